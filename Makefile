@@ -1,4 +1,4 @@
-# Everything a person types. Each target works from a new clone: it installs what is missing first (scripts/setup.sh).
+# Commands for developers. Each target works in a new clone: it first installs missing requirements (scripts/setup.sh).
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,38 +7,38 @@ SHELL := /bin/bash
 ENV := . scripts/env.sh;
 EXAMPLE := configs/examples/denoise/Cargo.toml
 
-help: ## this list
-	@echo "Lockstep: bit-for-bit repeatable data-parallel training."
+help: ## Print this list
+	@echo "Lockstep: bit-for-bit reproducible data-parallel training."
 	@echo
 	@sed -n 's/^\([a-z]*\): \([^#]*\)## \(.*\)/  make \1\t\3/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
-	@echo "\`. scripts/env.sh\` brings a shell the environment in which cargo finds libtorch."
+	@echo "Run \`. scripts/env.sh\` in a shell before you run cargo there: it sets the environment in which cargo finds libtorch."
 
-setup: ## installs what is missing: C++ compiler, libtorch (PyTorch 2.13), the test runner, what tests run
+setup: ## Install missing requirements: C++ compiler, libtorch (PyTorch 2.13), test runner, programs for tests
 	@scripts/setup.sh --test
 
-data: ## fetches the real data into the cache and checks its digests
+data: ## Download the data of examples, tests and benchmarks into the cache, and check its digests
 	@scripts/setup.sh
 	@$(ENV) python3 scripts/fetch_data.py
 
-build: ## builds coord and worker into target/release
+build: ## Build coord and worker into target/release
 	@scripts/build.sh
 
-demo: build data ## trains a small GPT on two workers, resumes it from a middle checkpoint, compares the bits
+demo: build data ## Train a small GPT on two workers, resume it from a middle checkpoint, compare the bits
 	@$(ENV) python3 scripts/demo.py
 
-test: ## runs every test
+test: ## Run all tests that need no GPU
 	@$(ENV) scripts/test.sh
 
-gpu: build ## runs the tests that need a CUDA device; one is enough
+gpu: build ## Run the tests that need a CUDA device; one device is enough
 	@scripts/setup.sh --runner
 	@$(ENV) cargo nextest run --release --locked -p lockstep-worker --test rank -E 'test(/^cuda::/)' --run-ignored only --test-threads 4
 
-exactness: data build ## models, optimizers, process counts and interruptions against one reference: bit-equal or not
+exactness: data build ## Compare the bits of runs with different models, optimizers, process counts and interruptions with a reference
 	@$(ENV) python3 tests/exactness/matrix.py
 	@$(ENV) python3 tests/exactness/portable.py
 
-bench: data build ## measures beside PyTorch DDP, what exactness, checkpoints and tracking cost, hashing, tracking and page beside aims and others'
+bench: data build ## Run the benchmarks: training beside PyTorch DDP, checkpoints, hashing, tracking, coordinator, web page
 	@scripts/setup.sh --bench
 	@scripts/setup.sh --test
 	@$(ENV) cargo build --release --locked --workspace --bin ingest
@@ -51,11 +51,11 @@ bench: data build ## measures beside PyTorch DDP, what exactness, checkpoints an
 	@$(ENV) python3 tests/bench/coordinator.py
 	@$(ENV) $$LOCKSTEP_CACHE/test-tools/bin/python3 tests/bench/page.py
 
-fmt: ## formats the Rust code
+fmt: ## Format the Rust code
 	@$(ENV) cargo fmt --all
 	@$(ENV) cargo fmt --manifest-path $(EXAMPLE)
 
-lint: ## clippy, where a warning is an error; circles between files, and folders that are too full
+lint: ## Run clippy, where a warning is an error, and check for circular dependencies between files and for large folders
 	@scripts/setup.sh
 	@python3 scripts/rooms.py
 	@$(ENV) cargo clippy --release --locked --workspace --all-targets -- -D warnings

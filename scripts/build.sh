@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds coord and worker into target/release. The first time, what does not need libtorch compiles while that is being installed; what
-# asks for it waits in `scripts/wait/python3`.
+# Builds coord and worker into target/release. In the first build, crates that do not need libtorch compile while libtorch is being
+# installed. Crates that need it wait in `scripts/wait/python3`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,7 +19,7 @@ trap 'rm -rf "$waiting"' EXIT
     exit $status
 ) &
 installer=$!
-# Those that wait take places of those that compile.
+# Two jobs more than cores, because waiting crates occupy jobs.
 status=0
 LOCKSTEP_WAIT="$waiting/over" PATH="$PWD/scripts/wait:$PATH" "${build[@]}" --jobs $(($(nproc) + 2)) || status=$?
 wait $installer

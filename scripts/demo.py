@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `make demo` shows: two workers train a small GPT; a run resumed from a middle checkpoint ends with the same bits."""
+"""Runs `make demo`: two workers train a small GPT, and a run that is resumed from a middle checkpoint ends with the same bits."""
 
 import subprocess
 import sys
@@ -17,19 +17,19 @@ def middle(checkpoints):
     """The checkpoint halfway through the run, by step."""
     ordered = sorted(checkpoints, key=lambda checkpoint: checkpoint["step"])
     if len(ordered) < 2:
-        raise ClusterError("the run has no checkpoint before its last step: nothing to resume from")
+        raise ClusterError(f"cannot resume: the run has {len(ordered)} checkpoints, and none before its last step")
     return ordered[(len(ordered) - 1) // 2]
 
 
 def is_dirty():
-    """Whether the work tree has changes, which a job accepts only if told to."""
+    """Whether the work tree has uncommitted changes, which `coord submit` accepts only with `--allow-dirty`."""
     status = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, check=False)
     return status.returncode == 0 and bool(status.stdout.strip())
 
 
 def main():
     with Cluster(ROOT / "target" / "demo", ["node-a", "node-b"], devices="auto") as cluster:
-        say(f"demo: a coordinator at {cluster.address} and two workers are up; logs and checkpoints in target/demo")
+        say(f"demo: started a coordinator at {cluster.address} and two workers; logs and checkpoints are in target/demo")
         say(f"\n$ coord submit {JOB.relative_to(ROOT)} --follow")
         cluster.show("submit", JOB, "--follow", *(["--allow-dirty"] if is_dirty() else []))
         first = cluster.newest_run()
@@ -49,7 +49,7 @@ def main():
     say(f"final state of {second['run']}: {states[1]} (resumed)")
     say(f"{equal} of {len(common)} common steps have equal loss bits")
     if first["run"] == second["run"] or not common or equal < len(common) or None in states or states[0] != states[1]:
-        raise ClusterError("the resumed run did not end as the first one did")
+        raise ClusterError("the bits of the resumed run differ from those of the first run")
 
 
 if __name__ == "__main__":

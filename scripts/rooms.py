@@ -1,8 +1,8 @@
-"""Finds what makes the tree hard to know: files of a crate that need each other in a circle, and folders with too many files (a `mod.rs`
-or `lib.rs`, which only declares, is not counted).
+"""Checks the structure of the source tree: no circular dependencies between files of a crate, and no folder with too many files. (A
+`mod.rs` or `lib.rs`, which only declares modules, is not counted.)
 
-A file needs another one if it names something that is defined there, by `use` or by a path. A door (a module that hands names on) is
-passed through, so that the arrow ends at the file with the definition. Read as text: tests inside of files are left out.
+A file depends on another one if it names an item that is defined there, by `use` or by a path. Re-exports are followed to the file with
+the definition. Files are read as text, without their inner test modules.
 """
 
 import re
@@ -12,14 +12,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MOST_FILES = 15
 
-# Folders that stay flat, and why.
+# Folders that may have more files, with the reason.
 FLAT = {
-    "coordinator/web": "the page's modules name each other by file, and the browser asks for them so",
-    "tests/tests": "cargo makes a program of each file",
-    "tests/bench": "each is a program of its own",
+    "coordinator/web": "the web page's modules import each other by file name, and the browser requests them by it",
+    "tests/tests": "cargo builds a program from each file",
+    "tests/bench": "each file is a separate program",
 }
 
-# Comments, texts and characters.
+# Comments, string literals and character literals.
 WORDS = re.compile(
     r"""//[^\n]*|/\*.*?\*/|b?r(\#*)".*?"\1|b?"(?:\\.|[^"\\])*"|b?'(?:\\(?:x..|u\{[^}]*\}|.)|[^'\\])'""", re.DOTALL
 )
@@ -31,7 +31,7 @@ PATH = re.compile(r"(?<![:\w.])\w+(?:::\w+)+")
 
 
 def plain(text):
-    """`text` without comments, contents of texts, and tests."""
+    """`text` without comments, contents of string literals, and tests."""
     text = WORDS.sub(lambda found: " " if found[0].startswith("/") else '""', text)
     while found := TEST.search(text):
         end = found.end()
@@ -44,7 +44,7 @@ def plain(text):
 
 
 def leaves(tree, prefix=()):
-    """The paths of a `use` tree, each with the name that it gets."""
+    """The paths of a `use` tree, each with the name that it defines."""
     parts, depth = [""], 0
     for letter in tree:
         depth += {"{": 1, "}": -1}.get(letter, 0)
@@ -67,7 +67,7 @@ def segments(text):
 
 
 class Crate:
-    """The modules of one crate, by their paths."""
+    """The modules of one crate, by module path."""
 
     def __init__(self, root):
         self.files, self.uses, self.paths, self.defined = {}, {}, {}, {}
@@ -87,7 +87,7 @@ class Crate:
                     self.add((*module, name), child)
 
     def absolute(self, module, path):
-        """`path` from the crate's root, as `module` means it; none for one of another crate."""
+        """`path` in `module`, resolved to a path from the crate's root; `None` for a path of another crate."""
         if path[0] == "crate":
             return path[1:]
         if path[0] in ("self", "super"):
@@ -97,7 +97,7 @@ class Crate:
         return module + path if (*module, path[0]) in self.files else None
 
     def owner(self, path, seen=()):
-        """The module that defines what `path` names; none for what is no definition of this crate."""
+        """The module that defines the item `path`; `None` if this crate does not define it."""
         at = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in self.files)
         rest = path[len(at) :]
         if not rest or path in seen:
@@ -111,7 +111,7 @@ class Crate:
         return at
 
     def needs(self, module):
-        """The modules that `module` needs."""
+        """The modules that `module` depends on."""
         own = {name: path for _, path, name in self.uses[module]}
         named = [path for handed_on, path, _ in self.uses[module] if not handed_on]
         for path in self.paths[module]:
@@ -120,7 +120,7 @@ class Crate:
         return {owner for path in found if path is not None and (owner := self.owner(path)) not in (None, module)}
 
     def circles(self):
-        """Sets of modules that need each other (Tarjan 1972)."""
+        """Sets of modules that depend on each other in a circle: strongly connected components (Tarjan 1972)."""
         arrows = {module: self.needs(module) for module in self.files}
         number, low, stack, circles = {}, {}, [], []
 
@@ -154,11 +154,11 @@ def main():
         for root in filter(Path.exists, roots):
             crate = Crate(root)
             for circle, arrows in crate.circles():
-                complaints.append(f"{root.relative_to(ROOT)}: files that need each other in a circle:")
+                complaints.append(f"{root.relative_to(ROOT)}: these files depend on each other in a circle:")
                 for module in circle:
                     for other in sorted(arrows[module] & set(circle)):
                         names = ("::".join(path) or "the root" for path in (module, other))
-                        complaints.append("    {} needs {}".format(*names))
+                        complaints.append("    {} depends on {}".format(*names))
     sources = (file for kind in ("rs", "py", "js", "cpp", "h") for file in ROOT.glob(f"**/*.{kind}"))
     folders = {}
     for file in sources:
@@ -169,11 +169,11 @@ def main():
             folders.setdefault(place.as_posix(), []).append(file)
     for place, files in sorted(folders.items()):
         if len(files) > MOST_FILES and place not in FLAT:
-            complaints.append(f"{place}: {len(files)} files, and a folder has at most {MOST_FILES}")
+            complaints.append(f"{place}: {len(files)} files, but a folder may have {MOST_FILES}; group them in subfolders")
     for place, why in FLAT.items():
         if len(folders.get(place, [])) <= MOST_FILES:
-            complaints.append(f"{place}: it has no more than {MOST_FILES} files, and needs no exception ({why})")
-    print("\n".join(complaints) or "no circle between files, and no folder that is too full")
+            complaints.append(f"{place}: it has at most {MOST_FILES} files; remove its exception ({why}) from `FLAT`")
+    print("\n".join(complaints) or "no circular dependencies between files, and no folder with too many files")
     sys.exit(bool(complaints))
 
 

@@ -1,7 +1,7 @@
-#!/bin/sh
-# Runs rustc (the first argument) for cargo, as `RUSTC_WRAPPER`. Tests of crates whose tests compute little are compiled without the
-# optimizer, which saves a minute of `make test`: their crates' own unit tests compile each crate a second time. Programs and libraries are
-# compiled as ever.
+#!/usr/bin/env bash
+# Runs rustc, the first argument, for cargo (`RUSTC_WRAPPER`). It compiles the tests of some crates without the optimizer, which saves
+# `make test` a minute: unit tests compile a crate a second time, and these tests compute little. Programs and libraries are unaffected.
+# In bash, as sh drops variables such as `CARGO_BIN_EXE_worker-rank`.
 rustc=$1
 shift
 case " $* " in

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Takes the pictures of the page that README shows, into `coordinator/web/screenshots`.
+"""Takes the screenshots of the web page for the README, and writes them into `coordinator/web/screenshots`.
 
-Needs Chromium, Playwright and Pillow: `scripts/setup.sh --test` brings them.
+Needs Chromium, Playwright and Pillow, which `scripts/setup.sh --test` installs.
 
     . scripts/env.sh
-    "$test_tools/bin/python3" scripts/screenshots.py                           # starts and trains all by itself: five minutes
-    "$test_tools/bin/python3" scripts/screenshots.py http://HOST:PORT RUN ..   # of runs that are there; the first is the one shown
+    "$test_tools/bin/python3" scripts/screenshots.py                           # starts a cluster and trains: five minutes
+    "$test_tools/bin/python3" scripts/screenshots.py http://HOST:PORT RUN ..   # existing runs; the first one is shown alone
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 JOB = ROOT / "configs" / "jobs" / "gpt-kjv.toml"
 FOLDER = ROOT / "coordinator" / "web" / "screenshots"
-# What the runs have otherwise than the job, and their tags; all have histograms more often.
+# Changes of the job for each run that ends, and the run's tags. All runs also have `OFTEN`.
 OFTEN = "report.histograms_every=5"
 ENDING = [
     (["optimizer.lr=4e-3"], ["baseline"]),
@@ -30,18 +30,18 @@ ENDING = [
     (["optimizer.lr=1.6e-2"], ["sweep"]),
     (["optimizer.lr=1e30", "optimizer.clip_norm=1e30"], ["sweep"]),
 ]
-# Trains while the pictures are taken.
+# Changes and tags of a run that trains while the screenshots are taken.
 GOING_ON = (["steps=3000"], ["long"])
 TRAINING_SECONDS = 600
 PATIENCE_MS = 30_000
 MOST_BYTES = 150_000
-# A picture is wide enough to be read in a README's column, and has two pixels for each of the page.
+# The text of a screenshot is readable in the README's column. Each CSS pixel has two pixels in the image.
 WIDE = {"width": 1000, "height": 640}
 TALL = {"width": 1000, "height": 668}
 PHONE = {"width": 390, "height": 780}
 RATIO = 2
 
-# Whether all that the window shows is drawn.
+# A JavaScript expression: whether all visible charts are drawn.
 READY = """document.getElementById('live').textContent === 'live' && [...document.querySelectorAll('.chart')]
   .filter(chart => { const box = chart.getBoundingClientRect(); return box.top < innerHeight && box.bottom > 0; })
   .every(chart => chart.querySelector('.empty')?.hidden !== false)"""
@@ -49,14 +49,14 @@ READY = """document.getElementById('live').textContent === 'live' && [...documen
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One picture: the page's hash (`{run}` and `{runs}` are filled in), what must be there, and how it is looked at."""
+    """One screenshot: the URL's hash (`{run}` and `{runs}` are replaced), a selector that must exist, and display settings."""
 
     name: str
     hash: str
     needs: str
     dark: bool = False
     size: dict = dataclasses.field(default_factory=lambda: WIDE)
-    cursor: str | None = None  # a chart in which the pointer lies
+    cursor: str | None = None  # selector of a chart under the mouse pointer
 
 
 PICTURES = [
@@ -69,23 +69,23 @@ PICTURES = [
 
 
 def until(page, holds):
-    """Waits for an expression. Playwright's own way of waiting is what the page's policy forbids: `eval`."""
+    """Waits until an expression is true. Playwright's own wait uses `eval`, which the page's security policy forbids."""
     end = time.monotonic() + PATIENCE_MS / 1000
     while not page.evaluate(holds):
         if time.monotonic() > end:
-            sys.exit(f"screenshots: waited in vain for {holds}")
+            sys.exit(f"screenshots: timed out after {PATIENCE_MS / 1000:.0f} s, waiting for {holds}")
         time.sleep(0.05)
 
 
 def reduced(png):
-    """The picture with as many colours as fit into `MOST_BYTES`: a page has few."""
+    """The image with as many colours as fit into `MOST_BYTES`; the web page has few colours."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 128, 64, 32):
         out = io.BytesIO()
         image.quantize(colours, kmeans=2, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
         if out.tell() <= MOST_BYTES:
             return out.getvalue()
-    sys.exit(f"screenshots: {out.tell()} bytes are too many")
+    sys.exit(f"screenshots: the image has {out.tell()} bytes, but at most {MOST_BYTES} are allowed")
 
 
 def take(browser, base, runs, picture):
@@ -103,7 +103,7 @@ def take(browser, base, runs, picture):
     if picture.cursor:
         box = page.locator(f"{picture.cursor} canvas.plot").bounding_box()
         page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5)
-    # Two frames: the first draws what has come.
+    # Two frames, because the first one draws the data that has arrived.
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     png = reduced(page.screenshot())
     (FOLDER / f"{picture.name}.png").write_bytes(png)
@@ -112,7 +112,7 @@ def take(browser, base, runs, picture):
 
 
 def submitted(cluster, changes, tags):
-    """A new run of the job with these changes: a question that answers with its row."""
+    """Submits a run of the job with these changes. Returns a function that returns the run's present row of `coord ps`."""
     options = [word for change in [*changes, OFTEN] for word in ("--set", change)]
     cluster.show("submit", JOB, "--allow-dirty", *options)
     run = cluster.newest_run()["run"]
@@ -124,13 +124,13 @@ def wait_until(holds):
     end = time.monotonic() + TRAINING_SECONDS
     while not holds():
         if time.monotonic() > end:
-            sys.exit(f"screenshots: a run takes more than {TRAINING_SECONDS} s")
+            sys.exit(f"screenshots: timed out after {TRAINING_SECONDS} s, waiting for a run")
         time.sleep(1)
 
 
 @contextlib.contextmanager
 def own_runs():
-    """A coordinator whose workers have trained `ENDING` and train `GOING_ON`: the page's address and the finished runs."""
+    """Starts a cluster, trains the runs of `ENDING` and starts that of `GOING_ON`. Yields the page's address and the finished runs."""
     with Cluster(ROOT / "target" / "screenshots", ["node-a", "node-b"], devices="auto") as cluster:
         ending = [submitted(cluster, *each) for each in ENDING]
         for row in ending:

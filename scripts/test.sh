@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test, after set-up. The unit, simulation, process and oracle tests come last, so that the runner's own closing
-# line is the last thing on the screen; before it stands how long each part took.
+# Installs everything and runs all tests. The test runner comes last, so that its summary is at the end of the output. The times of
+# all parts are printed before it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,20 +14,20 @@ part() {
 
 part "set-up" scripts/setup.sh --test-build
 . scripts/env.sh
-# Tests import PyTorch and MLflow a hundred times, which takes two to three times as long where Python keeps no bytecode.
+# Tests import PyTorch and MLflow a hundred times. Without cached bytecode each import takes two to three times as long.
 unset PYTHONDONTWRITEBYTECODE
 part "data" python3 scripts/fetch_data.py
-# Installing does not keep two cores busy, nor does compiling at its end.
+# Runs in parallel with the build: neither the installation nor the end of the build keeps two cores busy.
 scripts/setup.sh --test &
 tools=$!
-# With the programs: built by themselves, they would be built twice, as tests ask some libraries for more. Without `ingest`, which is
-# for `make bench` alone.
-# Set, it stays: a cache of compiled crates, for example.
+# An existing wrapper, for example a compiler cache, is kept.
 export RUSTC_WRAPPER=${RUSTC_WRAPPER:-$PWD/scripts/rustc-tests.sh}
+# Tests and programs are built together. Separate builds would compile some libraries twice, because tests enable more features. Only
+# `make bench` needs `ingest`.
 part "build" cargo nextest run --release --locked --workspace --exclude lockstep-ingest --no-run
 part "tools" wait $tools
 part "doc tests" cargo test --doc --quiet --release --locked --workspace
 printf 'test: %s\n' "${took%, *}" >&2
-printf 'test: those that need a CUDA device are skipped here; `make gpu` runs them\n' >&2
-# Some tests wait, for a lease to end and the like: three more than there are cores fill the time.
+printf 'test: skipping tests that need a CUDA device; run `make gpu` for them\n' >&2
+# Some tests mostly wait, for example for the end of a lease, so three more threads than cores are used.
 exec cargo nextest run --release --locked --workspace --exclude lockstep-ingest --test-threads $(($(nproc) + 3))

@@ -1,14 +1,14 @@
 //! Digests: blake3, domain-separated, written as 64 hexadecimal characters.
 //!
-//! Two things of different kinds never share a digest even if their bytes are equal: each kind hashes in its own
-//! [`Domain`]. The one exception is [`Domain::Blob`], which is plain blake3, so that `b3sum FILE` names a blob.
+//! Values of different kinds never share a digest, even if their bytes are equal: each kind hashes in its own [`Domain`].
+//! The exception is [`Domain::Blob`], which is plain blake3, so that `b3sum FILE` prints a blob's name.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What kind of thing is hashed. The context strings are frozen; a new format gets a new version in its string.
+/// The kind of a hashed value. The context strings are frozen; a new format gets a new version in its string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Domain {
     /// File and tensor contents: plain blake3.
@@ -19,25 +19,25 @@ pub enum Domain {
     Manifest,
     /// All trainable and optimizer state of a run at one step.
     State,
-    /// One step of a run's record, chained on the one before.
+    /// One step of a run's record, chained to the previous step's digest.
     Record,
-    /// Positions of the samples of one step.
+    /// Sample positions of one step, in rank order.
     Samples,
     /// Fingerprints of all tensors of a state.
     Fingerprint,
-    /// A data set: its files' digests.
+    /// A data set: paths, sizes and digests of its files.
     Data,
-    /// Run ids.
+    /// A run's id: index of the log entry that created the run, and id of the request.
     Run,
-    /// Secrets that processes of one generation prove to each other.
+    /// The secret of a generation; its processes prove to each other that they know it.
     Secret,
-    /// What a program is built from, and how.
+    /// A program's sources and build instructions.
     Program,
-    /// A value of the coordinator's databases, for its checksum.
+    /// A row of the coordinator's databases, for its checksum.
     Row,
-    /// What a client's command asked for.
+    /// The contents of a client's command.
     Request,
-    /// Which blobs the shares of a checkpoint are.
+    /// The digests of a checkpoint's shares.
     Shares,
 }
 
@@ -61,7 +61,7 @@ impl Domain {
         }
     }
 
-    /// A hasher that starts in this domain.
+    /// A new hasher in this domain.
     pub fn hasher(self) -> blake3::Hasher {
         self.context().map_or_else(blake3::Hasher::new, blake3::Hasher::new_derive_key)
     }
@@ -77,27 +77,27 @@ impl Domain {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Takes 32 raw bytes for a digest.
+    /// Wraps the 32 raw bytes of a digest.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The digest of everything `hasher` was fed.
+    /// The digest of all bytes that `hasher` has consumed so far.
     pub fn of(hasher: &blake3::Hasher) -> Self {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// The 32 raw bytes.
+    /// The digest as 32 raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// All 64 hexadecimal characters.
+    /// The digest as 64 lower-case hexadecimal characters.
     pub fn to_hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
-    /// The first 12 hexadecimal characters: what people are shown and may type.
+    /// The first 12 hexadecimal characters: the form in messages and tables, which commands also accept.
     pub fn short(&self) -> String {
         self.to_hex()[..12].to_owned()
     }

@@ -1,46 +1,46 @@
-//! How a process ended, in one word.
+//! How a process ended.
 //!
-//! The process or its agent names it, the protocol carries it, and the coordinator judges it in one place
-//! (`coordinator/core/src/state/ending.rs`): what is nobody's fault costs nothing, what may pass is tried again some times, and
-//! what would come again ends the run.
+//! The process or its agent reports the ending, and the coordinator decides its consequence in one place
+//! (`coordinator/core/src/state/ending.rs`). An ending that is nobody's fault counts for nothing. A transient ending is retried a
+//! limited number of times. A permanent ending fails the run.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Exit code of a process that gives up because others are gone.
+/// Exit code of a process that stops because it lost its peers: other processes of its generation ended.
 pub const EXIT_PEERS_GONE: i32 = 10;
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
-    /// It made its last step.
+    /// It completed the run's last step.
     Finished,
-    /// Other processes of its generation are gone.
+    /// It stopped because other processes of its generation ended.
     PeersGone,
-    /// It was told to stop, because it is wanted no longer.
+    /// Its agent stopped it because the node's desired state no longer contains it.
     Dismissed,
-    /// Its node leaves: its agent was told to end.
+    /// Its agent stopped it because the agent itself was told to end.
     NodeLeaving,
-    /// It ended without a word of why.
+    /// It ended without reporting a reason.
     Crashed {
         /// Exit code, or 128 + signal.
         code: i32,
     },
-    /// It gave up for a reason that may pass: a device, the memory, a disk or the network.
+    /// It failed for a reason that a retry may not meet again: a device, memory, a disk or the network.
     Transient {
-        /// The reason in its own words, for people: first what failed, then what it said.
+        /// The error message: first what failed, then its cause.
         what: String,
     },
-    /// It gave up for a reason that would come again.
+    /// It failed for a reason that every retry would meet again.
     Permanent {
-        /// The reason in its own words, for people; it becomes the run's.
+        /// The error message; it becomes the reason why the run failed.
         what: String,
     },
 }
 
 impl Ending {
-    /// What the exit code says of a process that said nothing itself.
+    /// The ending of a process that reported none, from its exit code.
     pub fn of_code(code: i32) -> Self {
         if code == EXIT_PEERS_GONE { Self::PeersGone } else { Self::Crashed { code } }
     }
@@ -50,12 +50,12 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Finished => f.write_str("finished"),
-            Self::PeersGone => f.write_str("gave up because others were gone"),
+            Self::PeersGone => f.write_str("stopped because it lost its peers"),
             Self::Dismissed => f.write_str("was told to stop"),
-            Self::NodeLeaving => f.write_str("was stopped because its node leaves"),
+            Self::NodeLeaving => f.write_str("was stopped because its node is leaving"),
             Self::Crashed { code } => write!(f, "ended with code {code}"),
-            Self::Transient { what } => write!(f, "gave up for a reason that may pass: {what}"),
-            Self::Permanent { what } => write!(f, "gave up: {what}"),
+            Self::Transient { what } => write!(f, "failed with a transient error: {what}"),
+            Self::Permanent { what } => write!(f, "failed: {what}"),
         }
     }
 }

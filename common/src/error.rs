@@ -1,9 +1,9 @@
-//! Errors in words.
+//! Formatting of error messages.
 
 use std::error::Error;
 use std::fmt::Write as _;
 
-/// `error` and its causes on one line; a cause that its parent already quotes is not repeated.
+/// `error` and its causes on one line, joined by `: `. A cause whose text already occurs in the line is left out.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -17,7 +17,7 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// `text` without the stacks of C++ calls that libtorch adds to its words: they hide them.
+/// `text` without the C++ stack frames that libtorch appends to its messages.
 pub fn without_frames(text: &str) -> String {
     let is_frame = |line: &str| {
         let line = line.trim_start();

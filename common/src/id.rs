@@ -1,4 +1,4 @@
-//! Identifiers: closed alphabets, so that an id is safe as a path component, a URL part and a shell word.
+//! Identifiers. Their alphabets are restricted, so that an id is safe as a path component, a URL part and a shell word.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Domain;
 
-/// A text that cannot be an id.
+/// A text that is not a valid id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {what}: {rule}")]
 pub struct NotAnId {
@@ -84,7 +84,7 @@ text_id!(
 );
 
 text_id!(
-    /// A node's name: as its agent calls itself.
+    /// A node's name, as set in its agent's configuration: 1 to 63 letters, digits, `.`, `_` or `-`.
     NodeId,
     "node name",
     "expected 1 to 63 characters of a-z A-Z 0-9 . _ -, beginning with a letter or digit",
@@ -96,7 +96,7 @@ text_id!(
 );
 
 text_id!(
-    /// Names one write of one client, so that it is applied at most once (I4): 32 hexadecimal characters.
+    /// The id of one write by one client, so that the write is applied at most once (I4): 32 hexadecimal characters.
     RequestId,
     "request id",
     "expected 32 lower-case hexadecimal characters",
@@ -114,7 +114,7 @@ impl RunId {
 }
 
 impl RequestId {
-    /// The id with these 16 bytes, which the caller drew at random.
+    /// Makes an id from 16 bytes, which the caller must draw at random.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(format!("{:032x}", u128::from_be_bytes(bytes)))
     }

@@ -1,7 +1,7 @@
 //! The pure parts of Lockstep, shared by coordinator and worker.
 //!
-//! **Architecture invariant (I1):** nothing in here does I/O, reads a clock or draws randomness. Everything is a
-//! function of its arguments, and what is written to disk or hashed is frozen by the golden files under `golden/`.
+//! **Architecture invariant (I1):** nothing in this crate does I/O, reads a clock or draws random numbers. Every function depends on
+//! its arguments alone. The golden files under `golden/` freeze all bytes that are stored or hashed.
 
 pub mod canonical;
 pub mod digest;

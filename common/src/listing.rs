@@ -1,49 +1,51 @@
-//! Directories of data. A run's data names a directory once, by a path that ends with `/`, and by the digest of the list of
-//! its files, which is a blob: so neither runs nor checkpoints grow with the number of files.
+//! Directories of data. A run names a directory by its path, which ends with `/`, and by the digest of its file list. The list is a
+//! blob in the store, so the size of a run or a checkpoint does not depend on the number of files.
 //!
-//! The list is canonical JSON ([`crate::canonical`]) of [`DataFile`]s, sorted by path, relative to the directory.
+//! The list is canonical JSON ([`crate::canonical`]): [`DataFile`]s with paths relative to the directory, sorted by path.
 
 use crate::canonical::{self, DecodeError};
 use crate::digest::Domain;
 use crate::manifest::{DataFile, Piece};
 
-/// A list that cannot be one of a directory.
+/// Bytes that are not a valid file list of a directory.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// Not a list in canonical form.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// A path in it leads elsewhere, or the order is another.
-    #[error("the list of a directory of data has `{0}` where it cannot be")]
+    /// A path leads out of the directory, or the paths are not sorted, or a path occurs twice.
+    #[error(
+        "the file list of a data directory is damaged at `{0}`: paths must be sorted, unique and inside the directory"
+    )]
     Path(String),
 }
 
 impl DataFile {
-    /// The directory at `path`, with the list of its `files`.
+    /// The directory at `path` with its file list, as [`encode`] returns it. A trailing `/` is added if `path` has none.
     pub fn directory(path: &str, list: &[u8]) -> Self {
         let path = format!("{}/", path.trim_end_matches('/'));
         Self { path, bytes: list.len() as u64, digest: Domain::Blob.digest(list) }
     }
 
-    /// Whether this is a directory: `bytes` and `digest` are then its list's.
+    /// Whether this is a directory. Its `bytes` and `digest` are then those of its file list.
     pub fn is_directory(&self) -> bool {
         self.path.ends_with('/')
     }
 
-    /// The contents as a blob: the file's, or a directory's list.
+    /// The blob of the file's contents, or of the directory's file list.
     pub fn piece(&self) -> Piece {
         Piece { digest: self.digest, bytes: self.bytes }
     }
 }
 
-/// The list of `files`, which are relative to their directory, in whatever order.
+/// The file list of a directory that contains `files`: their paths are relative to the directory, in any order.
 pub fn encode(files: &[DataFile]) -> Vec<u8> {
     let mut sorted: Vec<&DataFile> = files.iter().collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
     canonical::encode(&sorted)
 }
 
-/// The files of `directory`, whose list `bytes` are, by their paths from where the directory's own begins.
+/// The files of `directory`, from its file list `bytes`. The returned paths begin with the directory's own path.
 pub fn decode(directory: &DataFile, bytes: &[u8]) -> Result<Vec<DataFile>, ListError> {
     let mut files: Vec<DataFile> = canonical::decode("list of a directory of data", bytes)?;
     let inside = |path: &str| !path.split('/').any(|part| matches!(part, "" | "." | ".."));

@@ -1,7 +1,7 @@
-//! The checkpoint manifest: names everything a checkpoint is made of. Its digest is the checkpoint's id.
+//! The checkpoint manifest: names all parts of a checkpoint. Its digest is the checkpoint's id.
 //!
-//! Canonical JSON ([`crate::canonical`]). Tensors and generator states are blobs named by digest; the manifest holds no
-//! bulk. Golden file: `golden/manifest.json`.
+//! It is canonical JSON ([`crate::canonical`]) and contains no tensor data: tensors and generator states are blobs, named by digest.
+//! Golden file: `golden/manifest.json`.
 
 use std::collections::BTreeMap;
 
@@ -14,37 +14,37 @@ use crate::id::RunId;
 use crate::preprocessing::Preprocessing;
 use crate::printable::printable;
 
-/// The format that this program writes; it reads [`formats::MANIFEST`]'s range.
+/// The format that this program writes. [`formats::MANIFEST`] has the range that it reads.
 pub const FORMAT: u32 = formats::MANIFEST.written as u32;
 
-/// Tags of one commit that a run keeps, and their bytes together as they are shown ([`printable`]).
+/// The most Git tags of one commit that a run stores.
 pub const MAX_TAGS: usize = 1_000;
-/// See [`MAX_TAGS`].
+/// The most bytes that these tags may have together, as they are displayed ([`printable`]).
 pub const MAX_TAG_BYTES: usize = 64 << 10;
 
-/// Where the code that trained came from.
+/// The version of the code that a run trained with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodeVersion {
     /// Git commit of the work tree that holds the job file.
     pub commit: String,
-    /// Branch, if any was checked out.
+    /// Branch that was checked out; `None` if the head was detached.
     pub branch: Option<String>,
-    /// URL of the remote `origin`, if any, without credentials.
+    /// URL of the remote `origin` without credentials; `None` if there is no such remote.
     pub remote: Option<String>,
     /// Whether the work tree had uncommitted changes.
     pub dirty: bool,
-    /// Tags of the commit.
+    /// Git tags of the commit, at most [`MAX_TAGS`].
     pub tags: Vec<String>,
-    /// Where in the work tree the job's relative paths begin; empty for its root.
+    /// Directory in the work tree that the job's paths are relative to; empty for the root.
     pub directory: String,
-    /// What the work tree had that the commit has not: a blob for `lockstep_host::git::restore`.
+    /// Uncommitted changes of the work tree: a blob for `lockstep_host::git::restore`.
     pub tree: Option<Piece>,
-    /// The commits that the tree builds on, its own and its submodules', if they are not too large.
+    /// Git objects of the commit and of its submodules' commits; `None` if they are too large to store.
     pub source: Option<Piece>,
 }
 
 impl CodeVersion {
-    /// Leaves out tags beyond [`MAX_TAGS`] and [`MAX_TAG_BYTES`], the last ones. How many.
+    /// Drops the last tags until [`MAX_TAGS`] and [`MAX_TAG_BYTES`] hold. Returns the number of dropped tags.
     pub fn limit_tags(&mut self) -> usize {
         let mut bytes = 0;
         let fits = |tag: &&String| {
@@ -58,14 +58,14 @@ impl CodeVersion {
     }
 }
 
-/// Something that was not as in the checkpoint that a run was resumed from, and that a person accepted.
+/// A difference between a resumed run and its checkpoint that a person accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
-    /// As `numerics.cpu.model` or `data.train.csv`.
+    /// Name of the compared value, such as `numerics.cpu.model` or `data.train.csv`.
     pub key: String,
-    /// In the checkpoint.
+    /// Value in the checkpoint.
     pub was: String,
-    /// In the run that went on from it.
+    /// Value in the resumed run.
     pub now: String,
 }
 
@@ -78,25 +78,25 @@ impl std::fmt::Display for Override {
 /// One file of the data, or one directory: [`crate::listing`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
-    /// As written in the job; of a directory with a `/` at the end.
+    /// Path as written in the job. A directory's path ends with `/`.
     pub path: String,
-    /// Size in bytes; of a directory, that of its list.
+    /// Size in bytes: of the file, or of the directory's file list.
     pub bytes: u64,
-    /// blake3 of the contents; of a directory, of its list.
+    /// blake3 of the file's contents, or of the directory's file list.
     pub digest: Digest,
 }
 
-/// A part of a tensor's bytes: one blob.
+/// A blob with its size, for example one piece of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
-    /// Which blob.
+    /// The blob's name in the store.
     pub digest: Digest,
-    /// Its length in bytes.
+    /// The blob's length in bytes.
     pub bytes: u64,
 }
 
-/// The tensor that counts, by parameter, the steps that it took part in. Only a state whose counts differ from its steps has it, so
-/// it may come and go between a run's checkpoints.
+/// Name of the tensor that counts, for each parameter, the steps that updated it. A state has this tensor only if a count differs from
+/// the number of completed steps, so some checkpoints of a run may have it and others not.
 pub const STEPS: &str = "optimizer/steps";
 
 /// One tensor: parameter, buffer or optimizer state.
@@ -106,107 +106,107 @@ pub struct TensorEntry {
     pub name: String,
     /// libtorch's name of the element type in lower case, as `float`, `bfloat16`, `int64`.
     pub dtype: String,
-    /// Sizes.
+    /// Size of each dimension, outermost first; empty for a scalar.
     pub shape: Vec<i64>,
-    /// Contents: little-endian elements in row-major order, cut in pieces.
+    /// Contents: little-endian elements in row-major order, split into blobs.
     pub pieces: Vec<Piece>,
 }
 
-/// What one rank carries. A resume derives all of it anew and refuses if anything differs.
+/// The state of one rank. A resume computes these values again and rejects the checkpoint if one differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankState {
-    /// The rank.
+    /// Logical rank, from 0.
     pub rank: u32,
-    /// Seeds by stream name, as of the next step.
+    /// Seeds of the next step, by stream name.
     pub seeds: BTreeMap<String, u64>,
     /// Epoch of the next step.
     pub epoch: u64,
     /// Samples consumed by this rank in completed steps.
     pub consumed: u64,
-    /// The first sample position that the next step reads.
+    /// The first sample position that this rank reads in the next step.
     pub next_position: u64,
-    /// Raw states of torch's generators as the next step begins, by device (`cpu`, `cuda:0`): blobs.
+    /// Raw states of torch's random generators at the start of the next step: a blob for each device (`cpu`, `cuda:0`).
     pub generators: BTreeMap<String, Piece>,
 }
 
 /// The run's record up to the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordPosition {
-    /// Steps recorded.
+    /// Number of recorded steps.
     pub steps: u64,
-    /// Chained digest of all of them ([`crate::record::Evidence::chain`]).
+    /// Chained digest of these steps ([`crate::record::Evidence::chain`]).
     pub digest: Digest,
 }
 
-/// What one process wrote of a checkpoint: a blob beside those that it names.
+/// One process's share of a checkpoint. It is a blob itself and names the blobs that the process wrote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Steps completed.
     pub step: u64,
     /// Epoch of the next step.
     pub epoch: u64,
-    /// The tensors of its share, by name.
+    /// The tensors that this process wrote, sorted by name.
     pub tensors: Vec<TensorEntry>,
-    /// The ranks that it hosts, in order.
+    /// The ranks that this process hosts, in order.
     pub ranks: Vec<RankState>,
-    /// From process 0.
+    /// Only in the share of process 0.
     pub record: Option<RecordPosition>,
-    /// From process 0; none of a program's own data.
+    /// Only in the share of process 0; `None` if a program reads its own data.
     #[serde(default)]
     pub preprocessing: Option<Preprocessing>,
 }
 
 impl Share {
-    /// The bytes of its blob.
+    /// The bytes of the share's blob.
     pub fn encode(&self) -> Vec<u8> {
         canonical::encode(self)
     }
 
-    /// Reads what [`Share::encode`] wrote.
+    /// Decodes bytes that [`Share::encode`] returned.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         canonical::read("share of a checkpoint", bytes)
     }
 }
 
-/// A checkpoint.
+/// The manifest of one checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// Format version; [`FORMAT`] in new manifests.
     pub format: u32,
-    /// The run that made it.
+    /// The run that wrote the checkpoint.
     pub run: RunId,
     /// Optimizer steps completed.
     pub step: u64,
     /// Epoch of the next step.
     pub epoch: u64,
-    /// The checkpoint that the run was resumed from.
+    /// Id of the checkpoint that the run was resumed from.
     pub parent: Option<Digest>,
     /// Digest of `job_text`.
     pub job: Digest,
     /// The job in canonical form.
     pub job_text: String,
-    /// Where relative paths of the job begin.
+    /// Directory that the job's relative paths begin at.
     pub base_dir: String,
-    /// The code.
+    /// Version of the code; `None` if the job file was not in a Git work tree.
     pub code: Option<CodeVersion>,
-    /// The data.
+    /// Files and directories of the data.
     pub data: Vec<DataFile>,
-    /// How its samples become inputs. None of a program's own data, and in manifests that older builds made.
+    /// How samples become model inputs. `None` if a program reads its own data, and in manifests of older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocessing: Option<Preprocessing>,
-    /// What the processes ran on, as measured by process 0.
+    /// Machine and software of the run, as measured by process 0.
     pub environment: BTreeMap<String, String>,
-    /// What is known to change bits; equal in all processes.
+    /// Properties that are known to change bits; equal in all processes.
     pub numerics: BTreeMap<String, String>,
-    /// What was otherwise than in a checkpoint that was resumed from, by a person's word, here or before: oldest first.
+    /// Accepted differences of this run and of its ancestors from the checkpoints that they were resumed from, oldest first.
     pub overrides: Vec<Override>,
     /// Digest of all tensors' names, types, shapes and contents: equal states have equal digests.
     pub state: Digest,
-    /// All tensors, by name.
+    /// All tensors, sorted by name.
     pub tensors: Vec<TensorEntry>,
     /// All ranks, in order.
     pub ranks: Vec<RankState>,
-    /// The record so far.
+    /// The record up to this checkpoint.
     pub record: RecordPosition,
 }
 
@@ -216,10 +216,10 @@ pub enum ManifestError {
     /// Not a manifest in canonical form.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// Made by a version whose format is not read.
+    /// Written in a format version that this program cannot read.
     #[error(transparent)]
     Format(#[from] Unreadable),
-    /// Its parts contradict each other.
+    /// Two parts contradict each other; the text says which.
     #[error("the manifest contradicts itself: {0}")]
     Inconsistent(String),
 }
@@ -230,14 +230,17 @@ impl Manifest {
         canonical::encode(self)
     }
 
-    /// Reads and checks what [`Manifest::encode`] wrote, in this format or an earlier one. Its bytes stay the ones that they are: encoded
-    /// again they are equal.
+    /// Decodes and checks bytes that [`Manifest::encode`] returned, in the present format or an earlier one. Encoding the result gives
+    /// the same bytes, also for an earlier format.
+    ///
+    /// # Errors
+    /// `Format` if the version is not readable, `Decode` if the bytes are not canonical, `Inconsistent` if [`Manifest::check`] fails.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Head {
             format: u32,
         }
-        // First of all: the keys of a later format are unknown here.
+        // The format is checked first, because the keys of a later format are unknown here.
         let head: Head = canonical::read("checkpoint manifest", bytes)?;
         formats::MANIFEST.check(u64::from(head.format))?;
         let manifest: Self = canonical::decode("checkpoint manifest", bytes)?;
@@ -245,12 +248,12 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The checkpoint's id.
+    /// The id of the checkpoint whose manifest has these `bytes`.
     pub fn id(bytes: &[u8]) -> Digest {
         Domain::Manifest.digest(bytes)
     }
 
-    /// Whether the parts agree with each other.
+    /// Checks that the parts agree with each other: digests, order of tensors, their sizes, and ranks.
     pub fn check(&self) -> Result<(), ManifestError> {
         let inconsistent = |what: &str| Err(ManifestError::Inconsistent(what.to_owned()));
         formats::MANIFEST.check(u64::from(self.format))?;
@@ -261,7 +264,7 @@ impl Manifest {
             return inconsistent("`state` is not the digest of `tensors`");
         }
         if !self.tensors.is_sorted_by(|a, b| a.name < b.name) {
-            return inconsistent("`tensors` are not sorted, or one stands twice");
+            return inconsistent("`tensors` are not sorted by name, or a name occurs twice");
         }
         if self.tensors.is_empty() {
             return inconsistent("it has no tensors");
@@ -270,16 +273,16 @@ impl Manifest {
             entry.check().map_err(|why| ManifestError::Inconsistent(format!("tensor `{}` {why}", entry.name)))?;
         }
         if !self.ranks.iter().map(|state| state.rank).eq(0..self.ranks.len() as u32) || self.ranks.is_empty() {
-            return inconsistent("`ranks` are not complete and in order");
+            return inconsistent("`ranks` must be 0, 1, 2, .. without gaps");
         }
         Ok(())
     }
 }
 
-/// Dimensions of a tensor: libtorch has no more.
+/// The most dimensions that libtorch allows a tensor.
 const MAX_DIMENSIONS: usize = 64;
 
-/// Bytes of one element of a type by libtorch's name; none for a type that this program does not know.
+/// Bytes of one element of the type that libtorch calls `dtype`; `None` for an unknown type.
 fn element_bytes(dtype: &str) -> Option<u64> {
     Some(match dtype {
         "uint8" | "int8" | "bool" | "qint8" | "quint8" | "float8e5m2" | "float8e4m3fn" | "float8e5m2fnuz"
@@ -293,45 +296,45 @@ fn element_bytes(dtype: &str) -> Option<u64> {
 }
 
 impl TensorEntry {
-    /// Bytes of all pieces; none if they are more than a file can have.
+    /// Bytes of all pieces together; `None` if the sum exceeds `i64::MAX`, the largest size of a file.
     pub fn bytes(&self) -> Option<u64> {
         let sum = self.pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.bytes))?;
         i64::try_from(sum).is_ok().then_some(sum)
     }
 
-    /// Elements of its shape; none if a size is negative or they are too many.
+    /// Number of elements of the shape; `None` if a size is negative or the number exceeds `i64::MAX`.
     pub fn elements(&self) -> Option<u64> {
         let sizes = self.shape.iter().map(|&size| u64::try_from(size).ok());
         let count = sizes.into_iter().try_fold(1_u64, |count, size| count.checked_mul(size?))?;
         i64::try_from(count).is_ok().then_some(count)
     }
 
-    /// Whether pieces, shape and type agree.
+    /// Checks that the pieces have exactly the bytes of the shape and type.
     fn check(&self) -> Result<(), String> {
         if self.shape.len() > MAX_DIMENSIONS {
-            return Err(format!("has {} dimensions, more than {MAX_DIMENSIONS}", self.shape.len()));
+            return Err(format!("has {} dimensions, but at most {MAX_DIMENSIONS} are possible", self.shape.len()));
         }
         let bytes = self.bytes().ok_or("has more bytes than a file can have")?;
-        let elements = self.elements().ok_or_else(|| format!("has the shape {:?}, which no tensor has", self.shape))?;
+        let elements = self.elements().ok_or_else(|| format!("has the impossible shape {:?}", self.shape))?;
         let Some(expected) = element_bytes(&self.dtype).and_then(|each| each.checked_mul(elements)) else {
-            return Err(format!("has the type `{}`, which this program does not know", self.dtype));
+            return Err(format!("has the unknown element type `{}`", self.dtype));
         };
         if bytes == expected {
             Ok(())
         } else {
-            Err(format!("is {} {:?} and has {bytes} bytes, not {expected}", self.dtype, self.shape))
+            Err(format!("has {bytes} bytes, but {} {:?} needs {expected}", self.dtype, self.shape))
         }
     }
 }
 
-/// The digest of a data set: paths, sizes and contents of `files`, in whatever order they are given.
+/// The digest of a data set: paths, sizes and contents of `files`. The order of `files` does not matter.
 pub fn data_digest(files: &[DataFile]) -> Digest {
     let mut sorted: Vec<&DataFile> = files.iter().collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
     Domain::Data.digest(&canonical::encode(&sorted))
 }
 
-/// The digest of a state: names, types, shapes and contents of `tensors`, which are sorted by name.
+/// The digest of a state: names, types, shapes and contents of `tensors`, which must be sorted by name.
 pub fn state_digest(tensors: &[TensorEntry]) -> Digest {
     let mut hasher = Domain::State.hasher();
     hasher.update(&canonical::encode(&tensors));

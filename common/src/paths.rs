@@ -1,9 +1,9 @@
-//! Where the files lie that a job names.
+//! Locations of a job's files on this machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Paths of a job's files on this machine: relative to the job's directory, but for some that lie elsewhere.
+/// Translates paths in a job to paths on this machine. Most are relative to the job's directory; some files were moved elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobPaths {
     base_dir: PathBuf,
@@ -11,12 +11,12 @@ pub struct JobPaths {
 }
 
 impl JobPaths {
-    /// All relative to `base_dir`, but for those that were `moved`: by the path in the job.
+    /// Paths relative to `base_dir`. `moved` gives the locations of moved files, by their paths in the job.
     pub fn new(base_dir: &Path, moved: BTreeMap<String, PathBuf>) -> Self {
         Self { base_dir: base_dir.to_owned(), elsewhere: moved }
     }
 
-    /// Where the file lies that the job calls `path`.
+    /// The location of the file that the job calls `path`.
     pub fn at(&self, path: &str) -> PathBuf {
         self.elsewhere.get(path).cloned().unwrap_or_else(|| self.base_dir.join(path))
     }

@@ -1,72 +1,73 @@
-//! How the samples of a file become a model's inputs, and a model's outputs the values of the file's targets.
+//! Preprocessing: how the samples of a file become a model's inputs, and how a model's outputs become target values.
 //!
-//! A checkpoint's manifest holds it ([`crate::manifest::Manifest::preprocessing`]), since a model is worth nothing to
-//! somebody who feeds it other inputs than it was trained on. Floats are written so that reading gives the same bits.
-//! Its variants are tagged by their names, so that formats without field names hold it too.
+//! A checkpoint's manifest contains it ([`crate::manifest::Manifest::preprocessing`]), because a model is useless without the
+//! preprocessing that it was trained with. Floats are written so that reading gives the same bits. Variants are externally tagged,
+//! so that formats without field names can store them, too.
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::TokenType;
 
-/// How a run's environment says, under `preprocessing`, that its checkpoint's is used; how the data's own differs comes after.
+/// Prefix of the value of `preprocessing` in a run's environment if the run uses its checkpoint's preprocessing. The differences from
+/// the data's own preprocessing follow it.
 pub const OF_CHECKPOINT: &str = "the checkpoint's; ";
 
-/// What is done to the samples of a run's data.
+/// Conversion of a run's samples to inputs, and meaning of the model's outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
-    /// From what a file holds to the model's inputs.
+    /// Conversion of a file's contents to model inputs.
     pub inputs: Inputs,
-    /// What the model's outputs stand for.
+    /// Meaning of the model's outputs.
     pub targets: Targets,
 }
 
-/// From what a file holds to the model's inputs.
+/// Conversion of a file's contents to model inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Inputs {
     /// Columns of a table, in the order of the model's inputs. Each is standardised in 64 bits, then rounded to 32.
     Columns(Vec<Standardised>),
-    /// 8-bit pixels: as 32-bit floats divided by `divisor`, then `subtracted` is subtracted.
+    /// 8-bit pixels as 32-bit floats: `pixel / divisor - subtracted`.
     Pixels {
-        /// Shape of a sample.
+        /// Shape of a sample, without the batch dimension.
         shape: Vec<i64>,
-        /// What a pixel is divided by.
+        /// Divisor of each pixel.
         divisor: f64,
-        /// What is subtracted from the quotient.
+        /// Subtracted from the quotient.
         subtracted: f64,
     },
-    /// 32-bit floats, as the file holds them.
+    /// 32-bit floats, unchanged.
     Values {
-        /// Shape of a sample.
+        /// Shape of a sample, without the batch dimension.
         shape: Vec<i64>,
     },
-    /// Windows of token numbers, as the file holds them.
+    /// Windows of token numbers, unchanged.
     Tokens {
         /// Element type of the file.
         dtype: TokenType,
-        /// Tokens of an input.
+        /// Number of tokens in an input.
         context: u32,
-        /// Tokens are below this number.
+        /// Number of distinct tokens; all token numbers are below it.
         vocabulary: u32,
     },
 }
 
-/// What the model's outputs stand for.
+/// Meaning of the model's outputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Targets {
     /// Output `i` is the score of class `i`.
     Classes {
-        /// The column of a table that holds them.
+        /// The target column; `None` if the data is not a table.
         column: Option<String>,
-        /// The highest class of the data, plus 1.
+        /// The highest class number in the data, plus 1.
         count: i64,
     },
-    /// A table's column, standardised: its value is `output * deviation + mean`.
+    /// A table's target column, standardised: the value is `output * deviation + mean`.
     Standardised(Standardised),
-    /// 32-bit floats, as the file holds them.
+    /// 32-bit floats, unchanged.
     Values {
-        /// How many a sample has.
+        /// Number of values of a sample.
         count: i64,
     },
     /// The token that follows each input token.
@@ -76,18 +77,18 @@ pub enum Targets {
 /// A column of a table, and its moments over the training rows: `(value - mean) / deviation`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standardised {
-    /// Its name.
+    /// Name of the column in the table's header.
     pub column: String,
-    /// What is subtracted.
+    /// Mean over the training rows.
     pub mean: f64,
-    /// What the difference is divided by: the deviation of the population; 1 for a constant column.
+    /// Population standard deviation over the training rows; 1 for a constant column.
     pub deviation: f64,
-    /// Whether all training rows have one value.
+    /// Whether all training rows have the same value.
     pub constant: bool,
 }
 
 impl Standardised {
-    /// Whether both do the same to a value, bit for bit.
+    /// Whether both convert every value to the same bits.
     pub fn same(&self, other: &Self) -> bool {
         let bits = |of: &Self| (of.mean.to_bits(), of.deviation.to_bits());
         self.column == other.column && bits(self) == bits(other)
@@ -95,7 +96,7 @@ impl Standardised {
 }
 
 impl Preprocessing {
-    /// All columns that are standardised: the inputs' in their order, then the target.
+    /// All standardised columns: the input columns in their order, then the target.
     pub fn standardised(&self) -> impl Iterator<Item = &Standardised> {
         let inputs = match &self.inputs {
             Inputs::Columns(columns) => columns.as_slice(),
@@ -108,7 +109,7 @@ impl Preprocessing {
         inputs.iter().chain(target)
     }
 
-    /// Whether `other` reads the same samples: the same kinds, shapes and columns in one order, whatever their moments are.
+    /// Whether `other` has the same kinds, shapes and columns in the same order. Means, deviations and class counts may differ.
     pub fn fits(&self, other: &Self) -> bool {
         let names = |columns: &[Standardised]| columns.iter().map(|column| column.column.clone()).collect::<Vec<_>>();
         let inputs = match (&self.inputs, &other.inputs) {
@@ -123,7 +124,7 @@ impl Preprocessing {
             }
     }
 
-    /// What the preprocessing of `data` does otherwise than this one, which is a checkpoint's: a line for each difference.
+    /// Differences between this preprocessing, which is a checkpoint's, and that of `data`: one line for each.
     pub fn differences(&self, data: &Self) -> Vec<String> {
         let line =
             |what: &str, own: String, other: String| format!("{what}: {own} in the checkpoint, {other} in the data");
@@ -144,7 +145,7 @@ impl Preprocessing {
         lines
     }
 
-    /// Kinds, shapes and columns in a few words.
+    /// Kinds, shapes and columns on one line, for messages.
     pub fn summary(&self) -> String {
         let names = |columns: &[Standardised]| {
             columns.iter().map(|column| column.column.as_str()).collect::<Vec<_>>().join(", ")

@@ -1,15 +1,15 @@
-//! Texts of others for a terminal: what would steer it, or turn the order of letters, is shown and has no effect.
+//! Escapes foreign texts for a terminal, so that control characters and direction marks have no effect there.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a letter is not shown as it is: controls, and marks that change the direction of what follows.
+/// Whether a character is a control character or a mark that changes the direction of text.
 pub fn is_steering(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` with steering letters as `\u{1b}`; ends of lines and tabulators stay.
+/// `text` with control characters and direction marks escaped as in `\u{1b}`. Line ends and tabs stay.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let hides = |letter: char| is_steering(letter) && letter != '\n' && letter != '\t';
     if !text.contains(hides) {
@@ -18,7 +18,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
         if hides(letter) {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(shown, "{}", letter.escape_unicode());
         } else {
             shown.push(letter);
@@ -27,10 +27,10 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// At most so many letters of a value are quoted in a message.
+/// Characters of a value that a message quotes at most.
 const QUOTED_LETTERS: usize = 200;
 
-/// A value as a message quotes it: printable, and not longer than a reader reads.
+/// `text` for quoting in a message: escaped, and cut to 200 characters.
 pub fn quoted(text: &str) -> String {
     let shown = printable(text);
     match shown.char_indices().nth(QUOTED_LETTERS) {
@@ -39,10 +39,10 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// Bytes of a message: more than a reader reads, and less than what a header of HTTP/2 may have.
+/// Bytes of a message at most. An HTTP/2 header, which carries the message of a gRPC status, may be longer.
 const MESSAGE_BYTES: usize = 2048;
 
-/// The beginning of a message that quotes what may be long.
+/// `message`, cut to 2048 bytes.
 pub fn shortened(message: &str) -> Cow<'_, str> {
     if message.len() <= MESSAGE_BYTES {
         return Cow::Borrowed(message);

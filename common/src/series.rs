@@ -1,25 +1,25 @@
-//! What is tracked of a run besides its record: numbers and distributions by name, over its steps.
+//! Series: the numbers and distributions that are tracked for a run besides its record, by name and step.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Which series of a run.
+/// Identifies a series of a run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SeriesKey {
-    /// As `loss`, `eval/accuracy`, `grad_norm/<parameter>`, `process/rss_bytes`.
+    /// Such as `loss`, `eval/accuracy`, `grad_norm/<parameter>` or `process/rss_bytes`.
     pub name: String,
-    /// The process or rank, where there is one series for each.
+    /// Index of the process or rank if each has a series of this name; `None` if there is one series.
     pub part: Option<u32>,
 }
 
 impl SeriesKey {
-    /// The only series of this name.
+    /// A series that is not split by process or rank.
     pub fn whole(name: impl Into<String>) -> Self {
         Self { name: name.into(), part: None }
     }
 
-    /// That of process or rank `part`.
+    /// The series `name` of process or rank `part`.
     pub fn part(name: impl Into<String>, part: u32) -> Self {
         Self { name: name.into(), part: Some(part) }
     }
@@ -34,10 +34,10 @@ impl fmt::Display for SeriesKey {
     }
 }
 
-/// Names of the series that Lockstep itself keeps of a run.
+/// Names of series that Lockstep itself records.
 const OWN: [&str; 4] = ["grad_norm", "loss", "lr", "step_seconds"];
 
-/// What the names of its other series begin with.
+/// Prefixes of the other series that Lockstep itself records.
 const OWN_PREFIXES: [&str; 10] = [
     "device/",
     "eval/",
@@ -51,15 +51,15 @@ const OWN_PREFIXES: [&str; 10] = [
     "weight_norm/",
 ];
 
-/// What the names of the distributions begin with that Lockstep itself keeps of a run.
+/// Prefixes of the distributions that Lockstep itself records.
 const OWN_HISTOGRAMS: [&str; 3] = ["activation/", "grad/", "weight/"];
 
-/// Whether Lockstep itself keeps a series of numbers under `name`: a program's own would be mixed into it.
+/// Whether `name` is reserved for a series that Lockstep itself records. A program must not log values under such a name.
 pub fn is_own_series(name: &str) -> bool {
     OWN.contains(&name) || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether Lockstep itself keeps distributions under `name`.
+/// Whether `name` is reserved for a distribution that Lockstep itself records.
 pub fn is_own_histogram(name: &str) -> bool {
     OWN_HISTOGRAMS.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -69,58 +69,58 @@ pub fn is_own_histogram(name: &str) -> bool {
 pub struct Point {
     /// Optimizer steps completed.
     pub step: u64,
-    /// When it was measured, in milliseconds of Unix time.
+    /// Time of measurement, in milliseconds of Unix time.
     pub at_ms: u64,
-    /// May be infinite or no number.
+    /// The measured value; may be infinite or NaN.
     pub value: f64,
 }
 
-/// The distribution of a tensor's elements, in bins that are four to each power of two.
+/// The distribution of a tensor's elements, with four bins for each power of two.
 ///
-/// An element's bin is the upper eleven bits of it as an `f32`: sign, exponent, and two bits of the fraction. So bins need no
-/// range to be known before, are equal in all processes, and can be added.
+/// An element's bin is the upper eleven bits of its `f32`: sign, exponent, and two bits of the fraction. So the range of the values
+/// need not be known in advance, bins are the same in all processes, and histograms can be added.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Optimizer steps completed.
     pub step: u64,
-    /// When it was taken, in milliseconds of Unix time.
+    /// Time of measurement, in milliseconds of Unix time.
     pub at_ms: u64,
-    /// Elements.
+    /// Number of elements, including zeros, infinities and NaNs.
     pub count: u64,
-    /// Of them, those that are zero or denormal.
+    /// Elements that are zero or denormal.
     pub zeros: u64,
-    /// Those that are no number.
+    /// Elements that are NaN.
     pub nans: u64,
-    /// Those that are infinite.
+    /// Elements that are infinite.
     pub infs: u64,
-    /// Of those that are finite, as the next three; 0 if there is none.
+    /// Minimum of the finite elements; 0 if there is none.
     pub min: f64,
-    /// The greatest.
+    /// Maximum of the finite elements; 0 if there is none.
     pub max: f64,
-    /// Their mean.
+    /// Mean of the finite elements; 0 if there is none.
     pub mean: f64,
-    /// Their standard deviation, by n.
+    /// Population standard deviation of the finite elements; 0 if there is none.
     pub std: f64,
-    /// Bin and elements in it, by ascending bin; zeros, infinities and NaNs are in none.
+    /// Pairs of a bin and its number of elements, by ascending bin. Zeros, infinities and NaNs are in no bin.
     pub bins: Vec<(u16, u64)>,
 }
 
-/// The bits of an `f32` below those that name its bin.
+/// The lower bits of an `f32`, which do not belong to its bin.
 const FRACTION_BITS: u32 = 21;
 
-/// Bins of one sign.
+/// The sign bit of a bin; each sign has this many bins.
 const SIGN_BIN: u16 = 1 << 10;
 
-/// The bin of `value`.
+/// The bin of `value`: the upper eleven bits of its `f32`.
 pub fn bin_of(value: f32) -> u16 {
     (value.to_bits() >> FRACTION_BITS) as u16
 }
 
-/// The elements that `bin` holds: from the lower to the upper, by value.
+/// The lower and the upper bound of the values in `bin`.
 pub fn bin_range(bin: u16) -> (f64, f64) {
     let magnitude = |bin: u16| {
         let value = f64::from(f32::from_bits(u32::from(bin) << FRACTION_BITS));
-        // Above the last finite bin.
+        // The bound above the last finite bin is 2^128.
         if value.is_finite() { value } else { 2.0_f64.powi(128) }
     };
     let positive = bin & (SIGN_BIN - 1);
@@ -129,9 +129,9 @@ pub fn bin_range(bin: u16) -> (f64, f64) {
 }
 
 impl Histogram {
-    /// Edges and counts for the eye, in ascending order of value: bins joined by twos until there are at most `most`, and the
-    /// zeros in a bin of their own between the nearest edges. `edges` has one more than `counts`; both are empty if nothing
-    /// is finite.
+    /// Edges and counts for display, in ascending order of value. Neighbouring bins are merged in pairs until at most `most` remain.
+    /// Zeros have a bin of their own, between the nearest edges. Empty bins fill gaps, so there may be more than `most` bars.
+    /// `edges` has one element more than `counts`; both are empty if no element is finite.
     pub fn bars(&self, most: usize) -> (Vec<f64>, Vec<u64>) {
         let mut bars: Vec<(f64, f64, u64)> = self
             .bins
@@ -159,7 +159,7 @@ impl Histogram {
         let (mut edges, mut counts) = (Vec::new(), Vec::new());
         for (low, high, count) in bars {
             match edges.last() {
-                // Bins between that hold nothing.
+                // An empty bin fills the gap between two bins.
                 Some(&last) if last < low => {
                     edges.push(low);
                     counts.push(0);

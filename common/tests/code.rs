@@ -1,4 +1,4 @@
-//! What of a code version goes with a run.
+//! The limit on the tags of a code version.
 
 use lockstep_common::manifest::{CodeVersion, MAX_TAG_BYTES, MAX_TAGS};
 
@@ -25,6 +25,6 @@ fn the_last_tags_of_too_many_are_left_out() {
     assert_eq!(left(vec!["v1".to_owned(), "v2".to_owned()]), (2, 0));
     assert_eq!(left(vec!["t".to_owned(); MAX_TAGS + 3]), (MAX_TAGS, 3));
     assert_eq!(left(vec!["t".repeat(MAX_TAG_BYTES / 16); 18]), (16, 2));
-    // Counted as it is shown: `\u{1b}`.
+    // Each byte counts as its escaped form, `\u{1b}`.
     assert_eq!(left(vec!["\x1b".repeat(100); 200]), (MAX_TAG_BYTES / 600, 200 - MAX_TAG_BYTES / 600));
 }

@@ -1,13 +1,13 @@
-//! Golden files: frozen outputs of the pure functions that a run's bits hang on.
+//! Golden files: frozen outputs of the pure functions that determine a run's bits.
 //!
 //! A changed byte here is a format change: every earlier run would train on other samples, with other seeds or in
 //! another order. Such a change needs a new version in the domain string and in `manifest::FORMAT`. With
-//! `UPDATE_GOLDEN=1` the files are written anew.
+//! `UPDATE_GOLDEN=1` the test overwrites the files.
 
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "golden files are read here, and a helper that cannot go on fails the test"
+    reason = "golden files are read here, and a failure in a helper fails the test"
 )]
 
 use std::collections::BTreeMap;
@@ -167,7 +167,7 @@ fn manifest() {
     assert_eq!(Manifest::decode(&bytes).unwrap(), example_manifest());
 }
 
-/// Manifests that 0.1.0 wrote are read, and keep their bytes and ids.
+/// Manifests of version 0.1.0 can be read, and keep their bytes and ids.
 #[test]
 fn a_manifest_of_format_4() {
     let (bytes, id) = (include_bytes!("../golden/manifest-4.json"), include_str!("../golden/manifest-4.id"));

@@ -1,7 +1,7 @@
-//! The coordinator, a library: one task that owns the cluster's state, its store, the gRPC services, the page. `coord serve` and
-//! `--local` call it.
+//! The coordinator as a library: the task that owns the cluster's state, the database, the gRPC services and the web page. `coord serve`
+//! and `--local` call it.
 //!
-//! What the state is and how commands change it is in `lockstep-core`, which does no I/O. Deliberately absent: libtorch,
+//! `lockstep-core` defines the state and the commands that change it, and does no I/O. Deliberately absent: libtorch,
 //! and any byte of gradients, samples or checkpoints (I6).
 
 pub mod api;

@@ -1,4 +1,4 @@
-//! A running coordinator: store, event loop and gRPC port, started and ended together.
+//! A running coordinator: starts and stops the database, the event loop, the gRPC server and the page together.
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,57 +38,57 @@ use crate::store::{DataDir, Store, StoreError};
 use crate::web::Page;
 use lockstep_net::listen::{self, Port, Ports, Speaks};
 
-/// Time that open streams get to take the last word of a coordinator that ends.
+/// Time limit at shutdown for open streams to receive their last message, and for alarms to be delivered.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// A coordinator that cannot start, or that had to end.
+/// The coordinator cannot start, or stopped because of an error.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The store.
+    /// The data directory or its database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The event loop.
+    /// The event loop cannot recover its state, or failed to write.
     #[error(transparent)]
     Node(#[from] NodeError),
-    /// The port.
+    /// The gRPC port or the page's port cannot be opened.
     #[error("cannot listen on `{address}`")]
     Listen {
-        /// Where.
+        /// The configured address; port 0 takes a free port.
         address: SocketAddr,
-        /// Why.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// The blob store.
+    /// The blob store cannot be opened.
     #[error(transparent)]
     Blobs(#[from] BlobError),
-    /// The blob store cannot be its group's.
+    /// The blob store cannot be shared with its group.
     #[error("key `store.group`")]
     Share(#[from] ShareError),
-    /// The blob store is another one than before, or its directory cannot be made.
+    /// The blob store is not the one used before, or its directory cannot be created.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The file `starts`, by which nodes tell an older copy of the data directory.
-    #[error("cannot note this start in `{}`", path.display())]
+    /// The id of this start cannot be appended to the file `starts`, by which an older copy of the data directory is detected.
+    #[error("cannot write the id of this start to `{}`", path.join("starts").display())]
     Starts {
-        /// The data directory that it lies in.
+        /// The data directory that contains `starts`.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
-    /// The database of numbers.
+    /// `tracking.redb` cannot be opened.
     #[error(transparent)]
     Tracking(#[from] lockstep_tracking::TrackingError),
-    /// The gRPC server.
+    /// The gRPC server stopped with an error.
     #[error("the gRPC server failed")]
     Server(#[source] tonic::transport::Error),
-    /// A part of the coordinator panicked; it has said why.
-    #[error("a part of the coordinator panicked")]
+    /// A task panicked. The panic message is on standard error.
+    #[error("a task of the coordinator panicked; see the panic message on standard error")]
     Panicked,
 }
 
-/// A coordinator that answers.
+/// A coordinator that accepts requests.
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
@@ -96,20 +96,20 @@ pub struct Running {
     stop: CancellationToken,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     page: Option<Page>,
-    /// Last but the loop: its news end with the store.
+    /// Stopped after the event loop, which owns the database that the tracker reads.
     tracker: Tracker,
     hooks: Option<JoinHandle<()>>,
-    /// The loop outlives the server: what the server has accepted is answered.
+    /// Stops the event loop after the server, so that accepted requests get an answer.
     node_stop: CancellationToken,
     node: JoinHandle<Result<(), NodeError>>,
-    /// Ends with the loop.
+    /// Ends with the event loop.
     committer: JoinHandle<Result<(), CallError>>,
 }
 
-/// Starts a coordinator, and returns once it answers.
+/// Starts a coordinator, and returns once it accepts requests.
 pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let limits = ports(settings.limits.ports, raise_file_limit());
-    // The port first: it is what most often is in use, and nothing was touched yet.
+    // The ports first: a port in use is the most common error, and until here no file has been changed.
     let listen = |source| ServeError::Listen { address: settings.listen, source };
     let port = Port::open(settings.listen, Speaks::Http2, limits.grpc).await.map_err(listen)?;
     let address = port.address().map_err(listen)?;
@@ -121,10 +121,10 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
         None => None,
     };
     if !address.ip().is_loopback() {
-        warn!(%address, "other machines can reach this port, and there is no TLS: whoever does can run jobs on every worker");
+        warn!(%address, "other machines can reach this port, and there is no TLS: whoever reaches it can run jobs on every worker");
     }
     let data = DataDir::take(&settings.data_dir)?;
-    // Before anything is made in the store's directory.
+    // Before anything is created in the store's directory.
     let identity =
         Identity::take(&settings.store, &settings.data_dir, || Ok::<_, ServeError>(data.known_blobs()?), draw_id)?;
     tidy(settings)?;
@@ -140,7 +140,7 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
 
     let stop = CancellationToken::new();
     let (reader, archive) = (store.reader(), store.archive());
-    // It ends with the tracker and the loop, which use it.
+    // `hooks` ends once the tracker and the event loop have dropped their notifiers.
     let (notifier, hooks) = settings.hooks.clone().start();
     let quota = settings.limits.media;
     let tracker = Tracker::start(&settings.data_dir, quota, reader.clone(), store.news(), notifier.clone())?;
@@ -148,16 +148,15 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
     let node_stop = CancellationToken::new();
     let node = tokio::spawn(node.run(node_stop.clone()));
     if handle.serving().await.is_err() {
-        // Only its own end keeps it from serving: a single voter leads at once.
+        // A single voter becomes leader at once, so only an error of the event loop can keep it from serving.
         return Err(node.await.map_err(|_| ServeError::Panicked)?.err().map_or(ServeError::Panicked, Into::into));
     }
 
     if notifier.has_listeners() {
-        // They end with the loop.
+        // Both tasks end with the event loop.
         tokio::spawn(mismatch::notify(handle.clone(), notifier.clone()));
         tokio::spawn(saves::notify(handle.clone(), notifier));
     }
-    // It ends with the loop, too.
     let committer = Committer::new(handle.clone(), Arc::clone(&blob_store), identity.clone(), settings.store_patience);
     let committer = tokio::spawn(committer.run());
 
@@ -177,34 +176,35 @@ pub async fn start(settings: &Settings) -> Result<Running, ServeError> {
 }
 
 impl Running {
-    /// Where it answers.
+    /// Address of the gRPC port, with the port number that the system chose if the configured one is 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its page is.
+    /// Address of the web page; `None` if there is no page.
     pub fn page(&self) -> Option<SocketAddr> {
         self.page.as_ref().map(Page::address)
     }
 
-    /// Rows of runs that were made for events of the page so far.
+    /// Number of rows of runs that were encoded for the page's events so far.
     #[cfg(test)]
     pub(crate) fn rows_made(&self) -> u64 {
         self.page.as_ref().map_or(0, Page::rows_made)
     }
 
-    /// Its event loop.
+    /// The handle of the event loop.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Serves until `stopped` is there, or until it cannot go on; then ends everything in order.
+    /// Serves until `stopped` resolves, or until the event loop or the committer fails. Then stops all tasks in order: server, page, event
+    /// loop, tracker, notifiers.
     pub async fn until(mut self, stopped: impl Future<Output = ()>) -> Result<(), ServeError> {
         let failed = tokio::select! {
             biased;
-            // Only an error ends the loop before the server.
+            // The event loop ends by itself only with an error.
             ended = &mut self.node => Some(ended),
-            // Without it no checkpoint counts any more: a new start goes on.
+            // Without the committer no checkpoint would be committed; a restart of the coordinator resumes.
             Err(panicked) = &mut self.committer => Some(Err(panicked)),
             () = stopped => None,
         };
@@ -222,24 +222,27 @@ impl Running {
         if let Some(hooks) = self.hooks.take()
             && timeout(STOP_GRACE, hooks).await.is_err()
         {
-            warn!("whoever is to be told of the last alarms is too slow: leaving them");
+            warn!("the alarm command or webhook did not finish within {} s: stopping without it", STOP_GRACE.as_secs());
         }
         ended.map_err(|_| ServeError::Panicked)??;
         served
     }
 
-    /// Waits until the server has ended its streams, which it was told to.
+    /// Waits until the server has closed its streams; after [`STOP_GRACE`] aborts it.
     async fn end_server(&mut self) -> Result<(), ServeError> {
         if let Ok(served) = timeout(STOP_GRACE, &mut self.server).await {
             return served.map_err(|_| ServeError::Panicked)?.map_err(ServeError::Server);
         }
-        warn!("some clients did not take their last word: leaving them");
+        warn!(
+            "some clients did not receive their last message within {} s: closing their connections",
+            STOP_GRACE.as_secs()
+        );
         self.server.abort();
         Ok(())
     }
 }
 
-/// The gRPC services.
+/// Both gRPC services, with their message limits.
 fn routes(control: Control, agents: Agents) -> Routes {
     let control = ControlServer::new(control)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -264,22 +267,22 @@ fn about(settings: &Settings, address: SocketAddr) -> String {
     }))
 }
 
-/// A random id, for a store or a start.
+/// A random id of 32 hexadecimal digits, for a store or a start.
 fn draw_id() -> io::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
-/// Each client, node and blob on its way is an open file: as many as the system lets this process have. How many those are.
+/// Raises the limit on open files to the system's maximum, because each client, node and upload needs one. Returns the new limit.
 fn raise_file_limit() -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // It goes on with those that it has.
+    // If this fails, the old limit stays.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
 }
 
-/// What is `wanted` of the ports, as far as `files` allow.
+/// The limits `wanted`, lowered to fit `files` open files.
 fn ports(wanted: Ports, files: usize) -> Ports {
     let fitting = listen::fit(wanted, files);
     if fitting != wanted {
@@ -287,20 +290,20 @@ fn ports(wanted: Ports, files: usize) -> Ports {
             files,
             connections = fitting.grpc.connections,
             page_connections = fitting.page.connections,
-            "the system lets this process have few open files, so that there are fewer connections than configured: raise \
+            "the limit on open files is too low for the configured number of connections, which is lowered to these values; raise \
              `ulimit -n`"
         );
     }
     fitting
 }
 
-/// How long a file that nobody writes to may lie unfinished in the store.
+/// Age after which an unfinished file in the store is deleted, unless a writer holds its lock.
 const UNFINISHED: Duration = Duration::from_hours(24);
 
-/// Gives the store to whom it belongs, and deletes what is left of checks of nodes and, in the background, of writers that are gone.
+/// Sets the store's group permissions, deletes old test files of nodes and, in the background, unfinished files.
 ///
 /// # Errors
-/// A store that cannot be shared; one whose directory for unfinished files leads elsewhere.
+/// `Share` if the store cannot be shared with its group; `Blobs` if its directory for unfinished files is a link.
 fn tidy(settings: &Settings) -> Result<(), ServeError> {
     if settings.store_group {
         access::share(&settings.store)?;
@@ -313,13 +316,13 @@ fn tidy(settings: &Settings) -> Result<(), ServeError> {
     let store = settings.store.clone();
     tokio::task::spawn_blocking(move || match blobs.sweep(UNFINISHED) {
         Ok(0) => {}
-        Ok(files) => info!(store = %store.display(), files, "deleted unfinished files that nobody writes to"),
-        Err(error) => warn!("cannot delete unfinished files: {}", chain(&error)),
+        Ok(files) => info!(store = %store.display(), files, "deleted abandoned unfinished files"),
+        Err(error) => warn!("cannot delete unfinished files in the store: {}", chain(&error)),
     });
     Ok(())
 }
 
-/// State that lies in a work tree must not make it dirty. If this cannot be written, git shows the directory: no harm.
+/// Keeps the data directory from making a git work tree dirty. An error is ignored: git then lists the directory as untracked.
 fn ignore_in_git(dir: &Path) {
     let _ = durable::write_atomic(&dir.join(".gitignore"), b"*\n");
 }

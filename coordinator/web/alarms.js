@@ -1,4 +1,4 @@
-/** What is wrong with a run: each alarm with its evidence, where it was, and what to try. */
+/** Alarms of a run: each with its place, its evidence as a chart, and suggestions. */
 
 import { get } from './api.js';
 import { h, ticked } from './dom.js';
@@ -9,20 +9,20 @@ import { View } from './view.js';
 import { Watch } from './grid.js';
 import { partName } from './panel.js';
 
-/** Steps before and after an alarm's beginning that its plot shows, at least; and as a share of the steps since. */
+/** Steps that a plot shows before and after the start of its alarm: at least `AROUND`, and at least `SHARE` of the steps since then. */
 const AROUND = 60;
 const SHARE = 0.25;
-/** What shows only over all of the time since. */
+/** Kinds of alarms that are only visible over the whole time since their start. */
 const SLOW = ['memory_growth', 'fragmentation', 'plateau', 'overfitting'];
 
-/** The alarms of a run: those that stand before those that are over, and what came first, which may be the cause, before the rest. */
+/** The alarms of a run: active ones before ended ones, errors before warnings, then by step, because an earlier alarm may be the cause. */
 export async function alarmsOf(run, signal) {
   const list = await get(`runs/${run}/alarms`, signal);
   return list.sort((a, b) => (a.until_step !== null) - (b.until_step !== null)
     || (b.severity === 'error') - (a.severity === 'error') || a.since_step - b.since_step);
 }
 
-/** Vertical lines for charts: where alarms began, and whereto the run was rolled back. */
+/** Vertical lines for charts: the starts of alarms, and the steps that the run was rolled back to. */
 export function marksOf(alarms, branches = []) {
   return [
     ...branches.map(({ after_step }) => ({ step: after_step, colour: 'dim' })),
@@ -30,7 +30,7 @@ export function marksOf(alarms, branches = []) {
   ];
 }
 
-/** All alarms of `source` (as a panel's run). `{element, end}`. */
+/** Cards for all alarms of `source` (a run as in panels): `{element, end}`. */
 export function alarmCards(source, row, alarms) {
   const watches = [];
   const cards = alarms.map((alarm) => card(source, row, alarm, watches));
@@ -44,10 +44,10 @@ function card(source, row, alarm, watches) {
   const { name, part } = alarm.series;
   const range = around(alarm, row.step);
   const steep = alarm.kind === 'divergence';
-  // A view of its own: what is done to this plot is not done to the page's charts.
+  // A separate view: zooming here does not affect the page's charts.
   const view = new View();
   const spread = isDistribution(name);
-  // Histograms are few: all of them are shown.
+  // There are few histograms, so all are shown.
   Object.assign(view, { ...(spread ? {} : range), logy: steep });
   view.zoom = () => {};
   const watch = new Watch(view);
@@ -62,7 +62,7 @@ function card(source, row, alarm, watches) {
   const over = alarm.until_step !== null;
   return h('article', { class: `alarm ${alarm.severity}${over ? ' over' : ''}` },
     h('div', { class: 'said' },
-      h('h3', null, h('span', { class: 'kind' }, over ? 'over' : alarm.severity), ticked(alarm.title)),
+      h('h3', null, h('span', { class: 'kind' }, over ? 'ended' : alarm.severity), ticked(alarm.title)),
       h('p', { class: 'dim' }, `${alarm.kind.replace(/_/g, ' ')} · since step ${grouped(alarm.since_step)}, ${clock(alarm.since_ms)}`,
         over && ` · until step ${grouped(alarm.until_step)}`),
       alarm.place && h('p', null, 'where: ', h('strong', null, ticked(alarm.place))),
@@ -72,7 +72,7 @@ function card(source, row, alarm, watches) {
     panel.element);
 }
 
-/** The steps around the beginning of an alarm. */
+/** The range of steps around the start of an alarm. */
 function around({ kind, since_step, until_step }, now) {
   const after = (until_step ?? now) - since_step;
   const reach = Math.max(AROUND, Math.ceil(after * SHARE));

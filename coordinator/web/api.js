@@ -1,9 +1,9 @@
-/** What the coordinator is asked. Every answer is JSON, but for logs. */
+/** Requests to the coordinator. Responses are JSON, except logs. */
 
-/** An answer that is not what was asked for. */
+/** A response with an error status. */
 class ApiError extends Error {
   constructor(status, text) {
-    super(text.trim() || `the coordinator answered ${status}`);
+    super(text.trim() || `the coordinator returned HTTP status ${status}`);
     this.status = status;
   }
 }
@@ -23,7 +23,7 @@ export async function put(path, value) {
   await request(path, { method: 'PUT', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(value) });
 }
 
-/** GET, or null where there is no such thing. */
+/** GET of `/api/<path>`; null if the status is 404. */
 export async function maybe(path, signal) {
   try {
     return await get(path, signal);
@@ -39,14 +39,14 @@ async function request(path, options) {
   return answer;
 }
 
-/** Series asked for in one request: more make the address too long. */
+/** Maximum number of series per request. More would make the URL too long. */
 const TOGETHER = 24;
 
 let waiting = new Map();
 
 /**
- * Points of one series of a run, all its parts: a list as in `/points`. What is asked for in the same moment with the same
- * range travels in one request.
+ * Points of all parts of one series: a list as `/points` returns it. Calls in the same turn with the same run and range share a
+ * request.
  */
 export function points(run, name, range) {
   const query = Object.entries(range).filter(([, value]) => value !== null && value !== undefined);

@@ -1,4 +1,4 @@
-/** The page as a whole: which part is shown, keys, theme, whether the coordinator is heard. */
+/** The frame of the page: navigation, keyboard shortcuts, theme, state of the connection. */
 
 import { get } from './api.js';
 import { announce, fill, h } from './dom.js';
@@ -6,7 +6,7 @@ import * as live from './live.js';
 import { parse } from './route.js';
 import * as theme from './theme.js';
 
-/** Pages by the first part of the address; what is not needed for the first one is read when it is. */
+/** Pages by the first part of the address. The modules of a page are loaded when it is first shown. */
 const PAGES = {
   runs: async (route) => (await import('./runs.js')).runsPage(route),
   run: async (route) => (await import('./run.js')).runPage(route),
@@ -15,12 +15,13 @@ const PAGES = {
 };
 
 const KEYS = [
-  ['j  k', 'next and previous run'], ['Enter', 'open it'], ['x', 'choose it for a comparison'], ['/', 'to the filter'],
-  ['g r', 'all runs'], ['g c', 'the cluster'], ['g d', 'compare the chosen runs'], ['1 … 9', 'parts of a run'],
-  ['← →', 'move the cursor in the focused chart'], ['+  0', 'zoom in there, show all'], ['t', 'dark or light'], ['?', 'this list'], ['Esc', 'leave a field, close this'],
+  ['j  k', 'next and previous run'], ['Enter', 'open the run'], ['x', 'select the run for a comparison'], ['/', 'go to the filter'],
+  ['g r', 'go to all runs'], ['g c', 'go to the cluster'], ['g d', 'compare the selected runs'], ['1 … 9', 'tabs of a run'],
+  ['← →', 'move the cursor in the focused chart'], ['+  0', 'zoom in at the cursor, show all'], ['t', 'switch between dark and light'], ['?', 'show this list'],
+  ['Esc', 'leave a field, close this list'],
 ];
 
-/** Between two looks whether the numbers of runs are kept: no event tells that they are not. */
+/** Time between two checks whether metrics are stored, because there is no event for it. */
 const LOOK_MS = 30_000;
 
 const main = document.getElementById('main');
@@ -37,7 +38,7 @@ async function show() {
   if (route.page === shown?.page && shown.stay?.(route)) return;
   turn += 1;
   const own = turn;
-  const make = PAGES[route.page] ?? (() => Promise.reject(new Error(`there is no page \`${route.page}\``)));
+  const make = PAGES[route.page] ?? (() => Promise.reject(new Error(`page \`${route.page}\` does not exist`)));
   let next;
   try {
     next = await make(route);
@@ -58,7 +59,7 @@ async function show() {
 function help() {
   const dialog = document.getElementById('help');
   if (!dialog.firstChild) {
-    fill(dialog, h('h2', null, 'keys'), h('dl', { class: 'facts' }, KEYS.map(([key, does]) => [h('dt', null, h('kbd', null, key)), h('dd', null, does)])),
+    fill(dialog, h('h2', null, 'keyboard shortcuts'), h('dl', { class: 'facts' }, KEYS.map(([key, does]) => [h('dt', null, h('kbd', null, key)), h('dd', null, does)])),
       h('form', { method: 'dialog' }, h('button', { type: 'submit' }, 'close')));
   }
   dialog.showModal();
@@ -78,27 +79,27 @@ function pressed(event) {
   else if (event.key === '/') document.querySelector('[data-filter]')?.focus();
   else if (event.key === '?') help();
   else if (event.key === 't') theme.toggle();
-  // A link or button that has the focus does with Enter what it is for.
+  // Enter activates the focused link or button.
   else if (event.key === 'Enter' && event.target.closest('a, button, summary')) return;
   else if (!shown?.keys?.key(event.key)) return;
   event.preventDefault();
 }
 
-/** Says above every page that numbers are not kept, for as long as that is so. */
+/** Shows a badge on every page while metrics are not stored. */
 async function lookAtNumbers() {
   const { numbers_not_kept: why } = await get('coordinator');
   const badge = document.getElementById('unkept');
   badge.hidden = !why;
-  badge.title = why ? `the coordinator no longer keeps the numbers of runs: ${why}` : '';
+  badge.title = why ? `the coordinator no longer stores the metrics of runs: ${why}` : '';
 }
 
-// Every page needs the rows: they are asked for while its files are read. Who needs them hears of an error.
+// Every page needs the rows, so they are requested while its modules are loaded. The page that awaits them shows an error.
 live.runs().catch(() => {});
 theme.start();
 document.getElementById('theme').addEventListener('click', theme.toggle);
 document.getElementById('keys').addEventListener('click', help);
 document.querySelector('.skip').addEventListener('click', (event) => {
-  // The hash is the address of a page here.
+  // The link must not change the hash, which is the address of the page.
   event.preventDefault();
   main.focus();
 });
@@ -109,12 +110,12 @@ live.on('state', (heard) => {
   state.textContent = heard ? 'live' : 'not connected';
   state.className = heard ? 'status running' : 'status failed';
   if (heard) lookAtNumbers().catch(() => {});
-  else announce('the coordinator does not answer; trying again');
+  else announce('lost connection to the coordinator; reconnecting');
 });
 live.on('resync', () => shown?.page === 'error' && show());
-// A tab that nobody sees asks for nothing.
+// A hidden tab sends no requests.
 setInterval(() => document.hidden || lookAtNumbers().catch(() => {}), LOOK_MS);
-// What is seen first comes first.
+// Events only after the first page is shown, so that they do not delay it.
 show().finally(live.connect);
-// Whoever looks at the table will open a run: by then its page is there.
+// Preloads the page of a run, which is usually opened next.
 setTimeout(() => import('./run.js').catch(() => {}), 1000);

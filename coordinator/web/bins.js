@@ -1,10 +1,10 @@
-/** Where the bins of histograms lie on a canvas. Pure. */
+/** Positions of histogram bins on a canvas. Pure. */
 
 import { linearTicks, scale } from './scale.js';
 
 /**
- * The axis of values for `items`, from pixel `low` up to pixel `high`: `{pixel(value), ticks}`. Logarithmic in both directions from
- * zero, with a linear middle of the size of the smallest bins that matter, as bins of weights are.
+ * The axis of values for `items`, from pixel `low` to pixel `high`: `{pixel(value), ticks}`. With `logarithmic`, the axis is logarithmic
+ * in both directions from zero, and linear around zero, within a tenth of the typical standard deviation.
  */
 export function axisOf(items, low, high, logarithmic) {
   const edges = items.flatMap((item) => item.edges).filter(Number.isFinite);
@@ -21,8 +21,8 @@ export function axisOf(items, low, high, logarithmic) {
 }
 
 /**
- * The bins of a histogram as cells `{top, bottom, share}`: pixels, and the share of all values for each pixel of height. Bins thinner
- * than a pixel, as they are around zero, make one cell together: drawn each for itself, the last would hide the others.
+ * The bins of a histogram as cells `{top, bottom, share}`: pixels, and the share of all values per pixel of height. Bins thinner than a
+ * pixel, as around zero, are merged into one cell; drawn separately, the last one would hide the others.
  */
 export function density(item, pixel) {
   const total = item.counts.reduce((sum, count) => sum + count, 0) || 1;
@@ -38,33 +38,33 @@ export function density(item, pixel) {
   return cells;
 }
 
-/** Ends of the columns of histograms at `steps`: in the middle between neighbours, and at the first and the last step. One more than steps. */
+/** Boundaries of the columns of histograms at `steps`: the middles between neighbours, and the first and last step. One more than steps. */
 export function columnEnds(steps) {
   if (steps.length === 1) return [steps[0] - 0.5, steps[0] + 0.5];
   const middles = steps.slice(1).map((step, index) => (step + steps[index]) / 2);
   return [steps[0], ...middles, steps[steps.length - 1]];
 }
 
-/** What of a histogram is evidence of an alarm of some kind. */
+/** The property of a histogram that is evidence of an alarm, by kind of alarm. */
 const EVIDENCE = {
   dead_units: ['share of zeros', ({ zeros, count }) => zeros / count],
   not_finite: ['NaN and infinite values', ({ nans, infs }) => nans + infs],
 };
 const SPREAD = ['standard deviation', ({ std, nans, infs, count }) => (nans + infs < count ? std : null)];
 
-/** What `evidence` of an alarm of `kind` measures. */
+/** Name of the property that `evidence` measures for an alarm of `kind`. */
 export function evidenceName(kind) {
   return (EVIDENCE[kind] ?? SPREAD)[0];
 }
 
-/** Of each histogram what is evidence of an alarm of `kind`, as a line of a chart. */
+/** The evidence of an alarm of `kind` in each histogram, as a line of a chart. */
 export function evidence(items, kind) {
   const [, of] = EVIDENCE[kind] ?? SPREAD;
   const values = items.map(of).map((value) => (Number.isFinite(value) ? value : null));
   return { steps: items.map(({ step }) => step), times: items.map(({ at_ms }) => at_ms), values, min: null, max: null };
 }
 
-/** The median standard deviation. */
+/** The median standard deviation of `items`; 1 if none is positive. */
 function typical(items) {
   const all = items.map(({ std }) => std).filter((std) => std > 0).sort((a, b) => a - b);
   return all.length > 0 ? all[all.length >> 1] : 1;

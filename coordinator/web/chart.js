@@ -1,7 +1,7 @@
 /**
- * A line chart: a canvas, a cursor that all charts of a page share, zoom by dragging, values of all lines.
+ * A line chart: a canvas, a cursor that all charts of a page share, zoom by dragging, a legend with values.
  *
- * What is shown (axis, smoothing, range) is in a `view` that a page's charts share; the chart asks for a zoom, its owner does it.
+ * Axis, smoothing and range are in a `view` that the charts of a page share. The chart requests a zoom; its owner executes it.
  */
 
 import { h, fill, frame } from './dom.js';
@@ -11,13 +11,13 @@ import { padded } from './scale.js';
 import { ema, extent, lowerBound, nearest, positions } from './series.js';
 import { colours, onChange } from './theme.js';
 
-/** Entries of a legend and of a tooltip: beyond them nobody reads. */
+/** Maximum number of entries in a legend and in a tooltip. */
 const LEGEND = 9;
 const TIP = 20;
-/** Lines beyond which what lies around them (bands, and the values before smoothing) would hide the others. */
+/** With more lines than this, bands and unsmoothed values are not drawn, because they would hide other lines. */
 const FEW = 12;
 
-/** The position on the x axis under the pointer, for all charts of a page. */
+/** The position of the pointer on the x axis, shared by all charts of a page. */
 export class Cursor {
   listeners = new Set();
   x = null;
@@ -29,7 +29,10 @@ export class Cursor {
   }
 }
 
-/** See the module. `options`: `{name, title, view, cursor, zoom(range | null), marks, open, tall, stack, zero}`; `zero`: the y axis begins there. */
+/**
+ * See the module. `options`: `{name, title, view, cursor, zoom(range | null), marks, open, tall, stack, zero}`. `zero`: the y axis starts
+ * at 0.
+ */
 export class Chart {
   constructor(options) {
     Object.assign(this, { marks: [], stack: false, zero: false, ...options });
@@ -57,7 +60,7 @@ export class Chart {
     };
     this.cursor.listeners.add(this.hover);
     this.stopTheme = onChange(() => this.refresh());
-    // Measured by the browser, not asked for: after a neighbour's legend has changed, each chart would lay out the page anew.
+    // The observer reports the size. Reading it would force a new layout for each chart after a change of any legend.
     this.size = { width: 0, height: 0 };
     this.observer = new ResizeObserver((entries) => {
       const { width, height } = entries[entries.length - 1].contentRect;
@@ -68,7 +71,7 @@ export class Chart {
     this.listen();
   }
 
-  /** Lines `{key, label, steps, times, values, min, max, colour, dash, faint, low, context}` in the order to draw. */
+  /** Sets the lines `{key, label, steps, times, values, min, max, colour, dash, faint, low, context}`, in the order of drawing. */
   setLines(lines) {
     const same = lines.length === this.lines.length && lines.every((line, index) => line.key === this.lines[index].key);
     this.lines = lines;
@@ -76,37 +79,37 @@ export class Chart {
     if (same) this.entries?.forEach((entry, index) => { entry.line = lines[index]; });
     else this.makeLegend();
     this.message.hidden = lines.some((line) => line.steps.length > 0);
-    if (!this.message.hidden) this.message.textContent = 'no points';
+    if (!this.message.hidden) this.message.textContent = 'no data';
     this.canvas.setAttribute('aria-label', this.summary());
     this.refresh();
   }
 
-  /** Instead of lines. */
+  /** Shows an error instead of lines. */
   fail(error) {
     this.message.hidden = false;
     this.message.textContent = error.message;
   }
 
-  /** Draws anew what the view says, in the next frame, or once it can be seen. */
+  /** Redraws in the next frame, or once the chart is visible. */
   refresh() {
     if (this.visible) frame(this.redraw);
   }
 
-  /** Told whether it can be seen. What cannot needs no pixels: of two hundred charts they would be a hundred megabytes. */
+  /** Called when the chart enters or leaves the window. An invisible chart releases its pixels: 200 charts would need 100 MB. */
   show(visible) {
     this.visible = visible;
     if (!visible) [this.canvas, this.over].forEach(release);
     this.refresh();
   }
 
-  /** No more events come here. */
+  /** Stops following events. */
   end() {
     this.cursor.listeners.delete(this.hover);
     this.observer.disconnect();
     this.stopTheme();
   }
 
-  /** Positions and smoothed values, kept until the lines or the view change. */
+  /** Positions and smoothed values, cached until the lines or the view change. */
   prepare() {
     const { axis, smooth } = this.view;
     const key = `${axis} ${smooth}`;
@@ -140,7 +143,7 @@ export class Chart {
     const shown = lines.map((line) => ({
       ...line, colour: line.colour(palette), thin: !few, raw: few ? line.raw : null, min: line.raw || !few ? null : line.min,
     }));
-    // Later bands of a stack lie over earlier ones: none hides another, for each is only as high as its own values.
+    // The bands of a stack do not overlap, because each one only covers its own values.
     const marks = this.marks.map((mark) => ({ x: this.ofStep(mark.step), colour: palette[mark.colour] }));
     this.scales = draw(this.canvas.getContext('2d'), width, height, {
       name: this.name, axis: this.view.axis, x, y: [low, high], logX: this.view.logx, logY: this.view.logy, lines: shown,
@@ -149,7 +152,7 @@ export class Chart {
     this.paintCursor(false);
   }
 
-  /** The ends of the x axis. */
+  /** Minimum and maximum of the x axis. */
   domain(lines) {
     const { from, to, axis, x, logx } = this.view;
     if (x) return x;
@@ -165,7 +168,7 @@ export class Chart {
     return min < max ? [min, max] : [Number.isFinite(min) ? min - 0.5 : 0, Number.isFinite(min) ? min + 0.5 : 1];
   }
 
-  /** Where a step lies on the x axis; null if nothing tells. */
+  /** Position of a step on the x axis; null if it is unknown. */
   ofStep(step) {
     if (this.view.axis === 'step') return step;
     const line = this.prepare().find((own) => own.x.length > 0);
@@ -176,7 +179,7 @@ export class Chart {
   paintCursor(own) {
     if (!this.scales) return;
     const { width, height } = this.size;
-    // A canvas without anything on it would still be put together with the others at each frame.
+    // Hidden while it is empty, because the browser would still composite it in each frame.
     this.over.hidden = this.cursor.x === null && !this.drag;
     fit(this.over, this.size);
     const context = this.over.getContext('2d');
@@ -209,7 +212,7 @@ export class Chart {
     this.writeTip(own && !this.drag ? found : [], palette, width);
   }
 
-  /** Each visible line's point nearest to `x`, as far as the line goes. */
+  /** The nearest point to `x` of each visible line; none outside of the line's range. */
   at(x) {
     if (x === null || !this.scales) return [];
     const reach = (this.scales.x.max - this.scales.x.min) * 0.02;
@@ -221,7 +224,7 @@ export class Chart {
     });
   }
 
-  /** Makes the legend anew; afterwards only its texts change, so that a click never misses. */
+  /** Rebuilds the legend. Later only its texts change, so that no click is lost. */
   makeLegend() {
     const entry = (line) => {
       const value = h('b', { class: 'value' });
@@ -297,7 +300,7 @@ export class Chart {
     surface.addEventListener('blur', () => this.cursor.move(null, this));
   }
 
-  /** Arrows move the cursor, `+` zooms in around it, `0` shows all. */
+  /** Handles keys: arrows move the cursor, `+` zooms in at the cursor, `0` shows all. */
   key(event) {
     const line = this.prepare().reduce((a, b) => (a && a.x.length >= b.x.length ? a : b), null);
     if (!line || line.x.length === 0 || !this.scales) return;
@@ -314,7 +317,7 @@ export class Chart {
     event.preventDefault();
   }
 
-  /** Asks for the range from `min` to `max` of the x axis, in steps and on the axis. */
+  /** Requests the range from `min` to `max` of the x axis, as steps and as values of the axis. */
   zoomTo(min, max) {
     let [from, to] = [Infinity, -Infinity];
     for (const line of this.prepare()) {
@@ -333,19 +336,19 @@ export class Chart {
       const [first, last] = [line.steps[0], line.steps[line.steps.length - 1]];
       const end = line.values.findLast((value) => value !== null);
       const said = [end, min, max].map((value) => ofSeries(this.name, value));
-      return `${line.label}: steps ${first} to ${last}, last ${said[0]}, least ${said[1]}, greatest ${said[2]}`;
+      return `${line.label}: steps ${first} to ${last}, last ${said[0]}, minimum ${said[1]}, maximum ${said[2]}`;
     });
     return `${this.title}. ${parts.join('. ')}`;
   }
 }
 
-/** A line's last finite value; of a stacked one, without what it stands on. */
+/** A line's last finite value; for a stacked line, without the lines below it. */
 function lastOf(line) {
   const index = line.values.findLastIndex((value) => value !== null);
   return index < 0 ? null : line.values[index] - (line.low?.[index] ?? 0);
 }
 
-/** Gives a canvas as many pixels as it has on the screen; its size in CSS pixels, to which drawing is scaled: `size` if it is known. */
+/** Sets a canvas to its size in screen pixels, and scales drawing to CSS pixels. Returns the size in CSS pixels: `size` if it is given. */
 export function fit(canvas, size = { width: canvas.clientWidth, height: canvas.clientHeight }) {
   const ratio = window.devicePixelRatio || 1;
   const { width, height } = size;

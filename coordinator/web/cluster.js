@@ -1,4 +1,4 @@
-/** The page of the cluster: nodes and devices, who is on them, who waits and why, the coordinator. */
+/** The page of the cluster: nodes, devices and their runs, queued runs with reasons, the coordinator. */
 
 import { get } from './api.js';
 import { facts, fill, h, table, throttle } from './dom.js';
@@ -7,7 +7,7 @@ import * as live from './live.js';
 import { runLink } from './overview.js';
 import { status } from './runs.js';
 
-/** The page. */
+/** Creates the page. */
 export async function clusterPage() {
   const body = h('div', { class: 'page' });
   const draw = async () => {
@@ -18,7 +18,7 @@ export async function clusterPage() {
   const soon = throttle(1000, () => draw().catch((error) => console.warn(error.message)));
   const stops = ['nodes', 'resync'].map((event) => live.on(event, soon));
   let before = '';
-  // Steps go on all the time; what is shown here changes with a run's status.
+  // Only changes of a run's status or placement are visible here, not its steps.
   stops.push(live.on('run', (row) => {
     const key = `${row.run} ${row.status} ${row.reason} ${row.generation}`;
     if (key !== before) soon();
@@ -37,8 +37,8 @@ function summary(nodes) {
 function queue(list, rows) {
   const waiting = list.filter((row) => row.status === 'queued');
   return h('section', null, h('h3', null, 'queue'), waiting.length === 0
-    ? h('p', { class: 'dim' }, 'nothing waits')
-    : table(['run', 'since', 'ranks', 'why it waits'], waiting.map((row) => [
+    ? h('p', { class: 'dim' }, 'no run is queued')
+    : table(['run', 'since', 'ranks', 'reason'], waiting.map((row) => [
       runLink(row.run, rows), clock(row.created_at_ms), { text: grouped(row.ranks), class: 'number' }, row.reason ?? '–',
     ]), { class: 'plain' }));
 }
@@ -49,7 +49,7 @@ function devices(nodes, rows) {
   const state = ({ alive, state: word, changed_at_ms }) => h('span', { class: `status ${colours[word]}` }, alive ? word : `${word} ${ago(changed_at_ms, now)}`);
   const fence = (fenced) => {
     if (!fenced) return '–';
-    const why = fenced.wrong ? ['it got the state of ', runLink(fenced.wrong[0], rows), ` wrong, step ${fenced.wrong[1]}`] : 'by hand';
+    const why = fenced.wrong ? ['wrong state of ', runLink(fenced.wrong[0], rows), ` at step ${fenced.wrong[1]}`] : 'by hand';
     return h('strong', { class: 'bad' }, `since ${clock(fenced.at_ms)}: `, why);
   };
   const lines = nodes.flatMap((node) => node.devices.map((device, index) => [
@@ -65,7 +65,7 @@ function devices(nodes, rows) {
     table(['node', 'state', 'device', 'run', 'process', 'fenced', 'model', 'memory'], [...lines, ...bare], { class: 'plain' }));
 }
 
-/** Who is on a device. */
+/** The run on a device. */
 function occupant(node, device, rows) {
   if (!device.run) return h('span', { class: 'dim' }, !node.alive ? '–' : device.fenced ? 'fenced' : 'free');
   return [runLink(device.run, rows), rows.has(device.run) && [' ', status(rows.get(device.run))]];

@@ -1,9 +1,9 @@
-/** Columns of the runs table. Pure: a column says what its value is, how it reads, and how it sorts. */
+/** Columns of the runs table: value, text and order. Pure. */
 
 import { ago, clock, grouped, lasted, number, remaining, seconds, short } from './format.js';
 import { lookup, plain } from './filter.js';
 
-/** `{key, title, value(row, now), text(value, row, now), number, wide}`; `value` sorts, `text` is shown. */
+/** `{key, title, value(row, now), text(value, row, now), hint(value), numeric}`. Rows are sorted by `value`; `text` is displayed. */
 export const COLUMNS = [
   { key: 'name', title: 'name', value: (row) => row.name },
   { key: 'run', title: 'run', value: (row) => row.run },
@@ -26,10 +26,10 @@ export const COLUMNS = [
   { key: 'final_state_digest', title: 'final state', value: (row) => row.final_state_digest, text: short },
 ];
 
-/** The columns of someone who has chosen none. */
+/** The default columns. */
 export const DEFAULT = ['name', 'status', 'progress', 'loss', 'grad_norm', 'samples_per_second', 'ranks', 'created', 'duration', 'tags', 'run'];
 
-/** The column named `key`: one of the above, or a parameter of the job. `paramsOf(run)` is a job, flattened, or undefined. */
+/** The column named `key`: one of `COLUMNS`, or a key of the job. `paramsOf(run)` is a flattened job, or undefined. */
 export function column(key, paramsOf) {
   const known = COLUMNS.find((each) => each.key === key);
   if (known) return known;
@@ -40,12 +40,12 @@ export function column(key, paramsOf) {
   };
 }
 
-/** Whether the jobs of all `rows` are known, and none has the parameter `key`. */
+/** Whether the jobs of all `rows` are loaded, and none has the key `key`. */
 export function nobodyHas(key, rows, paramsOf) {
   return rows.length > 0 && rows.every((row) => paramsOf(row.run) && lookup(row, paramsOf(row.run), key) === undefined);
 }
 
-/** Rows in the order of a column's values; what has none comes last in both directions. */
+/** Rows sorted by a column's values. Rows without a value come last in both directions. */
 export function sorted(rows, own, descending, now) {
   const keyed = rows.map((row, index) => ({ row, index, value: own.value(row, now) }));
   const missing = (value) => value === null || value === undefined || value === '';

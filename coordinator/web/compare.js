@@ -1,4 +1,4 @@
-/** The page that compares runs: curves over each other, what they differ in, parameters against the loss. */
+/** The page that compares runs: their curves in shared charts, their differences, and their parameters against the loss. */
 
 import { get, maybe } from './api.js';
 import { axes, described, labels, table } from './difference.js';
@@ -15,10 +15,10 @@ import { stepsPerEpoch } from './series.js';
 import { ofLine, onChange } from './theme.js';
 import { View, controls } from './view.js';
 
-/** More runs than this are too many lines for eyes. */
+/** Maximum number of runs. More lines are unreadable. */
 const MOST = 50;
 
-/** The page. */
+/** Creates the page. */
 export async function comparePage({ params }) {
   const rows = await live.runs();
   const wanted = (params.get('runs') ?? '').split(',').filter(Boolean).slice(0, MOST);
@@ -29,7 +29,7 @@ export async function comparePage({ params }) {
   const runs = found.filter(Boolean);
   const title = 'compare';
   const bar = chooser(runs, rows);
-  if (runs.length === 0) return { element: h('div', { class: 'page' }, bar, h('p', { class: 'empty' }, 'choose runs to compare, here or in the table of runs')), end: () => {}, title };
+  if (runs.length === 0) return { element: h('div', { class: 'page' }, bar, h('p', { class: 'empty' }, 'select runs to compare, here or in the table of runs')), end: () => {}, title };
   const view = new View(params);
   const watch = new Watch(view);
   const all = runs.map(({ run }) => described(run));
@@ -44,7 +44,7 @@ export async function comparePage({ params }) {
   return {
     element: h('div', { class: 'page' }, bar,
       h('section', null, h('h3', null, 'curves'), controls(view, options), grid.element),
-      lines && h('section', null, h('h3', null, 'parameters against loss'), h('div', { class: 'scroll' }, lines.element)),
+      lines && h('section', null, h('h3', null, 'parameters and loss'), h('div', { class: 'scroll' }, lines.element)),
       differences(all, runs.map(({ run }) => run), params)),
     end: () => {
       watch.end();
@@ -55,7 +55,7 @@ export async function comparePage({ params }) {
   };
 }
 
-/** The runs that are compared, each with its colour; one can be taken away, and another added. */
+/** The list of compared runs with their colours. Runs can be removed and added. */
 function chooser(runs, rows) {
   const to = (ids) => format({ page: 'compare', params: { runs: ids.join(',') } });
   const ids = runs.map(({ run }) => run.run);
@@ -63,7 +63,7 @@ function chooser(runs, rows) {
     const chip = h('i', { class: 'chip' });
     chip.style.background = ofLine(index);
     return { chip, element: h('span', { class: 'tag' }, chip, runLink(run.run, rows), ' ', status(run),
-      h('a', { href: to(ids.filter((id) => id !== run.run)), 'aria-label': `take ${run.name} away` }, '×')) };
+      h('a', { href: to(ids.filter((id) => id !== run.run)), 'aria-label': `remove ${run.name}` }, '×')) };
   });
   const options = newestFirst(rows.values()).filter(({ run }) => !ids.includes(run)).map(({ run, name, step }) => h('option', { value: run }, `${name}, step ${step}`));
   const input = h('input', { type: 'text', list: 'runs-to-add', placeholder: 'add a run', 'aria-label': 'add a run', 'data-filter': '' });
@@ -77,7 +77,7 @@ function chooser(runs, rows) {
   return element;
 }
 
-/** A table of all in which runs differ; the first is what the others are compared with. */
+/** A table of the differences. The other runs are compared with the first. */
 function differences(all, runs, params) {
   const body = h('div', { class: 'scroll' });
   const every = h('input', { type: 'checkbox', checked: params.get('all') === '1', onchange: () => {
@@ -96,5 +96,5 @@ function differences(all, runs, params) {
         }, cell(value)))))))));
   };
   draw();
-  return h('section', null, h('h3', null, 'differences'), h('label', null, every, 'equal ones too'), body);
+  return h('section', null, h('h3', null, 'differences'), h('label', null, every, 'show equal rows'), body);
 }

@@ -1,14 +1,14 @@
-/** What runs differ in. Pure. */
+/** Differences between runs. Pure. */
 
 import { flatten, parameters } from './filter.js';
 import { number } from './format.js';
 
-/** Characters of a name or a value in a legend. */
+/** Maximum length of a name or value in a legend, in characters. */
 const NAME = 18;
-/** The parts of a run that are compared, in the order to show. */
+/** The compared parts of a run, in display order. */
 const PARTS = ['job', 'code', 'data', 'environment', 'numerics', 'result'];
 
-/** A run as `part → key → value`, all values text or number. `run`: as `/runs/{run}` answers. */
+/** A run as `part → key → value`, where all values are text or numbers. `run`: as `/runs/{run}` returns it. */
 export function described(run) {
   const { source, tree, ...code } = run.code ?? {};
   const number = (value) => value?.value ?? null;
@@ -25,9 +25,7 @@ export function described(run) {
   };
 }
 
-/**
- * `[{part, rows: [{key, values, differs}]}]` of described runs: `values[i]` of the `i`th, `differs` whether not all are equal.
- */
+/** `[{part, rows: [{key, values, differs}]}]` of described runs. `values[i]` belongs to run `i`; `differs`: whether not all are equal. */
 export function table(all) {
   return PARTS.map((part) => {
     const keys = [...new Set(all.flatMap((own) => Object.keys(own[part])))].sort();
@@ -40,9 +38,9 @@ export function table(all) {
 }
 
 /**
- * Axes for parallel coordinates: the job's parameters in which the runs differ, and the final loss:
- * `[{key, values, at: [0..1 or null], ends: [low, high]}]`. Numbers are spread by size, by their logarithm where they span two
- * powers of ten; texts evenly in the order of the alphabet.
+ * Axes for parallel coordinates: the differing keys of the jobs, and the final loss:
+ * `[{key, values, at: [0..1 or null], ends: [low, high]}]`. Numbers are placed linearly, or logarithmically if they span more than two
+ * powers of ten; texts are placed evenly in alphabetical order.
  */
 export function axes(all) {
   const several = (values) => new Set(values.filter((value) => value !== null)).size > 1;
@@ -63,8 +61,8 @@ export function axes(all) {
 }
 
 /**
- * What a legend calls each of `runs`, which are `all`, described: where all have one name and differ in one parameter of the job, that
- * parameter, which is what the comparison is about; else name and id.
+ * Labels of `runs` in a legend (`all`: the same runs, described). If the runs differ in exactly one key of the job other than the name,
+ * the value of that key; otherwise name and id.
  */
 export function labels(runs, all) {
   const cut = (text) => (text.length > NAME ? `${text.slice(0, NAME)}…` : text);

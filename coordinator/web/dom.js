@@ -1,8 +1,8 @@
-/** Elements, frames and storage. Text becomes text nodes only: names, notes and logs come from users. */
+/** Elements, frames and storage. Text is only inserted as text nodes, because names, notes and logs come from users. */
 
 /**
- * An element. `props`: `class`, `on…` (listeners), `data-…`, `aria-…`, `role` and other attributes; `false`, null and undefined
- * are left out. Children are elements, texts or lists of them; null and false are left out.
+ * Creates an element. `props`: `class`, `on…` (listeners), `data-…`, `aria-…`, `role` and other attributes; false, null and undefined are
+ * ignored. Children are elements, texts or lists of them; null and false are ignored.
  */
 export function h(tag, props, ...children) {
   const element = document.createElement(tag);
@@ -16,7 +16,7 @@ export function h(tag, props, ...children) {
   return element;
 }
 
-/** Puts `children` in the place of all that `element` has. */
+/** Replaces all children of `element`. */
 export function fill(element, ...children) {
   element.textContent = '';
   append(element, children);
@@ -30,13 +30,13 @@ function append(element, children) {
   }
 }
 
-/** A table of keys and values. */
+/** A list of keys and values. Entries with the value undefined are skipped. */
 export function facts(entries) {
   const rows = entries.filter(([, value]) => value !== undefined);
   return h('dl', { class: 'facts' }, rows.map(([key, value]) => [h('dt', null, key), h('dd', null, value ?? '–')]));
 }
 
-/** A table with a head. Cells are texts, elements, or `{text, class}`. */
+/** A table with a head. Cells are texts, elements, or `{text, class, title}`. */
 export function table(heads, rows, props = {}) {
   const cell = (tag) => (value) => {
     const own = value !== null && typeof value === 'object' && !(value instanceof Node) && !Array.isArray(value);
@@ -47,17 +47,17 @@ export function table(heads, rows, props = {}) {
     h('tbody', null, rows.map((row) => h('tr', null, row.map(cell('td')))))));
 }
 
-/** A digest, short, with the whole of it in the title; a click copies it. */
+/** The first characters of a digest. The title has all of it, and a click copies it. */
 export function digest(text, characters = 12) {
   if (!text) return '–';
   const copy = (event) => {
     event.preventDefault();
-    navigator.clipboard?.writeText(text).then(() => announce('copied'), () => announce('could not copy'));
+    navigator.clipboard?.writeText(text).then(() => announce('copied'), () => announce('cannot copy to the clipboard'));
   };
   return h('button', { class: 'digest', type: 'button', title: `${text} (click to copy)`, onclick: copy }, text.slice(0, characters));
 }
 
-/** Says something in passing, to eyes and screen readers. */
+/** Shows a notice for 2.5 s, also to screen readers. */
 export function announce(text) {
   const place = document.getElementById('notice');
   place.textContent = text;
@@ -68,7 +68,7 @@ export function announce(text) {
 
 const drawings = new Set();
 
-/** Calls `draw` in the next frame, once, however often it is asked for. */
+/** Calls `draw` once in the next frame, even after several requests. */
 export function frame(draw) {
   if (drawings.size === 0) {
     requestAnimationFrame(() => {
@@ -80,7 +80,7 @@ export function frame(draw) {
   drawings.add(draw);
 }
 
-/** `work` at once, then at most every `gap_ms`; the last call is not lost. */
+/** A function that runs `work` at once, then at most every `gap_ms`. The last call is never dropped. */
 export function throttle(gap_ms, work) {
   let timer = null;
   let last = -Infinity;
@@ -96,7 +96,7 @@ export function throttle(gap_ms, work) {
   };
 }
 
-/** What the browser keeps for this page under `key`; `fallback` if it keeps nothing, or must not. */
+/** The value that the browser stores under `key`; `fallback` if there is none, or if storage is forbidden. */
 export function stored(key, fallback) {
   try {
     return JSON.parse(localStorage.getItem(`lockstep.${key}`)) ?? fallback;
@@ -105,16 +105,16 @@ export function stored(key, fallback) {
   }
 }
 
-/** Keeps it. */
+/** Stores `value` under `key`, if the browser allows it. */
 export function store(key, value) {
   try {
     localStorage.setItem(`lockstep.${key}`, JSON.stringify(value));
   } catch {
-    // A browser that keeps nothing forgets the choice at the next visit, no more.
+    // Without storage, the choice only lasts for this visit.
   }
 }
 
-/** Text in which what stands between backticks is code. */
+/** Text nodes, and `code` elements for parts between backticks. */
 export function ticked(text) {
   return text.split('`').map((part, index) => (index % 2 === 1 ? h('code', null, part) : part));
 }

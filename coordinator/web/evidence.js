@@ -1,19 +1,19 @@
-/** What histograms show of an alarm, over the steps: the share of zeros, how many values are not finite, or the spread. */
+/** Evidence of an alarm from histograms, as a chart over steps: share of zeros, number of values that are not finite, or spread. */
 
 import { get } from './api.js';
 import { evidence, evidenceName } from './bins.js';
 import { Chart } from './chart.js';
 import { throttle } from './dom.js';
 
-/** Histograms are not read anew more often than this while a run goes on. */
+/** Minimum time between two reloads of the histograms. */
 const GAP_MS = 3000;
 
-/** Whether a series is one of distributions, of which there are histograms and no points. */
+/** Whether a series is a distribution, which has histograms and no points. */
 export function isDistribution(name) {
   return /^(weight|grad|activation)\//.test(name);
 }
 
-/** See the module. `run`: as a panel's; `kind`: of the alarm. As a panel. */
+/** See the module. `run`: as in `Panel`; `kind`: of the alarm. Has the methods of `Panel`. */
 export class Evidence {
   constructor({ run, name, kind, view, cursor, marks }) {
     Object.assign(this, { run, name, kind, loaded: false });
@@ -29,7 +29,7 @@ export class Evidence {
     if (visible && !this.loaded) this.load();
   }
 
-  /** All histograms are read in any case: there are few. */
+  /** Redraws only, because all histograms are already loaded. */
   viewChanged() {
     this.chart.refresh();
   }

@@ -1,18 +1,18 @@
 /**
- * The filter of the runs table: words and conditions, all of which must hold.
+ * The filter of the runs table: words and conditions. A row must match all of them.
  *
  *     gpt status:running lr>=1e-3 -tags:old reason:"lost node"
  *
- * A bare word is looked for in name, id, status, tags and reason. `:` means "contains", or "equals" for numbers; `-` before a
- * term turns it round. Pure.
+ * A bare word is searched in name, id, status, tags and reason. `:` means "contains", or "equals" for numbers; `-` before a
+ * term negates it. Pure.
  */
 
 const TERM = /(-?)(?:([A-Za-z_][\w./-]*?)(>=|<=|!=|=|>|<|:))?("([^"]*)"?|[^\s]+)/g;
 
-/** The fields that a bare word is looked for in. */
+/** The fields in which a bare word is searched. */
 const TEXT_FIELDS = ['name', 'run', 'status', 'tags', 'reason'];
 
-/** The terms of `text`, in order. */
+/** Parses `text` into terms, in order. */
 export function parse(text) {
   const terms = [];
   for (const [, minus, field, op, word, quoted] of text.matchAll(TERM)) {
@@ -23,19 +23,19 @@ export function parse(text) {
   return terms;
 }
 
-/** The fields that conditions name. */
+/** The fields of all conditions. */
 export function fields(terms) {
   return terms.filter((term) => term.field).map((term) => term.field);
 }
 
-/** Whether all terms hold, where `get(field)` is the value of a field, or undefined. */
+/** Whether all terms match. `get(field)` returns the value of a field, or undefined. */
 export function matches(terms, get) {
   return terms.every((term) => holds(term, get) !== term.negate);
 }
 
 /**
- * The value at `path` of a run: of its row, else of its job (`params`: dotted path to value). `lr` finds `optimizer.lr`: the
- * shortest path of the job that ends so.
+ * The value at `path` in a run's row, or else in its job (`params`: dotted path to value). A suffix is enough: `lr` finds
+ * `optimizer.lr`, the shortest path that ends with it.
  */
 export function lookup(row, params, path) {
   if (path === 'status' || path in row) return plain(row[path]);
@@ -46,7 +46,7 @@ export function lookup(row, params, path) {
   return ends.length > 0 ? params[ends[0]] : undefined;
 }
 
-/** A nested value as dotted paths to leaves. Lists of plain values are one leaf; longer ones go in by index. */
+/** Flattens a nested value to dotted paths. A list of plain values is one leaf; elements of other lists are keyed by index. */
 export function flatten(value, prefix = '', out = {}) {
   const leaf = value === null || typeof value !== 'object';
   if (leaf || (Array.isArray(value) && value.every((item) => item === null || typeof item !== 'object'))) {
@@ -57,14 +57,14 @@ export function flatten(value, prefix = '', out = {}) {
   return out;
 }
 
-/** The parameters of a job by dotted path. Whole numbers that a JavaScript number would round stay text. */
+/** The keys of a job by dotted path. Whole numbers that a JavaScript number would round stay text. */
 export function parameters(job) {
   const tokens = /"(?:[^"\\]|\\.)*"|(?<![\d.eE+-])-?\d{16,}(?![\d.eE])/g;
   const exact = (token) => (token.startsWith('"') || Number.isSafeInteger(Number(token)) ? token : `"${token}"`);
   return flatten(JSON.parse(job.replaceAll(tokens, exact)));
 }
 
-/** A row's number without its bits. */
+/** The value of a number in a row, without its bits. */
 export function plain(value) {
   return value !== null && typeof value === 'object' && 'bits' in value ? value.value : value;
 }

@@ -1,6 +1,6 @@
 /** Numbers, sizes and times as text. Pure: nothing here reads the clock or the document. */
 
-/** What stands where there is no value. */
+/** The text of a missing value. */
 export const NONE = '–';
 
 /** A number in about `digits` significant digits, short enough for a table cell. */
@@ -16,7 +16,7 @@ export function number(value, digits = 4) {
   return trimmed(value.toPrecision(digits));
 }
 
-/** A whole number with its thousands apart. */
+/** A whole number with narrow spaces between thousands, from five digits on. */
 export function grouped(value) {
   if (value === null || value === undefined) return NONE;
   const sign = value < 0 ? '-' : '';
@@ -24,7 +24,7 @@ export function grouped(value) {
   return sign + (digits.length < 5 ? digits : digits.replace(/\B(?=(\d{3})+$)/g, '\u202f'));
 }
 
-/** Bytes in the unit that leaves one to four digits before the point. */
+/** Bytes in the largest unit with at least one digit before the point. */
 export function bytes(value) {
   if (value === null || value === undefined) return NONE;
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
@@ -37,7 +37,7 @@ export function bytes(value) {
   return `${unit === 0 ? Math.round(size) : trimmed(size.toPrecision(Math.abs(size) >= 1000 ? 4 : 3))} ${units[unit]}`;
 }
 
-/** Seconds, from nanoseconds up to days, in the one or two units that say most. */
+/** Seconds in the one or two largest suitable units, from nanoseconds to days. */
 export function seconds(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
   const size = Math.abs(value);
@@ -58,14 +58,14 @@ export function seconds(value) {
   return (value < 0 ? '-' : '') + said.map(([count, unit]) => `${count} ${unit}`).join(' ');
 }
 
-/** How long ago, seen from `now_ms`. */
+/** The time from `at_ms` to `now_ms`, as `3 min ago`. */
 export function ago(at_ms, now_ms) {
   if (!at_ms) return NONE;
   const past = (now_ms - at_ms) / 1000;
   return past < 1 ? 'now' : `${seconds(Math.floor(past)).split(' ').slice(0, 2).join(' ')} ago`;
 }
 
-/** A moment in local time: the day only where it is asked for. */
+/** A time in local time, with the date unless `day` is false. */
 export function clock(at_ms, day = true) {
   if (!at_ms) return NONE;
   const at = new Date(at_ms);
@@ -74,7 +74,7 @@ export function clock(at_ms, day = true) {
   return day ? `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${time}` : time;
 }
 
-/** A moment as a tick of an axis that spans `span` seconds: as much of date and time as tells neighbours apart. */
+/** A time as the label of a tick on an axis with a range of `span` seconds: only the parts of date and time that differ between ticks. */
 export function tickClock(at_ms, span) {
   const [day, time] = clock(at_ms).split(' ');
   if (span > 4 * 86400) return day.slice(5);
@@ -82,17 +82,17 @@ export function tickClock(at_ms, span) {
   return span > 1200 ? time.slice(0, 5) : time;
 }
 
-/** A share as per cent. */
+/** A share from 0 to 1 as a percentage. */
 export function percent(share) {
   return share === null || share === undefined ? NONE : `${trimmed((share * 100).toPrecision(3))} %`;
 }
 
-/** The first characters of a digest: enough to tell it from its neighbours, and accepted by the API. */
+/** The first 12 characters of a digest, which the API accepts as a prefix. */
 export function short(digest) {
   return digest ? digest.slice(0, 12) : NONE;
 }
 
-/** In which unit the values of a series are: `bytes`, `seconds`, `share` or `number`. */
+/** The unit of a series, from its name: `bytes`, `seconds`, `share` or `number`. */
 export function unitOf(name) {
   if (/_bytes$/.test(name)) return 'bytes';
   if (/^phase\/|seconds$/.test(name)) return 'seconds';
@@ -111,17 +111,17 @@ export function ofSeries(name, value) {
   }
 }
 
-/** Seconds until the last step, or null; from the rate of samples where it and the batch are known, else from the past. */
+/** Estimated seconds until the last step, or null: from the current rate of samples if it and the batch size are known, else the average. */
 export function remaining(row, batch, now_ms) {
   if (row.status !== 'running' || !row.step || row.step >= row.steps) return null;
   const left = row.steps - row.step;
   if (batch && row.samples_per_second) return (left * batch) / row.samples_per_second;
-  // A resumed run began at a step that is not known here.
+  // A resumed or restarted run did not start at step 0, so its average rate is unknown.
   if (row.parent || row.generation > 1 || !row.started_at_ms) return null;
   return (left * (now_ms - row.started_at_ms)) / 1000 / row.step;
 }
 
-/** Seconds between start and end, or until `now_ms`. */
+/** Seconds from start to end, or to `now_ms` if the run has not ended. */
 export function lasted(row, now_ms) {
   if (!row.started_at_ms) return null;
   return Math.max(0, (row.ended_at_ms ?? now_ms) - row.started_at_ms) / 1000;

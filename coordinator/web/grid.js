@@ -1,4 +1,4 @@
-/** Charts in groups that open and close; points are read of what can be seen, and as runs go on, of what is new. */
+/** Charts in groups that can be opened and closed. Only visible charts load points, and new points as runs continue. */
 
 import { Cursor } from './chart.js';
 import { h, fill, throttle } from './dom.js';
@@ -8,16 +8,14 @@ import { Panel } from './panel.js';
 import { amend } from './route.js';
 import { groups } from './series.js';
 
-/** Charts of a group that is open from the start. */
+/** Groups with at most this many charts are initially open. */
 const OPEN_UP_TO = 8;
-/** Pages draw new points at most so often. */
+/** Minimum time between two updates with new points. */
 const GAP_MS = 250;
-/** Groups with a heat map over all their series, as one sees there first which layer is otherwise. */
+/** Groups with a heat map of all their series, which shows the layers that deviate. */
 const LAYERS = ['grad_norm', 'weight_norm', 'update_ratio'];
 
-/**
- * Watches panels: tells them when they can be seen, when the view changes, and when there are new points.
- */
+/** Notifies panels when they become visible, when the view changes, and when there are new points. */
 export class Watch {
   constructor(view) {
     this.view = view;
@@ -41,7 +39,7 @@ export class Watch {
         this.dirty.add(run);
         tell();
       }),
-      // A run that goes back makes some of its points those of an abandoned branch.
+      // After a rollback, some points belong to an abandoned branch.
       live.on('run', (row) => {
         const before = this.generations.get(row.run);
         this.generations.set(row.run, row.generation);
@@ -51,12 +49,12 @@ export class Watch {
     ];
   }
 
-  /** A panel, watched from now on. */
+  /** Creates and watches a panel. */
   add(options) {
     return this.watch(new Panel({ view: this.view, cursor: this.cursor, ...options }));
   }
 
-  /** Watches whatever has `element`, `show`, `viewChanged`, `more` and `end`. */
+  /** Watches an object with `element`, `show`, `viewChanged`, `more` and `end`. */
   watch(panel) {
     panel.element.panel = panel;
     this.panels.add(panel);
@@ -64,7 +62,7 @@ export class Watch {
     return panel;
   }
 
-  /** Ends one panel, or all and the watch itself. */
+  /** Ends one panel; without an argument all panels and the watch itself. */
   end(panel) {
     if (panel) {
       this.observer.unobserve(panel.element);
@@ -79,7 +77,7 @@ export class Watch {
   }
 }
 
-/** All series of `runs` in groups. `series`: as `/series` answers, of all runs together; `params`: of the address. */
+/** All series of `runs` in groups. `series`: as `/series` returns them, for all runs together; `params`: of the address. */
 export class Grid {
   constructor({ runs, series, watch, params = new Map(), marks = [] }) {
     Object.assign(this, { runs, watch, marks });
@@ -99,7 +97,7 @@ export class Grid {
     this.setSeries(series);
   }
 
-  /** The series that there are now; new ones get charts, and what is there stays. */
+  /** Sets the list of series, and rebuilds the groups if it has changed. */
   setSeries(series) {
     const names = series.map(({ name }) => name).sort().join('\n');
     if (names === this.names) return;
@@ -137,7 +135,7 @@ export class Grid {
       fill(body, map && map.element, names.map((name) => this.panel(name).element));
     };
     if (open) make();
-    // Browsers tell, too, what was open from the start; that is nobody's choice.
+    // Browsers also send `toggle` for groups that are initially open, which is not a choice of the user.
     let before = open;
     section.addEventListener('toggle', () => {
       if (section.open === before) return;
@@ -160,7 +158,7 @@ export class Grid {
     return panel;
   }
 
-  /** Makes one chart large, or small again. */
+  /** Enlarges one chart, or restores its size. */
   open(name) {
     this.focus = this.focus === name ? null : name;
     amend({ chart: this.focus });
@@ -175,7 +173,7 @@ export class Grid {
     });
   }
 
-  /** Keeps in the address what is open, if that is not what it would be anyway. */
+  /** Stores the open groups in the address, unless a filter is set, which opens all groups. */
   remember() {
     const open = [...this.body.children].filter((section) => section.open).map((section) => section.dataset.group);
     if (this.filter === '') {

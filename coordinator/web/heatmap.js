@@ -1,4 +1,4 @@
-/** A heat map: steps across, parts or layers down, values as colours. */
+/** A heat map: steps on the x axis, one row per part or layer, values as colours. */
 
 import { get } from './api.js';
 import { h, frame } from './dom.js';
@@ -11,13 +11,13 @@ import { colours, onChange, onRamp } from './theme.js';
 
 const FOOT = 20;
 const ROW = 16;
-/** Beyond this height, rows become thinner instead. */
+/** Maximum height in pixels. With more rows, the rows become thinner. */
 const HIGHEST = 640;
 const COLUMNS = 300;
 
 /**
- * See the module. `name`: a series of many parts, or `prefix*`: one row for each series. `pick(name)`: a row was chosen. Reads its
- * points once it is seen, and anew as the run goes on.
+ * See the module. `name`: a series with many parts, or `prefix*` for one row per series. `pick(name)` is called when a row is clicked.
+ * Loads its points once it is visible, and reloads them as the run continues.
  */
 export class HeatMap {
   constructor({ title, run, view, name, logarithmic = false, pick = null }) {
@@ -41,20 +41,20 @@ export class HeatMap {
     });
   }
 
-  /** As a panel's. */
+  /** As in `Panel`. */
   show(visible) {
     this.visible = visible;
     if (visible && (!this.loaded || this.stale)) this.load();
   }
 
-  /** As a panel's. */
+  /** As in `Panel`. */
   viewChanged(other) {
     if (!other) return;
     if (this.visible) this.load();
     else this.stale = true;
   }
 
-  /** As a panel's; the colours of a whole map may change with a point, so it is read anew, less often. */
+  /** As in `Panel`, but reloads everything at most every 2 s, because one new point can change all colours. */
   more(run) {
     if (run !== this.run.id || this.waiting) return;
     this.waiting = setTimeout(() => {
@@ -64,7 +64,7 @@ export class HeatMap {
     }, 2000);
   }
 
-  /** As a panel's. */
+  /** As in `Panel`. */
   end() {
     clearTimeout(this.waiting);
     this.observer.disconnect();
@@ -91,10 +91,10 @@ export class HeatMap {
   setRows(rows) {
     this.rows = rows.sort((a, b) => compareNames(a.label, b.label));
     this.message.hidden = rows.length > 0;
-    this.message.textContent = 'no points';
+    this.message.textContent = 'no data';
     this.element.querySelector('.canvas').style.flexBasis = `${Math.min(rows.length * ROW, HIGHEST) + FOOT}px`;
     [this.min, this.max] = extent(rows.map(({ values }) => values), { positive: this.logarithmic });
-    // From zero, so that noise does not look like more than it is.
+    // Starts at zero, so that noise does not look larger than it is.
     if (!this.logarithmic && this.min > 0) this.min = 0;
     const said = [this.min, this.max].map((value) => ofSeries(this.name, value));
     const summary = `${this.title}: ${rows.length} rows, values from ${said[0]} to ${said[1]}`;
@@ -134,7 +134,7 @@ export class HeatMap {
     }
   }
 
-  /** One pixel a cell: the browser stretches it. */
+  /** An image with one pixel per cell, which the browser scales. */
   image(palette) {
     const columns = Math.min(COLUMNS, Math.max(...this.rows.map(({ steps }) => steps.length)));
     const cells = new ImageData(columns, this.rows.length);

@@ -1,4 +1,4 @@
-/** Histograms over time: steps across, values up, the denser the stronger the colour. */
+/** Histograms over time: steps on the x axis, values on the y axis, density as colour. */
 
 import { get } from './api.js';
 import { fit } from './chart.js';
@@ -13,13 +13,13 @@ import { withoutBranches } from './view.js';
 import { axisOf, density, columnEnds } from './bins.js';
 
 const MARGIN = { left: 62, right: 10, top: 6, bottom: 20 };
-/** Histograms are not read anew more often than this while a run goes on. */
+/** Minimum time between two reloads of a histogram. */
 const GAP_MS = 3000;
 
-/** The tab of a run. */
+/** Creates the tab. */
 export async function histograms({ run: { run }, source }, params, signal) {
   const { names } = await get(`runs/${run}/histograms`, signal);
-  if (names.length === 0) return { element: h('p', { class: 'empty' }, 'this run records no histograms'), end: () => {} };
+  if (names.length === 0) return { element: h('p', { class: 'empty' }, 'no histograms yet: `report.histograms_every` of the job sets the interval in steps'), end: () => {} };
   names.sort(compareNames);
   let kept = [];
   const body = h('div', { class: 'charts' });
@@ -44,7 +44,7 @@ export async function histograms({ run: { run }, source }, params, signal) {
   const anew = throttle(GAP_MS, () => kept.forEach((each) => each.more()));
   const stop = live.on('points', (event) => event.run === run && anew());
   return {
-    element: h('div', null, h('div', { class: 'controls' }, h('label', null, 'kind ', kind), find, h('label', null, linear, 'linear values')), withoutBranches(source), body),
+    element: h('div', null, h('div', { class: 'controls' }, h('label', null, 'kind ', kind), find, h('label', null, linear, 'linear scale')), withoutBranches(source), body),
     end: () => {
       stop();
       observer.disconnect();
@@ -91,8 +91,8 @@ class Histogram {
       const { items } = await get(`runs/${this.run}/histograms?name=${encodeURIComponent(this.name)}`);
       this.items = items.filter(({ edges, counts }) => edges.length === counts.length + 1);
       this.message.hidden = this.items.length > 0;
-      // What has no finite value has no bins.
-      this.message.textContent = items.length > 0 ? `nothing finite: ${told(items[items.length - 1])}` : 'nothing recorded yet';
+      // A histogram without finite values has no bins.
+      this.message.textContent = items.length > 0 ? `no finite values: ${told(items[items.length - 1])}` : 'no data yet';
     } catch (error) {
       this.message.hidden = false;
       this.message.textContent = error.message;
@@ -115,11 +115,11 @@ class Histogram {
     const columns = this.items.map((item) => density(item, axis.pixel));
     const most = Math.max(...columns.flat().map(({ share }) => share));
     columns.forEach((cells, index) => {
-      // On whole pixels: between two halves of one the background would shine through.
+      // Whole pixels, because the background would be visible between fractions.
       const [from, to] = [ends[index], ends[index + 1]].map((end) => Math.round(this.pixelOf(end)));
       for (const { top, bottom, share } of cells) {
         if (share === 0) continue;
-        // The square root shows the tails, which are what one looks for.
+        // The square root makes the tails visible.
         context.fillStyle = `rgb(${onRamp(Math.sqrt(share / most)).join(' ')})`;
         context.fillRect(from, Math.round(top), Math.max(to - from, 1), Math.max(Math.round(bottom) - Math.round(top), 1));
       }
@@ -135,7 +135,7 @@ class Histogram {
     context.textAlign = 'right';
     context.textBaseline = 'middle';
     const taken = [];
-    // Zero and the ends say most, so they get their places first.
+    // Zero and the ends are the most important labels, so they are placed first.
     const order = [...axis.ticks].sort((a, b) => (b === 0) - (a === 0) || Math.abs(b) - Math.abs(a));
     for (const tick of order) {
       const at = axis.pixel(tick);

@@ -1,4 +1,4 @@
-/** How much each feature of the inputs counts: bars for the columns of a table, a picture for the cells of an image. */
+/** The importance of each input feature: bars for columns of a table, a picture for cells of an image. */
 
 import { h } from './dom.js';
 import { number } from './format.js';
@@ -6,10 +6,10 @@ import { run as runAddress } from './route.js';
 
 const PREFIX = 'importance/';
 const CELL = /^row (\d+), column (\d+)$/;
-/** As many bars are enough to see which features count. */
+/** Maximum number of bars. */
 const MOST_BARS = 24;
 
-/** `[[way, [{feature, name, value}]]]` of what was measured last, from the list of series; the greatest first. Pure. */
+/** `[[way, [{feature, name, value}]]]`: the latest importance of each feature, from the list of series, the greatest first. Pure. */
 export function measured(series) {
   const ways = new Map();
   for (const { name, last } of series) {
@@ -23,15 +23,15 @@ export function measured(series) {
 }
 
 const WORDS = {
-  permutation: 'what the loss rises by if the feature is shuffled among the samples',
-  gradient: 'gradient times input, the mean of its absolute value',
+  permutation: 'increase of the loss if the feature is shuffled among the samples',
+  gradient: 'mean absolute value of gradient times input',
 };
 
-/** The section; null where nothing was measured. */
+/** Creates the section; null if no importance was measured. */
 export function importance({ run, series }) {
   const ways = measured(series);
   if (ways.length === 0) return null;
-  return h('section', { class: 'importance' }, h('h2', null, 'importance of the inputs'), h('div', { class: 'ways' }, ways.map(([way, features]) =>
+  return h('section', { class: 'importance' }, h('h2', null, 'feature importance'), h('div', { class: 'ways' }, ways.map(([way, features]) =>
     h('div', null, h('h3', null, way), h('p', { class: 'dim' }, WORDS[way] ?? ''),
       features.every(({ feature }) => CELL.test(feature)) ? picture(features) : bars(run.run, features)))));
 }
@@ -44,10 +44,10 @@ function bars(run, features) {
     inner.style.width = `${Math.max(0, value / most) * 100}%`;
     return h('a', { class: 'feature', href: runAddress(run, 'charts', { chart: name }) },
       h('code', null, feature), h('span', { class: 'bar', 'aria-hidden': 'true' }, inner), h('span', null, number(value)));
-  }), rest > 0 && h('p', { class: 'dim' }, `and ${rest} that count less`));
+  }), rest > 0 && h('p', { class: 'dim' }, `and ${rest} less important ${rest === 1 ? 'feature' : 'features'}`));
 }
 
-/** Cells as they lie in the image; the more one counts, the darker. */
+/** The cells at their places in the image. More important cells are more opaque. */
 function picture(cells) {
   const placed = cells.map((cell) => ({ ...cell, at: CELL.exec(cell.feature).slice(1).map(Number) }));
   const most = Math.max(...cells.map(({ value }) => value), Number.MIN_VALUE);

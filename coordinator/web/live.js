@@ -1,8 +1,7 @@
 /**
- * What a page hears of the coordinator's events, and the rows of runs that they keep up to date: the newest, and older ones once somebody
- * asks for them.
+ * The coordinator's events, and rows of runs that the events keep up to date: the newest runs, and older ones once they are requested.
  *
- * After a break, whoever listens to `resync` reads anew what it shows: events of the meantime are lost.
+ * Events during an interruption are lost. Afterwards listeners of `resync` reload their data.
  */
 
 import { get } from './api.js';
@@ -23,7 +22,7 @@ function tell(event, data) {
   for (const work of listeners.get(event) ?? []) work(data);
 }
 
-/** Begins to hear: through the stream that all tabs share, or one of this page's own where a browser cannot share. */
+/** Starts to receive events: from the stream that all tabs share, or from a separate one if the browser has no shared workers. */
 export async function connect() {
   const own = async () => (await import('./stream.js')).open(hear);
   if (!('SharedWorker' in globalThis)) return own();
@@ -45,9 +44,9 @@ function hear(event, data) {
   before = true;
 }
 
-/** Makes up for what was told while nobody heard: before the first event that are rows at most, after a break it may be anything. */
+/** Catches up after a (re)connection. Before the first event only rows can have changed; after an interruption anything can. */
 async function missed(broken) {
-  // An answer that is under way may be from before.
+  // A response that is under way may be older than the connection.
   await loading?.catch(() => {});
   const old = loaded.before === null ? null : new Map(loaded.rows);
   const fresh = await reload().catch(() => []);
@@ -55,30 +54,30 @@ async function missed(broken) {
   else if (old) fresh.filter((row) => JSON.stringify(row) !== JSON.stringify(old.get(row.run))).forEach((row) => tell('run', row));
 }
 
-/** Runs by id: the newest, all that go on, and what was read with `more`; read once, then kept up to date. */
+/** Rows by run id: the newest runs, all active runs, and those loaded with `more`. Loaded once, then kept up to date. */
 export async function runs() {
   if (loaded.before === null) await reload();
   return loaded.rows;
 }
 
-/** How many older runs are not among them. */
+/** Number of older runs that are not loaded. */
 export function unread() {
   return loaded.unread();
 }
 
-/** Whether all runs that were submitted after number `number` are among them. */
+/** Whether all runs with a number above `number` are loaded. */
 export function reaches(number) {
   return loaded.reaches(number);
 }
 
-/** Reads a page of older runs. */
+/** Loads one page of older runs. */
 export async function more() {
   await loading?.catch(() => {});
   if (loaded.before === null || loaded.older === 0) return;
   await one(async () => loaded.take(await get(path('runs', loaded.before))));
 }
 
-/** Reads anew what is here; the rows that are as old as the answers. */
+/** Reloads all loaded pages. Returns the rows that no event has changed since the request. */
 function reload() {
   return one(async () => {
     const pages = [await get(path('runs'))];
@@ -88,7 +87,7 @@ function reload() {
   });
 }
 
-/** One question at a time; who comes meanwhile gets the same answer. */
+/** Runs one request at a time. Calls during a request share its result. */
 function one(read) {
   loading ??= (async () => {
     loaded.ask();
@@ -99,12 +98,12 @@ function one(read) {
 
 const jobs = new Map();
 
-/** A run's job, flattened, once it has been read; a job never changes. */
+/** A run's flattened job; undefined until it is loaded. A job never changes. */
 export function params(run) {
   return jobs.get(run);
 }
 
-/** Keeps a run's job. */
+/** Stores a run's flattened job. */
 export function keepParams(run, flat) {
   jobs.set(run, flat);
 }

@@ -1,4 +1,4 @@
-/** The end of what a run's processes wrote, which follows while the run goes on. */
+/** The end of the log of a process, updated while the run continues. */
 
 import { text } from './api.js';
 import { fill, h, throttle } from './dom.js';
@@ -6,12 +6,12 @@ import { bytes } from './format.js';
 import * as live from './live.js';
 import { amend } from './route.js';
 
-/** Logs are read anew at most so often. */
+/** Minimum time between two reloads. */
 const GAP_MS = 1000;
 const FIRST = 65536;
 const MOST = 4 * 1024 * 1024;
 
-/** The tab. */
+/** Creates the tab. */
 export async function logs({ run }, params, signal) {
   let tail = FIRST;
   let before = null;
@@ -22,7 +22,7 @@ export async function logs({ run }, params, signal) {
     before = null;
     read();
   } }, (processes.length > 0 ? processes : [0]).map((own) => h('option', { value: String(own), selected: String(own) === asked }, `process ${own}`)));
-  const only = h('input', { type: 'search', placeholder: 'only lines with', 'aria-label': 'only lines with', 'data-filter': '', value: params.get('find') ?? '', oninput: () => {
+  const only = h('input', { type: 'search', placeholder: 'filter lines', 'aria-label': 'filter lines', 'data-filter': '', value: params.get('find') ?? '', oninput: () => {
     amend({ find: only.value });
     show();
   } });
@@ -43,7 +43,7 @@ export async function logs({ run }, params, signal) {
     try {
       const now = await text(`runs/${run.run}/logs?process=${process.value}&tail=${tail}`, signal);
       const size = new Blob([now]).size;
-      said.textContent = now === '' ? 'nothing written yet' : `the last ${bytes(size)}`;
+      said.textContent = now === '' ? 'no output yet' : `the last ${bytes(size)}`;
       more.hidden = size < tail * 0.9 || tail >= MOST;
       if (now === before) return;
       const first = before === null;

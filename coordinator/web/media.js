@@ -5,13 +5,13 @@ import { h } from './dom.js';
 import { bytes, clock, grouped } from './format.js';
 import { compareNames } from './series.js';
 
-/** Of each name, so many of the newest are shown at first. */
+/** Number of items per name that are initially shown, the newest. */
 const NEWEST = 8;
 
-/** The tab. */
+/** Creates the tab. */
 export async function media({ run }, signal) {
   const list = await get(`runs/${run.run}/media`, signal);
-  if (list.length === 0) return { element: h('p', { class: 'empty' }, 'this run has recorded no images, texts or files'), end: () => {} };
+  if (list.length === 0) return { element: h('p', { class: 'empty' }, 'no images, texts or files recorded'), end: () => {} };
   const names = [...new Set(list.map(({ name }) => name))].sort(compareNames);
   const section = (name) => {
     const items = list.filter((own) => own.name === name).sort((a, b) => b.step - a.step);

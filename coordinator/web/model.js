@@ -1,4 +1,4 @@
-/** The model as a tree of modules and parameters, and what its inputs are worth to it. */
+/** The model as a tree of modules and parameters, and the importance of its inputs. */
 
 import { maybe } from './api.js';
 import { h } from './dom.js';
@@ -6,13 +6,13 @@ import { grouped, percent } from './format.js';
 import { importance } from './importance.js';
 import { run as runAddress } from './route.js';
 
-/** Modules with more children than this are closed at first. */
+/** Modules with more children than this are initially closed. */
 const OPEN_UP_TO = 12;
 
-/** The tab. */
+/** Creates the tab. */
 export async function model({ run, series }, signal) {
   const found = await maybe(`runs/${run.run}/model`, signal);
-  if (!found) return { element: h('p', { class: 'empty' }, 'nothing is known of the model yet: processes say it when they begin'), end: () => {} };
+  if (!found) return { element: h('p', { class: 'empty' }, 'no model yet: processes report it when they start'), end: () => {} };
   const charts = new Set(series.map(({ name }) => name));
   const { tree } = found;
   const element = h('div', null,

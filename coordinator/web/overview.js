@@ -1,4 +1,4 @@
-/** A run at a glance: state, alarms, the main curves, note and tags, the job. */
+/** The overview of a run: state, alarms, main curves, note, tags and job. */
 
 import { put } from './api.js';
 import { alarmCards, marksOf } from './alarms.js';
@@ -11,10 +11,10 @@ import { run as runAddress } from './route.js';
 import { bar, status } from './runs.js';
 import { View } from './view.js';
 
-/** Curves of an overview, as far as there are such series. */
+/** Series of the overview, in order. It shows the first six that the run has. */
 const CURVES = ['loss', 'eval/loss', 'eval/accuracy', 'eval/perplexity', 'grad_norm', 'lr', 'throughput/samples', 'throughput/tokens', 'step_seconds'];
 
-/** The tab. `state`: `{view, series, alarms, source}` of the run. */
+/** Creates the tab. */
 export function overview({ run, series, alarms, source }) {
   const job = JSON.parse(run.job);
   const head = h('div', { class: 'facts-wide' });
@@ -41,7 +41,7 @@ export function overview({ run, series, alarms, source }) {
       h('div', { class: 'columns' },
         h('section', null, h('h3', null, 'tags'), tagged.element, h('h3', null, 'note'), noted.element),
         h('section', null, h('h3', null, 'job'), parameters(job), h('p', { class: 'dim' }, 'job digest ', digest(run.job_digest))))),
-    // What others write on the run while it is shown.
+    // Shows changes of tags and note by other users.
     follow: () => {
       tagged.follow();
       noted.follow();
@@ -66,9 +66,9 @@ function glance(run, job) {
     ['loss', number(run.loss?.value, 6)],
     ['gradient norm', number(run.grad_norm?.value, 5)],
     ['samples/s', number(run.samples_per_second, 4)],
-    ['ranks on processes', `${run.ranks} on ${run.processes}`],
+    ['ranks', `${run.ranks} on ${run.processes} ${run.processes === 1 ? 'process' : 'processes'}`],
     ...(run.restarts > 0 ? [['restarts', `${run.restarts}, now generation ${run.generation}`]] : []),
-    ['last heard', h('span', { title: clock(run.heard_at_ms) }, ago(run.heard_at_ms, now))],
+    ['last report', h('span', { title: clock(run.heard_at_ms) }, ago(run.heard_at_ms, now))],
   ];
   const failed = run.checkpoint_failed;
   return [run.reason && h('p', { class: 'reason' }, ticked(run.reason)),
@@ -76,7 +76,7 @@ function glance(run, job) {
     facts.map(([key, value]) => h('div', null, h('span', { class: 'dim' }, key), h('div', null, value)))];
 }
 
-/** A job's parameters, nested ones by their path. */
+/** The keys of a job, nested ones by dotted path. */
 function parameters(job) {
   const rows = Object.entries(flatten(job)).map(([key, value]) => [h('code', null, key), String(value)]);
   return table(['parameter', 'value'], rows, { class: 'plain' });
@@ -95,7 +95,7 @@ function tags(run) {
     } catch (error) {
       run.tags = before;
       draw();
-      announce(`tags were not kept: ${error.message}`);
+      announce(`cannot save the tags: ${error.message}`);
     }
   };
   const draw = () => {
@@ -118,8 +118,8 @@ function tags(run) {
 
 function note(run) {
   const said = h('span', { class: 'dim', role: 'status' });
-  const area = h('textarea', { rows: 6, 'aria-label': 'note', placeholder: 'what this run is for, what was seen' });
-  // What the field said when it was last that of the coordinator.
+  const area = h('textarea', { rows: 6, 'aria-label': 'note', placeholder: 'purpose of this run, observations' });
+  // The text of the field when it last equalled the coordinator's.
   let base = area.value = run.note ?? '';
   let sent = base;
   const save = async () => {
@@ -128,12 +128,12 @@ function note(run) {
     try {
       await put(`runs/${run.run}/note`, text);
       base = run.note = text;
-      said.textContent = 'kept';
+      said.textContent = 'saved';
     } catch (error) {
-      said.textContent = `not kept: ${error.message}`;
+      said.textContent = `cannot save the note: ${error.message}`;
     }
   };
-  area.addEventListener('input', () => { said.textContent = 'not kept yet: leave the field, or press Ctrl+Enter'; });
+  area.addEventListener('input', () => { said.textContent = 'not saved yet: leave the field or press Ctrl+Enter to save'; });
   area.addEventListener('blur', save);
   area.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) save();
@@ -142,14 +142,14 @@ function note(run) {
     const now = run.note ?? '';
     if (now === base) return;
     if (area.value === base) area.value = now;
-    // Nobody's words are lost without a word.
-    else if (now !== area.value && now !== sent) said.textContent = `not kept yet; meanwhile somebody else wrote: ${now}`;
+    // Both texts stay visible, so that neither is lost unnoticed.
+    else if (now !== area.value && now !== sent) said.textContent = `not saved yet; another user has changed the note to: ${now}`;
     base = now;
   };
   return { element: h('div', null, area, said), follow };
 }
 
-/** A link to a run, with its name where it is known. */
+/** A link to a run, with its name if the run is in `rows`. */
 export function runLink(id, rows) {
   const row = rows?.get(id);
   return h('a', { href: runAddress(id) }, row ? `${row.name} ` : '', h('code', null, id));

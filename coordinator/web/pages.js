@@ -1,14 +1,14 @@
 /**
- * The rows of runs that were read, page after page: the newest without a gap, and of older ones those that were heard of. Pure.
+ * The loaded rows of runs: the newest without a gap, page after page, and older ones that events have mentioned. Pure.
  *
- * A run's number is its place in the order of submission. It never changes, so `before` of one page is where the next begins, whatever
- * happens in between.
+ * A run's number is its position in the order of submission. It never changes, so `before` of one page is the start of the next, even
+ * if runs change in between.
  */
 
-/** Runs of a page. */
+/** Number of runs per page. */
 export const PAGE = 200;
 
-/** Pages that are read for a question at a time; then whoever asks decides whether to go on. */
+/** Maximum number of pages that are loaded automatically for one action of the user. */
 export const TOGETHER = 5;
 
 /** The path of a page of `what`: `runs` or `jobs`. */
@@ -23,27 +23,27 @@ export function newestFirst(rows) {
 
 /** See the module. */
 export class Loaded {
-  /** By id. */
+  /** Rows by run id. */
   rows = new Map();
-  /** All runs with this number or a greater one are here; null: nothing was read. */
+  /** All runs with this number or a greater one are loaded; null: none is. */
   before = null;
-  /** How many runs have a smaller number. */
+  /** Number of runs with a smaller number than `before`. */
   older = 0;
-  /** Runs that were heard of since the last question was asked: its answer may be older. */
+  /** Runs with events since the last request: its response may be older than the events. */
   heard = new Set();
 
-  /** An event has said this of a run. */
+  /** Merges the row of an event. */
   hear(row) {
     this.heard.add(row.run);
     this.rows.set(row.run, { ...this.rows.get(row.run), ...row });
   }
 
-  /** A question is about to be asked. */
+  /** Must be called before each request. */
   ask() {
     this.heard.clear();
   }
 
-  /** Takes the page that was asked for behind the last one; its rows that are new here. */
+  /** Adds the page after the last one. Returns its rows, without those that an event has changed since the request. */
   take({ runs, before, older }) {
     const fresh = runs.filter(({ run }) => !this.heard.has(run));
     for (const row of fresh) this.rows.set(row.run, row);
@@ -51,7 +51,7 @@ export class Loaded {
     return fresh;
   }
 
-  /** Takes pages that were read from the newest run on: a run that is in none of them, and was not heard of, is not here any more. */
+  /** Replaces all rows with `pages`, which start at the newest run. Rows of events since the request stay. */
   replace(pages) {
     const there = new Set(pages.flatMap(({ runs }) => runs.map(({ run }) => run)));
     for (const run of this.rows.keys()) {
@@ -60,13 +60,13 @@ export class Loaded {
     return pages.flatMap((page) => this.take(page));
   }
 
-  /** Runs that are not here. */
+  /** Number of runs that are not loaded. */
   unread() {
     const known = [...this.rows.values()].filter(({ number }) => number < this.before).length;
     return Math.max(0, this.older - known);
   }
 
-  /** Whether all runs that were submitted after number `number` are here. */
+  /** Whether all runs with a number above `number` are loaded. */
   reaches(number) {
     return this.older === 0 || this.before <= number + 1;
   }

@@ -1,21 +1,21 @@
-/** One series of one or more runs in a chart: which points it needs, and how they grow while the runs go on. */
+/** A chart of one series of one or more runs: loads its points, and appends new ones while the runs continue. */
 
 import { points } from './api.js';
 import { Chart } from './chart.js';
 import { grown, line } from './series.js';
 
-/** So many times the points that were asked for may a line have before it is asked for anew. */
+/** A line is reloaded once it has this many times the requested number of points. */
 const SURPLUS = 1.5;
-/** Exact points that may follow buckets, which look calmer than they. */
+/** Maximum number of exact points after bucketed ones. Buckets look smoother than exact points. */
 const TAIL = 30;
-/** More runs than this get half as many points each: so many lines take the time, and hide what is fine in one. */
+/** With more runs than this, each gets half as many points: drawing takes longer, and details are invisible. */
 const MANY = 12;
-/** The line colour that is none. */
+/** Index of the grey line colour. */
 const GREY = 7;
 
 /**
- * See the module. `runs`: `[{id, label, branches: [number], context: {began_ms, steps_per_epoch}}]`; of several runs each has one
- * colour, of a single one each part. `part`: only that one. `stack`: lines are summed up.
+ * See the module. `runs`: `[{id, label, branches: [number], context: {began_ms, steps_per_epoch}}]`. With several runs, each run has a
+ * colour; with one run, each part has one. `part`: show only this part. `stack`: sum the lines.
  */
 export class Panel {
   constructor({ name, runs, view, cursor, part = null, title = name, ...options }) {
@@ -29,7 +29,7 @@ export class Panel {
     this.element.panel = this;
   }
 
-  /** Told by whoever watches the window. Points are read once they can be seen. */
+  /** Called when the panel enters or leaves the window. Points are loaded once it is visible. */
   show(visible) {
     this.visible = visible;
     this.chart.show(visible);
@@ -38,21 +38,21 @@ export class Panel {
     else if (this.stale) this.grow();
   }
 
-  /** The view has changed: `other` if so have the points that it needs. */
+  /** Called when the view changes. `other`: whether the panel needs other points. */
   viewChanged(other) {
     if (!other) this.chart.refresh();
     else if (this.visible) this.load();
     else this.loaded = false;
   }
 
-  /** There may be new points of `run`. */
+  /** Called when `run` may have new points. */
   more(run) {
     if (!this.runs.some((own) => own.id === run)) return;
     if (!this.visible) this.stale = true;
     else if (this.loaded) this.grow();
   }
 
-  /** Reads all that the view shows. */
+  /** Loads all points in the range of the view. */
   async load() {
     this.loaded = true;
     this.stale = false;
@@ -65,7 +65,7 @@ export class Panel {
         return found.filter(isSome).map((each) => [this.keyOf(run, each.part, branch), line(each)]);
       }));
       const found = (await Promise.all(asked)).flat();
-      // A later question has been asked meanwhile, with another range.
+      // A later request with another range has started meanwhile.
       if (turn !== this.turn) return;
       this.lines = new Map(found);
       this.longest = Math.max(0, ...found.map(([, each]) => each.steps.length));
@@ -75,7 +75,7 @@ export class Panel {
     }
   }
 
-  /** Reads what has come since. */
+  /** Loads and appends new points. */
   async grow() {
     if (this.growing) {
       this.stale = true;
@@ -105,7 +105,7 @@ export class Panel {
       if (longest > (bounded ? this.longest + TAIL : SURPLUS * Math.max(this.pixels, 400))) await this.load();
       else this.update();
     } catch (error) {
-      // The curve so far is worth more than the message.
+      // Keeps the curve instead of showing the error.
       console.warn(error.message);
     }
     this.growing = false;
@@ -125,23 +125,23 @@ export class Panel {
     return `${run.id} ${branch} ${part ?? ''}`;
   }
 
-  /** Gives the chart its lines. */
+  /** Passes the lines to the chart. */
   update() {
     const lines = [...this.lines].map(([key, own]) => {
       const [id, branch, part] = key.split(' ');
       const index = this.runs.findIndex((run) => run.id === id);
       return { key, index, branch: Number(branch), part: part === '' ? null : Number(part), own };
     });
-    // Abandoned branches lie below what counts.
+    // Abandoned branches are drawn first, below the other lines.
     lines.sort((a, b) => b.branch - a.branch || a.index - b.index || a.part - b.part);
     const several = this.runs.length > 1;
     this.chart.setLines(lines.map(({ key, index, branch, part, own }) => {
       const run = this.runs[index];
-      // What a single line has left behind is grey: its own colour would hide it.
+      // Abandoned branches of a single line are grey; in its colour they would be hidden.
       const colour = several ? run.colour ?? index : part ?? (branch > 0 ? GREY : 0);
       return {
         key, ...own, context: run.context, faint: branch > 0,
-        label: [several && run.label, part !== null && partName(this.name, part), branch > 0 && `abandoned ${branch}`]
+        label: [several && run.label, part !== null && partName(this.name, part), branch > 0 && `abandoned branch ${branch}`]
           .filter(Boolean).join(' · ') || this.name,
         colour: ({ series }) => series[colour % series.length],
         dash: branch > 0 ? [4, 3] : dashOf(several ? part ?? 0 : Math.floor(colour / 8)),
@@ -149,7 +149,7 @@ export class Panel {
     }));
   }
 
-  /** No more events come here. */
+  /** Stops following events and releases resources. */
   end() {
     this.turn = -1;
     this.visible = false;
@@ -157,12 +157,12 @@ export class Panel {
   }
 }
 
-/** What a part of a series is called. */
+/** The name of a part of a series: `rank 3` or `process 1`. */
 export function partName(name, part) {
   return `${name.startsWith('rank/') ? 'rank' : 'process'} ${part}`;
 }
 
-/** Lines that share a colour differ in how they are drawn. */
+/** The dash pattern that distinguishes lines with the same colour. */
 function dashOf(index) {
   return [null, [6, 3], [2, 2], [8, 3, 2, 3]][index % 4];
 }

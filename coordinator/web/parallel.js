@@ -1,6 +1,6 @@
 /**
- * Parallel coordinates: an upright axis for each parameter in which runs differ, a line for each run, in its colour; of more runs than
- * there are colours, by its loss.
+ * Parallel coordinates: a vertical axis per differing parameter, and a line per run. If there are more runs than colours, the colour
+ * shows the loss.
  */
 
 import { fit } from './chart.js';
@@ -12,13 +12,13 @@ const TOP = 34;
 const BOTTOM = 18;
 const SIDE = 60;
 
-/** `axes`: as `difference.js` makes them; `labels`: of the runs. `{element, end}`. */
+/** `axes`: as `axes` in `difference.js` returns them; `labels`: of the runs. Returns `{element, end}`. */
 export function parallel(axes, labels) {
   const canvas = h('canvas', { class: 'plot', role: 'img', 'aria-label': `${labels.length} runs over ${axes.map(({ key }) => key).join(', ')}` });
   const readout = h('span', { class: 'legend' });
   const element = h('figure', { class: 'chart wide parallel' }, h('figcaption', null, h('span', { class: 'title' }, 'parameters and final loss'), readout),
     h('div', { class: 'canvas' }, canvas));
-  // So many axes as they need room.
+  // Each axis needs 110 pixels.
   element.querySelector('.canvas').style.minWidth = `${axes.length * 110}px`;
   let near = -1;
   const across = (index, width) => (axes.length === 1 ? width / 2 : SIDE + (index / (axes.length - 1)) * (width - 2 * SIDE));
@@ -72,7 +72,7 @@ export function parallel(axes, labels) {
     frame(paint);
   });
 
-  /** The run whose line is next to a point, if one is near. */
+  /** Index of the run with the line nearest to a point; -1 if none is within 14 pixels. */
   function nearest(px, py, width, height) {
     let [best, found] = [14, -1];
     labels.forEach((_, run) => {

@@ -1,14 +1,14 @@
-/** The phases of a step: their order and their colours. Pure. */
+/** The phases of a step: order and colours. Pure. */
 
-/** From the bottom of a stack up. */
+/** In the order of a stack, from bottom to top. */
 export const PHASES = ['data', 'forward', 'backward', 'reduction', 'optimizer', 'record', 'checkpoint', 'evaluation', 'other'];
 
-/** The place of the phase `name` in a stack; unknown ones come last. */
+/** Index of the phase `name` in a stack. Unknown phases come last. */
 export function placeOf(name) {
   return PHASES.includes(name) ? PHASES.indexOf(name) : PHASES.length;
 }
 
-/** The colour of the phase `name`: the same one in every chart. A palette has one fewer than there are phases, so the rest is grey. */
+/** The colour of the phase `name`, the same in every chart. The palette has one colour less than there are phases, so the last is grey. */
 export function colourOf(name, { series, dim }) {
   return placeOf(name) < PHASES.length - 1 ? series[placeOf(name)] : dim;
 }

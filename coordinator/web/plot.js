@@ -1,15 +1,15 @@
-/** Drawing of line charts on a canvas: axes, bands, lines, marks. Knows pixels and scales, no data source and no pointer. */
+/** Drawing of line charts on a canvas: axes, bands, lines, marks. Knows pixels and scales, but neither data sources nor pointers. */
 
 import { clock, grouped, number, ofSeries, seconds, tickClock, unitOf } from './format.js';
 import { byteTicks, linearTicks, logTicks, scale, timeTicks } from './scale.js';
 
-/** Room around the plot, in pixels. */
+/** Margins of the plot, in pixels. */
 export const MARGIN = { left: 62, right: 10, top: 6, bottom: 20 };
 
 /**
  * Draws `model`: `{name, axis, x: [min, max], y: [min, max], logX, logY, lines, marks}`. A line is
- * `{x, y, min, max, low, raw, colour, dash, faint, thin}`, lists of numbers or null, of which `x`, `y` and `colour` are needed.
- * Returns the two scales.
+ * `{x, y, min, max, low, raw, colour, dash, faint, thin}`, with lists of numbers or null; `x`, `y` and `colour` are required.
+ * Returns the scales of both axes.
  */
 export function draw(context, width, height, model, colours) {
   const x = scale(...model.x, MARGIN.left, width - MARGIN.right, model.logX);
@@ -34,7 +34,7 @@ export function draw(context, width, height, model, colours) {
   return { x, y };
 }
 
-/** A value of the x axis as text; as a tick, if not `precise`, of an axis that spans `span`. */
+/** A value of the x axis as text. If not `precise`, as the label of a tick on an axis with the range `span`. */
 export function onAxis(axis, value, precise = true, span = 0) {
   switch (axis) {
     case 'time': return precise ? clock(value * 1000) : tickClock(value * 1000, span);
@@ -80,7 +80,7 @@ function axes(context, width, height, x, y, model, colours) {
 function ticksOfX(x, axis, count) {
   if (x.log) return logTicks(x.min, x.max, count);
   if (axis === 'time') {
-    // Round in local time, not in UTC.
+    // Ticks are round in local time, not in UTC.
     const shift = new Date(x.min * 1000).getTimezoneOffset() * 60;
     return timeTicks(x.min - shift, x.max - shift, count).map((tick) => tick + shift);
   }
@@ -88,7 +88,7 @@ function ticksOfX(x, axis, count) {
   return linearTicks(x.min, x.max, count).filter((tick) => axis !== 'step' || Number.isInteger(tick));
 }
 
-/** First and past-the-last index of what is between the ends, with a neighbour at each side, so that lines leave the plot. */
+/** First and past-the-last index of the visible points, with one more at each side, so that lines reach the edges of the plot. */
 function visible(xs, [min, max]) {
   let first = xs.findIndex((value) => value >= min);
   if (first < 0) first = xs.length;
@@ -102,7 +102,7 @@ function stroke(context, x, y, line, values, first, end, alpha, width) {
   context.strokeStyle = line.colour;
   context.fillStyle = line.colour;
   context.lineWidth = width;
-  // The quickest to draw; at this width nobody sees the corners.
+  // The fastest join; at this width its corners are invisible.
   context.lineJoin = 'bevel';
   context.setLineDash(line.dash ?? []);
   context.beginPath();
@@ -116,7 +116,7 @@ function stroke(context, x, y, line, values, first, end, alpha, width) {
     const [px, py] = [x.pixel(line.x[index]), y.pixel(value)];
     if (open) context.lineTo(px, py);
     else context.moveTo(px, py);
-    // A point between two gaps would not be seen.
+    // A single point between two gaps would be invisible as a line.
     const alone = !open && (index + 1 >= end || values[index + 1] === null);
     if (alone) context.rect(px - 1.5, py - 1.5, 3, 3);
     open = true;
@@ -151,7 +151,7 @@ function above(y, value) {
   return y.log ? Math.max(value, y.min) : value;
 }
 
-/** Small triangles at the foot of the plot: here was a NaN or an infinity. */
+/** Marks values that are NaN or infinite with small triangles at the bottom of the plot. */
 function notFinite(context, height, x, line, first, end, colour) {
   context.fillStyle = colour;
   let last = -Infinity;

@@ -1,19 +1,19 @@
-/** What a run is made of: code, data, environment, numerics. */
+/** The provenance of a run: code, data, environment, numerics. */
 
 import { digest, facts, h, table } from './dom.js';
 import { bytes } from './format.js';
 
-/** The tab. */
+/** Creates the tab. */
 export function provenance({ run }) {
   const { code } = run;
   const made = code ? facts([
     ['commit', digest(code.commit, 40)], ['branch', code.branch ?? 'none'], ['remote', code.remote ?? 'none'],
-    ['work tree', code.dirty ? h('strong', { class: 'warn' }, 'had changes that were not committed') : 'as committed'],
+    ['work tree', code.dirty ? h('strong', { class: 'warn' }, 'had uncommitted changes') : 'no uncommitted changes'],
     ['tags', code.tags.join(', ') || 'none'], ['directory', code.directory || '/'],
-    ['kept changes', code.tree ? [digest(code.tree.digest), ` ${bytes(code.tree.bytes)}`] : 'none'],
-    ['kept source', code.source ? [digest(code.source.digest), ` ${bytes(code.source.bytes)}`] : 'none'],
-    ['to get it back', h('code', null, `coord checkout ${run.run}`)],
-  ]) : h('p', { class: 'dim' }, 'the job did not lie in a git work tree');
+    ['stored changes', code.tree ? [digest(code.tree.digest), ` ${bytes(code.tree.bytes)}`] : 'none'],
+    ['stored source', code.source ? [digest(code.source.digest), ` ${bytes(code.source.bytes)}`] : 'none'],
+    ['to restore it', h('code', null, `coord checkout ${run.run}`)],
+  ]) : h('p', { class: 'dim' }, 'the job was not in a git work tree');
   const data = run.data.map((file) => [h('code', null, file.path), { text: bytes(file.bytes), class: 'number' }, digest(file.digest, 24)]);
   const section = (title, ...content) => h('section', null, h('h3', null, title), content);
   return {
@@ -21,12 +21,12 @@ export function provenance({ run }) {
       section('code', made),
       section('data', data.length > 0 ? table(['path', 'size', 'digest'], data, { class: 'plain' }) : h('p', { class: 'dim' }, 'none')),
       section('environment', values(run.environment)),
-      section('numerics', h('p', { class: 'dim' }, 'what is known to change bits, as measured'), values(run.numerics))),
+      section('numerics', h('p', { class: 'dim' }, 'measured properties of the processes that can change the bits of the result'), values(run.numerics))),
     end: () => {},
   };
 }
 
-/** A table of names and values, in which long ones are folded. */
+/** A table of names and values. Long values are collapsed. */
 function values(map) {
   const entries = Object.entries(map);
   if (entries.length === 0) return h('p', { class: 'dim' }, 'not measured yet');

@@ -1,4 +1,4 @@
-/** The address of what is on the page: `#/page/id/tab?key=value`. `parse`, `format` and `run` are pure. */
+/** The address of a view: `#/page/id/tab?key=value`. `parse`, `format` and `run` are pure. */
 
 /** Parts of a hash: `{page, id, tab, params}`, params a Map. */
 export function parse(hash) {
@@ -8,7 +8,7 @@ export function parse(hash) {
   return { page: page || 'runs', id, tab, params };
 }
 
-/** The hash of it; what is empty, null or undefined is left out. */
+/** The hash of an address. Parameters that are empty, null, undefined or false are omitted. */
 export function format({ page, id = '', tab = '', params = {} }) {
   const path = [page, id, tab].filter((part) => part !== '').map(encode).join('/');
   const entries = params instanceof Map ? [...params] : Object.entries(params);
@@ -23,13 +23,13 @@ export function run(id, tab = '', params = {}) {
   return format({ page: 'run', id, tab, params });
 }
 
-/** Goes there. */
+/** Navigates to `hash`. */
 export function go(hash) {
   write();
   location.hash = hash;
 }
 
-/** What is shown now. */
+/** The current address, parsed. */
 export function current() {
   write();
   return parse(location.hash);
@@ -38,8 +38,8 @@ export function current() {
 let pending = null;
 
 /**
- * Changes some parameters of the address in place: no entry in the history, no event. Written together after a moment: browsers
- * refuse an address that changes with every pixel that a slider moves.
+ * Changes parameters of the address without an entry in the history and without an event. Changes are collected for 100 ms, because
+ * browsers reject addresses that change too often, as while a slider moves.
  */
 export function amend(changes) {
   if (pending && pending.path !== pathOf(location.hash)) pending = null;
@@ -54,7 +54,7 @@ function write() {
   if (!pending) return;
   const { path, changes } = pending;
   pending = null;
-  // A link has been followed meanwhile: what was changed is no longer shown.
+  // The user has followed a link meanwhile, so the changes belong to another view.
   if (path !== pathOf(location.hash)) return;
   const now = parse(location.hash);
   for (const [key, value] of Object.entries(changes)) {
@@ -70,7 +70,7 @@ function pathOf(hash) {
 }
 
 function encode(part) {
-  // `/` `,` `:` `.` `>` are read more easily as they are, and mean nothing in a query.
+  // `/` `,` `:` and `>` are not escaped: they are more readable so, and have no meaning in a query.
   return encodeURIComponent(part).replace(/%2C/g, ',').replace(/%3A/g, ':').replace(/%3E/g, '>').replace(/%2F/g, '/');
 }
 

@@ -1,4 +1,4 @@
-/** The page of one run: its head, its tabs, and what they have in common. */
+/** The page of one run: head, tabs and their shared state. */
 
 import { get } from './api.js';
 import { alarmsOf, marksOf } from './alarms.js';
@@ -20,10 +20,10 @@ import { system } from './system.js';
 import { View, controls } from './view.js';
 
 const TABS = ['overview', 'charts', 'histograms', 'system', 'model', 'samples', 'checkpoints', 'provenance', 'logs'];
-/** Alarms and the list of series are asked for anew at most so often. */
+/** Minimum time between two reloads of alarms and the list of series. */
 const GAP_MS = 3000;
 
-/** The page. */
+/** Creates the page. */
 export async function runPage(route) {
   const id = encodeURIComponent(route.id);
   const [run, rows, { series, branches }, alarms] = await Promise.all([get(`runs/${id}`), live.runs(), get(`runs/${id}/series`), alarmsOf(id)]);
@@ -36,7 +36,7 @@ class RunPage {
   constructor(found) {
     Object.assign(this, found);
     this.head = h('header', { class: 'run-head' });
-    this.tabs = h('nav', { class: 'tabs', 'aria-label': 'parts of the run' });
+    this.tabs = h('nav', { class: 'tabs', 'aria-label': 'tabs of the run' });
     this.body = h('div', { class: 'tab' });
     this.element = h('div', { class: 'page' }, this.head, this.tabs, this.body);
     const soon = throttle(GAP_MS, () => this.readAnew());
@@ -44,7 +44,7 @@ class RunPage {
       live.on('run', (row) => {
         if (row.run !== this.run.run) return;
         const { generation, status: was, checkpoint_failed: failed } = this.run;
-        // What has passed is not in the row any more.
+        // The row has no `checkpoint_failed` once a checkpoint is saved.
         this.run.checkpoint_failed = null;
         Object.assign(this.run, row);
         this.drawHead();
@@ -57,7 +57,7 @@ class RunPage {
     ];
   }
 
-  /** What charts have to know of the run. */
+  /** The run as charts need it. */
   source() {
     const first_ms = Math.min(...this.series.map((own) => own.first_ms ?? Infinity));
     return {
@@ -75,7 +75,7 @@ class RunPage {
     this.abort = new AbortController();
     const { signal } = this.abort;
     this.drawHead();
-    // A tab that is made anew does not jump.
+    // A reload of the same tab keeps its contents until the new ones are ready.
     if (!again) fill(this.body, h('p', { class: 'empty' }, 'loading…'));
     this.view = new View(params);
     const state = { run: this.run, rows: this.rows, series: this.series, alarms: this.alarms, source: this.source(), view: this.view };
@@ -96,7 +96,7 @@ class RunPage {
     } catch (error) {
       shown = { element: h('p', { class: 'empty' }, error.message), end: () => {} };
     }
-    // Another tab has been asked for meanwhile.
+    // The user has opened another tab meanwhile.
     if (signal.aborted) {
       shown.end();
       return;
@@ -105,7 +105,7 @@ class RunPage {
     fill(this.body, shown.element);
   }
 
-  /** Whether the new address is this run's: then only the tab changes. */
+  /** Shows the tab of `route` and returns true if the address is of this run. */
   stay(route) {
     if (!this.run.run.startsWith(route.id)) return false;
     this.show(route);
@@ -125,7 +125,7 @@ class RunPage {
     };
   }
 
-  /** Details, series and alarms as they are now. What is on the screen stays, but for what is new. */
+  /** Reloads details, series and alarms, and updates the changed parts of the page. */
   async readAnew() {
     this.again = this.reading;
     if (this.reading || this.ended) return;
@@ -145,11 +145,11 @@ class RunPage {
       console.warn(error.message);
     }
     this.reading = false;
-    // What has been told meanwhile may not be in the answer.
+    // The response may be older than the latest event.
     if (this.again) this.readAnew();
   }
 
-  /** What the shown tab is made from, beyond what it follows by itself: if that changes, it is made anew. */
+  /** The data that the current tab depends on and does not follow itself. If it changes, the tab is rebuilt. */
   basis() {
     const { run, alarms, branches, series, tab } = this;
     const checkpoints = [run.checkpoints.length, run.failed_checkpoints.length, run.corruptions.length];
@@ -177,7 +177,7 @@ class RunPage {
     if (focus) this.element.querySelector(`[href="${CSS.escape(focus)}"]`)?.focus();
   }
 
-  /** Keys of this page: 1 to 9 for tabs. */
+  /** Handles the keys 1 to 9, which select tabs. */
   key(name) {
     const tab = TABS[Number(name) - 1];
     if (!tab) return false;

@@ -1,4 +1,4 @@
-/** The page of all runs: a table to filter and sort, of which only the rows that can be seen are in the document. */
+/** The page of all runs: a table with filter and sorting. Only visible rows are in the document. */
 
 import { get } from './api.js';
 import { COLUMNS, DEFAULT, column, nobodyHas, sorted } from './columns.js';
@@ -9,14 +9,14 @@ import * as live from './live.js';
 import { TOGETHER, newestFirst, path } from './pages.js';
 import { amend, format, go, run as runAddress } from './route.js';
 
-/** Height of a row in pixels; the style sheet has it, too. */
+/** Height of a row in pixels. Must equal the height in the style sheet. */
 const ROW = 28;
-/** Rows beyond the window that are kept ready. */
+/** Number of rendered rows above and below the visible ones. */
 const SPARE = 15;
-/** Rows that a filter shows before no further runs are read for it by themselves. */
+/** Number of filtered rows at which the page stops loading older runs automatically. */
 const ENOUGH = 50;
 
-/** The page. */
+/** Creates the page. */
 export async function runsPage(route) {
   const rows = await live.runs();
   const page = new RunsPage(rows, route);
@@ -38,7 +38,7 @@ class RunsPage {
     this.compare = h('a', { class: 'button', href: '#/compare' }, 'compare');
     this.head = h('tr');
     this.elements = new Map();
-    // At first no more than can be seen: the rest of the rows comes once the first ones are on the screen.
+    // At first only visible rows; spare rows follow once the first ones are on the screen.
     this.spare = 0;
     this.before = h('tr', { 'aria-hidden': 'true' }, h('td'));
     this.after = h('tr', { 'aria-hidden': 'true' }, h('td'));
@@ -55,7 +55,7 @@ class RunsPage {
     };
     const soon = throttle(250, () => frame(this.update));
     this.observer = new ResizeObserver(() => {
-      // Who comes back from a run finds it again.
+      // After returning from a run, its row is scrolled into view.
       this.reveal();
       this.reveal = () => {};
       frame(this.paint);
@@ -66,7 +66,7 @@ class RunsPage {
       this.rows = await live.runs();
       soon();
     })];
-    // What is ago grows older by itself.
+    // Updates the relative times.
     this.timer = setInterval(() => frame(this.paint), 10000);
     this.drawHead();
     this.filtered();
@@ -82,13 +82,13 @@ class RunsPage {
   filtered() {
     this.terms = parse(this.filter.value);
     amend({ q: this.filter.value });
-    // A filter means all runs: those that are not here are read, some pages by themselves.
+    // A filter applies to all runs, so some pages of older runs are loaded automatically.
     this.pages = this.terms.length > 0 ? TOGETHER : 0;
     this.needJobs().then(() => this.readOlder());
     this.arrange();
   }
 
-  /** Reads pages of older runs: as many as were asked for, until a filter has enough to show. */
+  /** Loads the requested number of pages of older runs, or fewer if a filter already has enough results. */
   async readOlder() {
     if (this.fetching) return;
     this.fetching = true;
@@ -111,12 +111,12 @@ class RunsPage {
     if (!this.ended) this.arrange();
   }
 
-  /** Says what is not here, and reads it. */
+  /** Shows the number of runs that are not loaded, and a button that loads more. */
   drawOlder() {
     const unread = live.unread();
     this.older.hidden = unread === 0;
     if (unread === 0) return;
-    const sorted = this.sort === '-created' ? '' : ', and not in this order';
+    const sorted = this.sort === '-created' ? '' : ', so this order is incomplete';
     const what = this.terms.length > 0 ? 'not searched' : `not loaded${sorted}`;
     const words = `${grouped(unread)} older ${unread === 1 ? 'run is' : 'runs are'} ${what}${this.failed ? ` (${this.failed})` : ''}`;
     const ask = () => {
@@ -126,14 +126,14 @@ class RunsPage {
     };
     const does = this.terms.length > 0 ? 'search older runs' : 'load older runs';
     fill(this.older, h('span', { class: 'dim' }, words, ' '),
-      h('button', { type: 'button', disabled: this.fetching, onclick: ask }, this.fetching ? 'reading…' : does));
+      h('button', { type: 'button', disabled: this.fetching, onclick: ask }, this.fetching ? 'loading…' : does));
   }
 
   columns() {
     return this.keys.map((key) => column(key, live.params));
   }
 
-  /** Reads jobs once a condition or a column, or one of the keys of `more`, is about their parameters. */
+  /** Loads jobs if the filter, a column, or a key in `more` refers to a key of the job. */
   async needJobs(more = []) {
     const own = new Set([...COLUMNS.map(({ key }) => key), 'step', 'steps', 'created_at_ms', 'started_at_ms', 'ended_at_ms']);
     const asked = [...fields(this.terms), ...this.keys, ...more].some((field) => !own.has(field));
@@ -141,21 +141,21 @@ class RunsPage {
     if (wanted.length === 0 || this.reading) return;
     this.reading = true;
     try {
-      // One that has just come is read alone, others by pages.
+      // A single new run is loaded alone, several by pages.
       const alone = async ({ run }) => ({ [run]: (await get(`runs/${run}`)).job });
       for (let left = wanted; left.length > 0;) {
         const jobs = await (wanted.length > 1 ? get(path('jobs', left[0].number + 1)) : alone(left[0]));
         for (const [run, job] of Object.entries(jobs)) live.keepParams(run, parameters(job));
-        // The first of them is in each answer.
+        // Each response contains at least the first run.
         left = left.slice(1).filter(({ run }) => !live.params(run));
       }
     } catch {
-      // What cannot be read now is asked for at the next change.
+      // Retried at the next change.
     } finally {
       this.reading = false;
     }
     if (this.ended) return;
-    // For runs that came meanwhile.
+    // For runs that were submitted meanwhile.
     if (wanted.every(({ run }) => live.params(run))) await this.needJobs();
     this.arrange();
   }
@@ -168,8 +168,8 @@ class RunsPage {
     this.shown = sorted(hits, column(key, live.params), this.sort.startsWith('-'), now);
     const [size, all] = [this.rows.size, this.rows.size + live.unread()].map(grouped);
     const hit = hits.length === this.rows.size ? '' : `${grouped(hits.length)} of `;
-    const read = live.unread() === 0 ? `${hit}${all} runs` : hit ? `${hit}${size} runs read, ${all} in all` : `${size} of ${all} runs read`;
-    this.count.textContent = `${read}${this.reading ? ', reading jobs…' : ''}`;
+    const read = live.unread() === 0 ? `${hit}${all} runs` : hit ? `${hit}${size} loaded runs, ${all} in total` : `${size} of ${all} runs loaded`;
+    this.count.textContent = `${read}${this.reading ? ', loading jobs…' : ''}`;
     this.drawOlder();
     this.showChosen();
     this.drawRows();
@@ -183,7 +183,7 @@ class RunsPage {
       return h('th', { scope: 'col', class: numeric && 'number', 'aria-sort': own ? (down ? 'descending' : 'ascending') : 'none' },
         h('button', { type: 'button', onclick: () => this.sortBy(key) }, title, own && h('span', { 'aria-hidden': 'true' }, down ? ' ↓' : ' ↑')));
     });
-    fill(this.head, h('th', { class: 'check' }, h('span', { class: 'hidden-text' }, 'chosen')), heads);
+    fill(this.head, h('th', { class: 'check' }, h('span', { class: 'hidden-text' }, 'selected')), heads);
   }
 
   sortBy(key) {
@@ -207,12 +207,12 @@ class RunsPage {
     const rows = shown.map((row, index) => this.row(row, columns, now, first + index));
     this.elements = new Map(shown.map((row, index) => [row.run, rows[index]]));
     const children = [this.before, ...rows.map(({ tr }) => tr), this.after];
-    const none = this.rows.size === 0 ? 'no runs yet: `coord submit job.toml` makes one' : `no run ${live.unread() > 0 ? 'that was read ' : ''}matches the filter`;
+    const none = this.rows.size === 0 ? 'no runs yet: submit one with `coord submit job.toml`' : `no ${live.unread() > 0 ? 'loaded ' : ''}run matches the filter`;
     if (rows.length === 0) fill(this.body, h('tr', null, h('td', { class: 'empty', colSpan: columns.length + 1 }, none)));
     else arrange(this.body, children);
   }
 
-  /** The elements of a row. They stay while it is shown, and only what has changed in them is made anew: a click never misses. */
+  /** The elements of a row. They are reused while the row is visible, and only changed cells are replaced, so that no click is lost. */
   row(row, columns, now, index) {
     const own = this.elements.get(row.run) ?? this.newRow(row, columns);
     own.tr.className = row.run === this.current ? 'current' : '';
@@ -232,7 +232,7 @@ class RunsPage {
   }
 
   newRow(row, columns) {
-    const box = h('input', { type: 'checkbox', 'aria-label': `choose ${row.name} ${row.run}`, onchange: () => this.choose(row.run) });
+    const box = h('input', { type: 'checkbox', 'aria-label': `select ${row.name} ${row.run}`, onchange: () => this.choose(row.run) });
     const cells = columns.map(({ key, numeric }) => ({ td: h('td', { class: `of-${key}${numeric ? ' number' : ''}` }), before: null }));
     const visit = (event) => event.target.closest('a, input, button') || this.visit(row.run);
     const tr = h('tr', { 'data-run': row.run, onclick: visit }, h('td', { class: 'check' }, box), cells.map(({ td }) => td));
@@ -262,7 +262,7 @@ class RunsPage {
   }
 
   showChosen() {
-    // Also those that are not loaded.
+    // Includes selected runs that are not loaded.
     const runs = [...this.chosen];
     amend({ runs: runs.join(',') });
     this.compare.textContent = runs.length > 0 ? `compare ${runs.length}` : 'compare';
@@ -281,14 +281,14 @@ class RunsPage {
     const draw = () => {
       const all = [...COLUMNS.map(({ key }) => key), ...this.keys.filter((key) => !COLUMNS.some((own) => own.key === key))];
       const extra = h('input', {
-        type: 'text', placeholder: 'optimizer.lr', 'aria-label': 'a parameter of the job', oninput: () => extra.setCustomValidity(''),
+        type: 'text', placeholder: 'optimizer.lr', 'aria-label': 'key of the job', oninput: () => extra.setCustomValidity(''),
       });
       const add = async (event) => {
         event.preventDefault();
         const key = extra.value.trim();
         await this.needJobs([key]);
         if (key && !COLUMNS.some((own) => own.key === key) && nobodyHas(key, [...this.rows.values()], live.params)) {
-          extra.setCustomValidity(`no run's job has ${key}${live.unread() > 0 ? ', of those that are loaded' : ''}`);
+          extra.setCustomValidity(`no ${live.unread() > 0 ? 'loaded ' : ''}run has the job key ${key}`);
           extra.reportValidity();
           return;
         }
@@ -307,7 +307,7 @@ class RunsPage {
         this.keys = [...DEFAULT];
         keep();
         draw();
-      } }, 'as at first'));
+      } }, 'reset to default'));
     };
     draw();
     return h('details', { class: 'menu' }, h('summary', { class: 'button' }, 'columns'), list);
@@ -330,7 +330,7 @@ class RunsPage {
     else if ((index + 2) * ROW > scrollTop + clientHeight) this.scroller.scrollTop = (index + 2) * ROW - clientHeight;
   }
 
-  /** Keys of this page: j, k, x, Enter. */
+  /** Handles the keys j, k, x and Enter. */
   key(name) {
     const at = this.shown.findIndex((row) => row.run === this.current);
     if (name === 'Enter' && at >= 0) this.visit(this.current);
@@ -345,7 +345,7 @@ class RunsPage {
   }
 }
 
-/** Makes `children` the children of `element`; what stays where it is keeps its layout and the focus. */
+/** Makes `children` the children of `element`. Elements that stay are not moved, so they keep their layout and the focus. */
 function arrange(element, children) {
   const kept = new Set(children);
   for (const child of [...element.children]) {
@@ -358,12 +358,12 @@ function arrange(element, children) {
   }
 }
 
-/** A run's status as a word with a sign. */
+/** A run's status as a coloured word; its title is the reason. */
 export function status(row) {
   return h('span', { class: `status ${row.status}`, title: row.reason ?? row.checkpoint_failed?.reason }, row.status);
 }
 
-/** How far a run is. */
+/** A progress bar of a run. */
 export function bar(row) {
   const done = row.steps ? Math.min(1, row.step / row.steps) : 0;
   const inner = h('i');

@@ -1,6 +1,6 @@
 /** Scales and ticks of axes. Pure. */
 
-/** A mapping of `[min, max]` to `[from, to]` pixels; logarithmic only where both ends are positive. */
+/** A mapping of `[min, max]` to `[from, to]` pixels. Logarithmic only if both ends are positive. */
 export function scale(min, max, from, to, log = false) {
   const logarithmic = log && min > 0 && max > 0;
   const on = logarithmic ? Math.log10 : (value) => value;
@@ -21,14 +21,14 @@ export function linearTicks(min, max, count) {
   if (!(max > min) || count < 1) return [min];
   const step = round((max - min) / count);
   const ticks = [];
-  // Counted, not added up: 0.1 three times is not 0.3.
+  // Multiplied, not added: 0.1 + 0.1 + 0.1 is not 0.3.
   for (let index = Math.ceil(min / step - 1e-9); index * step <= max + step * 1e-9; index += 1) {
     ticks.push(Number((index * step).toPrecision(12)));
   }
   return ticks;
 }
 
-/** Powers of ten in `[min, max]`; where there are fewer than three, 2 and 5 times them too. At most about `count`. */
+/** Powers of ten in `[min, max]`, at most about `count`. If there are fewer than three, also 2 and 5 times them. */
 export function logTicks(min, max, count) {
   const decades = Math.floor(Math.log10(max) + 1e-9) - Math.ceil(Math.log10(min) - 1e-9) + 1;
   if (decades < 1) return linearTicks(min, max, Math.min(count, 4)).filter((tick) => tick > 0);
@@ -45,7 +45,7 @@ export function logTicks(min, max, count) {
   return ticks;
 }
 
-/** Whole seconds, minutes, hours or days in `[min, max]` seconds: about `count`. */
+/** About `count` whole seconds, minutes, hours or days in `[min, max]` seconds. */
 export function timeTicks(min, max, count) {
   const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
   const wanted = (max - min) / count;
@@ -56,7 +56,7 @@ export function timeTicks(min, max, count) {
   return ticks;
 }
 
-/** `[min, max]` with a little room around it; a single value gets some, too. */
+/** `[min, max]` with a margin of about 5 %; a single value gets a margin, too. */
 export function padded(min, max, log) {
   if (!(min <= max)) return [0, 1];
   if (log && min > 0) {
@@ -64,17 +64,17 @@ export function padded(min, max, log) {
     return [min / room, max * room];
   }
   const room = (max - min) * 0.05 || Math.abs(max) * 0.05 || 1;
-  // What is never negative shall not have an axis that is.
+  // Values that are never negative get no negative range.
   return [min >= 0 && min - room < 0 ? 0 : min - room, max + room];
 }
 
-/** As `linearTicks`, round in KiB, MiB and so on. */
+/** As `linearTicks`, in round numbers of KiB, MiB and so on. */
 export function byteTicks(min, max, count) {
   const unit = 1024 ** Math.max(0, Math.floor(Math.log(Math.max(Math.abs(min), Math.abs(max), 1)) / Math.log(1024)));
   return linearTicks(min / unit, max / unit, count).map((tick) => tick * unit);
 }
 
-/** What is nearest to `value` of 1, 2, 2.5 or 5 times a power of ten. */
+/** The nearest value to `value` among 1, 2, 2.5, 5 and 10 times a power of ten. */
 function round(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   const away = (factor) => Math.abs(Math.log(value / (factor * power)));

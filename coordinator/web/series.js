@@ -1,23 +1,23 @@
 /**
- * Series as the charts hold them: smoothing, growing, ranges, groups. Pure.
+ * Data of charts: smoothing, appending, ranges, groups. Pure.
  *
- * A line is `{steps, times, values, min, max}`: equally long lists; `min` and `max` are null where every point is exact. A value
+ * A line is `{steps, times, values, min, max}`: lists of equal length; `min` and `max` are null if every point is exact. A value
  * that is not finite is null.
  */
 
-/** Groups of series in the order in which a page shows them; those of the user's own come where `null` stands. */
+/** Groups of series in display order. `null` is the place of user-defined groups. */
 const ORDER = [
   'main', 'eval', 'throughput', null, 'grad_norm', 'weight_norm', 'update_ratio', 'rank', 'phase', 'process', 'device',
 ];
 const MAIN = ['loss', 'grad_norm', 'lr', 'step_seconds'];
 
-/** The group of a series: what stands before its first `/`. */
+/** The group of a series: its name up to the first `/`, or `main`. */
 export function groupOf(name) {
   const slash = name.indexOf('/');
   return slash < 0 ? 'main' : name.slice(0, slash);
 }
 
-/** `[group, names]` of all series, groups and names in the order to show. `list`: as `/series` answers. */
+/** `[group, names]` of all series, both in display order. `list`: as `/series` returns it. */
 export function groups(list) {
   const found = new Map();
   for (const { name } of list) {
@@ -32,12 +32,12 @@ export function groups(list) {
     .map(([group, names]) => [group, [...names].sort((a, b) => rank(a) - rank(b) || compareNames(a, b))]);
 }
 
-/** Order of names in which `l2` comes before `l10`. */
+/** Compares names so that `l2` comes before `l10`. */
 export function compareNames(a, b) {
   return a.localeCompare(b, 'en', { numeric: true });
 }
 
-/** A line of what `/points` answers of one series. */
+/** Converts one series of `/points` to a line. */
 export function line(points) {
   return {
     steps: points.steps,
@@ -48,7 +48,7 @@ export function line(points) {
   };
 }
 
-/** `weight` in [0, 1): exponential moving average, without the pull towards zero of its beginning. Nulls stay, and count for nothing. */
+/** Exponential moving average with `weight` in [0, 1), without bias towards zero at the start. Nulls stay and are not counted. */
 export function ema(values, weight) {
   if (!(weight > 0)) return values;
   let [sum, total] = [0, 0];
@@ -60,7 +60,7 @@ export function ema(values, weight) {
   });
 }
 
-/** `old` with the points of `tail` that come after it. A point that is exact is its own least and greatest. */
+/** Appends the points of `tail` after the last step of `old`. An exact point is its own minimum and maximum. */
 export function grown(old, tail) {
   const last = old.steps.length > 0 ? old.steps[old.steps.length - 1] : -Infinity;
   const from = tail.steps.findIndex((step) => step > last);
@@ -96,7 +96,7 @@ export function lowerBound(sorted, value) {
   return low;
 }
 
-/** Where the points of a line lie on the x axis: `axis` is `step`, `time`, `relative` (seconds since `began_ms`) or `epoch`. */
+/** Positions of a line's points on the x axis. `axis` is `step`, `time`, `relative` (seconds since `began_ms`) or `epoch`. */
 export function positions(own, axis, { began_ms = 0, steps_per_epoch = 1 } = {}) {
   switch (axis) {
     case 'time': return own.times.map((time) => time / 1000);
@@ -106,9 +106,9 @@ export function positions(own, axis, { began_ms = 0, steps_per_epoch = 1 } = {})
   }
 }
 
-/** Steps of an epoch, as far as checkpoints tell it; null if they do not. */
+/** Steps per epoch, estimated from the checkpoints; null if no checkpoint has a later epoch than 0. */
 export function stepsPerEpoch(checkpoints) {
-  // A checkpoint's epoch is that of the next step, rounded down: the later it is, the less that matters.
+  // A checkpoint's epoch is that of the next step, rounded down. The later the checkpoint, the smaller the error.
   const known = (checkpoints ?? []).filter((checkpoint) => checkpoint.epoch > 0);
   if (known.length === 0) return null;
   const last = known[known.length - 1];
@@ -116,8 +116,8 @@ export function stepsPerEpoch(checkpoints) {
 }
 
 /**
- * `[least, greatest]` of lists of values, without nulls, and without what is not positive if `positive`. With `clip`, the
- * outermost hundredth at each end does not count. `[Infinity, -Infinity]` if nothing is left.
+ * `[min, max]` of lists of values. Ignores nulls; with `positive`, values that are not positive; with `clip`, the lowest and highest
+ * 1 % of the values. `[Infinity, -Infinity]` if no value is left.
  */
 export function extent(lists, { positive = false, clip = false } = {}) {
   let [min, max] = [Infinity, -Infinity];
@@ -135,7 +135,7 @@ export function extent(lists, { positive = false, clip = false } = {}) {
   return [kept[Math.floor(kept.length * 0.01)], kept[Math.ceil(kept.length * 0.99) - 1]];
 }
 
-/** Values of several lines summed up one on the other, at the steps of the longest: what a stacked area shows. */
+/** Cumulative sums of several lines, at the steps of the longest line, for a stacked area chart. */
 export function stacked(lines) {
   const longest = lines.reduce((a, b) => (b.steps.length > a.steps.length ? b : a), lines[0]);
   const below = longest.steps.map(() => 0);

@@ -1,22 +1,22 @@
 /**
- * The stream of events, one for all tabs of a browser: it opens no more than six connections to a coordinator, and a stream
- * keeps one for as long as it lasts.
+ * The stream of events, shared by all tabs of a browser: a browser opens at most six connections to a coordinator, and a stream
+ * occupies one of them permanently.
  *
- * This file is a shared worker, which has the stream and passes on to each tab what it hears. A browser without shared workers
- * reads it as a module, and opens the stream in the page. What events mean is not known here.
+ * This file is a shared worker, which owns the stream and forwards events to all tabs. A browser without shared workers imports it as a
+ * module, and opens the stream in the page. The meaning of events is not known here.
  */
 
 const EVENTS = ['run', 'points', 'nodes', 'note'];
-/** Time until a stream is opened again that the browser has given up. */
+/** Time until a stream is reopened that the browser has closed. */
 const AGAIN_MS = 3000;
 
-/** Opens the stream: `tell(event, data)` is called with each event, and with `state`: whether the coordinator is heard. */
+/** Opens the stream. Calls `tell(event, data)` for each event, and `tell('state', connected)` when the connection changes. */
 export function open(tell) {
   const source = new EventSource('/api/events');
   source.addEventListener('open', () => tell('state', true));
   source.addEventListener('error', () => {
     tell('state', false);
-    // A browser gives up for good when the answer was no stream, as that of a proxy: then we ask again.
+    // A browser does not reconnect after a response that is not a stream, for example of a proxy.
     if (source.readyState === EventSource.CLOSED) setTimeout(() => open(tell), AGAIN_MS);
   });
   for (const event of EVENTS) source.addEventListener(event, ({ data }) => tell(event, JSON.parse(data)));
@@ -24,7 +24,7 @@ export function open(tell) {
 
 if ('SharedWorkerGlobalScope' in globalThis) serve();
 
-/** Tells tabs, as `[event, data]`. A tab says `true` when it wants to hear, and `false` when it is gone. */
+/** Forwards events to tabs as `[event, data]`. A tab posts `true` to subscribe and `false` when it is closed. */
 function serve() {
   const tabs = new Set();
   let heard = null;

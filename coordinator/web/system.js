@@ -1,4 +1,4 @@
-/** Where a run's time and memory go: phases of each process, heat maps of processes and ranks, devices. */
+/** Time and memory of a run: phases of each process, heat maps of processes and ranks, devices. */
 
 import { points } from './api.js';
 import { marksOf } from './alarms.js';
@@ -11,10 +11,10 @@ import { groupOf, line, stacked } from './series.js';
 import { controls, withoutBranches } from './view.js';
 import { run as runAddress } from './route.js';
 
-/** Processes of which each has a chart of its own. */
+/** Maximum number of processes with separate charts. */
 const STACKS = 16;
 
-/** The tab. */
+/** Creates the tab. */
 export function system({ run, series, alarms, source, view }) {
   const watch = new Watch(view);
   const marks = marksOf(alarms);
@@ -30,13 +30,13 @@ export function system({ run, series, alarms, source, view }) {
     element: h('div', null, controls(view),
       placement(run),
       withoutBranches(source),
-      processes.length > 0 && section('time of a step, by phase', h('div', { class: 'charts' },
+      processes.length > 0 && section('step time by phase', h('div', { class: 'charts' },
         processes.slice(0, STACKS).map((process) => watch.watch(new Stack({ source, view, watch, process, marks })).element)),
-        processes.length > STACKS && h('p', { class: 'dim' }, `the first ${STACKS} of ${processes.length} processes; the heat maps show all`)),
+        processes.length > STACKS && h('p', { class: 'dim' }, `the first ${STACKS} of ${processes.length} processes; the heat maps show all processes`)),
       maps.length > 0 && section('ranks and processes over time', h('div', { class: 'charts' }, maps.map(heat))),
       lines.length > 0 && section('processes and devices', h('div', { class: 'charts' },
         lines.map((name) => watch.add({ name, runs: [source], marks }).element))),
-      phases.length + lines.length === 0 && h('p', { class: 'empty' }, 'nothing measured yet')),
+      phases.length + lines.length === 0 && h('p', { class: 'empty' }, 'no measurements yet')),
     end: () => watch.end(),
   };
 }
@@ -46,13 +46,13 @@ function placement(run) {
     h('a', { href: runAddress(run.run, 'logs', { process: own.process }) }, String(own.process)), own.node, own.device, own.phase, own.address ?? '–',
   ]);
   return h('section', null, h('h3', null, 'placement'),
-    rows.length > 0 ? table(['process', 'node', 'device', 'phase', 'address'], rows, { class: 'plain' }) : h('p', { class: 'dim' }, 'no process has a place now'),
-    run.last_exit && h('div', null, h('p', null, `the last process that ended too early: process ${run.last_exit.process} of generation ${run.last_exit.generation} on ${run.last_exit.node}, code ${run.last_exit.code}`),
+    rows.length > 0 ? table(['process', 'node', 'device', 'phase', 'address'], rows, { class: 'plain' }) : h('p', { class: 'dim' }, 'no process is placed'),
+    run.last_exit && h('div', null, h('p', null, `last failed process: process ${run.last_exit.process} of generation ${run.last_exit.generation} on ${run.last_exit.node}, exit code ${run.last_exit.code}`),
       run.last_exit.output && h('pre', { class: 'log short' }, run.last_exit.output)),
     h('details', null, h('summary', null, 'environment'), facts(Object.entries(run.environment))));
 }
 
-/** The phases of one process, one upon the other. As a panel. */
+/** The phases of one process as a stacked area. Has the methods of `Panel`. */
 class Stack {
   constructor({ source, view, watch, process, marks }) {
     Object.assign(this, { source, view, process });
@@ -89,7 +89,7 @@ class Stack {
     Object.assign(this, { loaded: true, stale: false, reading: true });
     try {
       const { from, to } = this.view;
-      // A stack needs all its lines at the same steps, so it is read whole, and with few points.
+      // A stack needs all lines at the same steps, so they are loaded together, with few points.
       const found = (await points(this.source.id, 'phase/*', { pixels: 300, from, to, part: this.process })).filter(({ steps }) => steps.length > 0);
       const phase = ({ name }) => name.slice(6);
       found.sort((a, b) => placeOf(phase(a)) - placeOf(phase(b)));

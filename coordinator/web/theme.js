@@ -1,30 +1,30 @@
-/** Dark and light, and the colours of the style sheet for canvases. */
+/** Dark and light theme, and the style sheet's colours for canvases. */
 
 import { store, stored } from './dom.js';
 
 const listeners = new Set();
 let known = null;
 
-/** Follows the system, or what was chosen here before. */
+/** Applies the stored theme, or else follows the system. */
 export function start() {
   apply(stored('theme', null));
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', changed);
 }
 
-/** The other of dark and light, kept for the next visit. */
+/** Switches between dark and light, and stores the choice. */
 export function toggle() {
   const next = isDark() ? 'light' : 'dark';
   store('theme', next);
   apply(next);
 }
 
-/** Calls `work` whenever colours change; returns how to end that. */
+/** Calls `work` whenever the colours change, until the returned function is called. */
 export function onChange(work) {
   listeners.add(work);
   return () => listeners.delete(work);
 }
 
-/** Colours as canvases take them: `{text, dim, line, panel, accent, bad, series: […], ramp: [[r, g, b], …]}`. */
+/** Colours for canvases: `{text, dim, line, panel, accent, bad, warn, series: […], ramp: [[r, g, b], …]}`. */
 export function colours() {
   known ??= read();
   return known;
@@ -36,7 +36,7 @@ export function ofLine(index) {
   return series[index % series.length];
 }
 
-/** The colour of a share of 0 to 1 on the ramp of heat maps, as `[r, g, b]`. */
+/** The colour of a share from 0 to 1 on the ramp of heat maps, as `[r, g, b]`. */
 export function onRamp(share) {
   const { ramp } = colours();
   const at = Math.min(Math.max(share, 0), 1) * (ramp.length - 1);
@@ -60,7 +60,7 @@ function changed() {
   for (const work of listeners) work();
 }
 
-/** `light-dark()` is resolved only in a property that takes a colour: an element of its own asks the browser. */
+/** Reads the colours from the browser through an element, because `light-dark()` is only resolved in properties that are colours. */
 function read() {
   const probe = document.createElement('span');
   document.body.append(probe);

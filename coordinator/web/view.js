@@ -1,4 +1,4 @@
-/** What the charts of a page share: axis, smoothing, logarithms, range. Kept in the address, changed by a row of controls. */
+/** Settings that the charts of a page share: axis, smoothing, logarithmic scales, range. Stored in the address, set with controls. */
 
 import { h, fill, ticked } from './dom.js';
 import { grouped } from './format.js';
@@ -6,11 +6,11 @@ import { amend } from './route.js';
 
 const AXES = [['step', 'step'], ['relative', 'time since start'], ['time', 'time'], ['epoch', 'epoch']];
 
-/** See the module. Fields are read by charts; `change` is the only way to set them. */
+/** See the module. Charts read the fields; only `change` sets them. */
 export class View {
   listeners = new Set();
 
-  /** From the parameters of an address. */
+  /** Reads the parameters of an address. Invalid values become defaults. */
   constructor(params = new Map()) {
     const whole = (key) => (/^\d+$/.test(params.get(key) ?? '') ? Number(params.get(key)) : null);
     const range = (params.get('x') ?? '').split(',').map(Number);
@@ -26,10 +26,10 @@ export class View {
     this.x = range.length === 2 && range.every(Number.isFinite) && this.axis !== 'step' ? range : null;
   }
 
-  /** Sets fields; `address`: whether the address says so, too. Other points are needed where the range or the branches change. */
+  /** Sets fields, with `address` also in the address. Tells the charts whether they need other points (new range or branches). */
   change(fields, address = true) {
     const other = ['from', 'to', 'branches'].some((key) => key in fields && fields[key] !== this[key]);
-    // A range on one axis is none on another; its steps are.
+    // A range is only valid on its own axis. Its steps (`from`, `to`) stay.
     if ('axis' in fields && fields.axis !== this.axis) this.x = null;
     Object.assign(this, fields);
     if (address) {
@@ -43,13 +43,13 @@ export class View {
     for (const listener of this.listeners) listener(other);
   }
 
-  /** What a chart asks for: a range, or null for all. */
+  /** Sets the range that a chart requests; null shows all. */
   zoom(range) {
     this.change(range ?? { from: null, to: null, x: null });
   }
 }
 
-/** The controls of `view`. `epochs`: whether that axis can be had; `branches`: whether there are any. */
+/** The controls of `view`. `epochs`: whether to offer the epoch axis; `branches`: whether there are abandoned branches. */
 export function controls(view, { epochs = false, branches = false } = {}) {
   const axes = AXES.filter(([axis]) => axis !== 'epoch' || epochs);
   const axis = h('select', { onchange: (event) => view.change({ axis: event.target.value }) },
@@ -72,20 +72,20 @@ export function controls(view, { epochs = false, branches = false } = {}) {
   ]);
   view.listeners.add(showRange);
   showRange();
-  return h('div', { class: 'controls', role: 'group', 'aria-label': 'how charts are drawn' },
+  return h('div', { class: 'controls', role: 'group', 'aria-label': 'chart settings' },
     h('label', null, 'x axis ', axis), h('label', null, 'smoothing ', smooth, amount),
     box('logx', 'log x'), box('logy', 'log y'),
-    box('clip', 'clip outliers', 'the outermost hundredth of the values does not set the y axis'),
-    branches && box('branches', 'abandoned branches', 'what was computed and given up when the run was rolled back; line charts show it, heat maps and histograms do not'),
+    box('clip', 'clip outliers', 'ignore the lowest and highest 1 % of the values for the range of the y axis'),
+    branches && box('branches', 'abandoned branches', 'show steps that a rollback has discarded; only line charts show them, not heat maps and histograms'),
     range);
 }
 
-/** Where abandoned branches are not shown, a sentence that says so, if there are any. `source`: as a panel's run. */
+/** A sentence that says that this tab does not show abandoned branches, if the run has any. `source`: a run as in `Panel`. */
 export function withoutBranches({ branches }) {
-  return branches.length > 0 && h('p', { class: 'dim' }, ticked('not here: what was given up when the run was rolled back, which the line charts of `charts` show'));
+  return branches.length > 0 && h('p', { class: 'dim' }, ticked('steps that a rollback has discarded are not shown here; the line charts in the tab `charts` show them'));
 }
 
-// Most of the way is for weights near one, where they differ most.
+// Most of the slider is for weights near one, where a small change has the largest effect.
 function fromSlider(position) {
   return position === 0 ? 0 : Number((1 - 10 ** (-3 * (position / 100))).toFixed(3));
 }

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""What a checkpoint of 503 MB costs the process that takes it, beside PyTorch's `torch.distributed.checkpoint` (DCP).
+"""Cost of a checkpoint of 503 MB for the process that writes it, beside PyTorch's `torch.distributed.checkpoint` (DCP).
 
     python3 tests/bench/checkpoint.py [--rounds 10]
 
-`make bench` runs it. Both sides take turns with the same model and AdamW, one process and one training thread each:
-`jobs/checkpoint.toml` through `rate`, and `dcp.py`. *Held*: the training thread does nothing but what the checkpoint needs of it,
-with fingerprints and checks of the state. *Lost*: 20 steps with a checkpoint less 20 without. *Durable*: until all is
-written; ours is hashed, and contents and names are synced. *First*: held by the first checkpoint of a process. Medians over
-rounds, with the least and the greatest.
+`make bench` runs it. Both sides take turns and train the same model with AdamW, one process and one training thread each: Lockstep
+runs `jobs/checkpoint.toml` through the example `rate`, PyTorch runs `dcp.py`.
+
+Held: seconds in which the checkpoint keeps the training thread from training, including fingerprints and checks of the state.
+Lost: seconds of 20 steps with a checkpoint minus those of 20 steps without. Durable: seconds until everything is written; Lockstep
+also hashes, and syncs contents and names. First: held by a process's first checkpoint. Each cell is the median over rounds, with the
+smallest and the largest value.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from measure import JOBS, prepare
 from report import BIN, OUT, alternate, say, table
 
 FOLDER = OUT / "checkpoint"
-# The job's: checkpoints at steps 30 and 60.
+# As in the job: checkpoints at steps 30 and 60.
 EVERY, STEPS, WARMUP = 30, 80, 10
 NAMES = {
     "save": "DCP `save`",
@@ -33,12 +35,12 @@ NAMES = {
     "thread": "DCP `async_save`, kept stager on a thread",
     "ours": "Lockstep",
 }
-# Phases of a step that are short unless there is a checkpoint.
+# Phases of a step that take long only at a checkpoint.
 HELD = ("checkpoint", "record", "other")
 
 
 def lockstep(rate):
-    """One process: a window of steps without a checkpoint, the first checkpoint, and one more."""
+    """Runs one process: a window of steps without a checkpoint, the first checkpoint, and a second one."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     command = [rate, JOBS / "checkpoint.toml", "--alone", "--processes", "1", "--store", FOLDER]
     command += ["--steps", str(STEPS - WARMUP), "--warmup", str(WARMUP)]
@@ -48,7 +50,7 @@ def lockstep(rate):
     micros = {int(step): value for step, value in line["micros"].items()}
 
     def window(since):
-        # Step 30 takes the checkpoint; what it holds is counted with steps 30 and 31.
+        # Step 30 takes the checkpoint; its cost is counted with steps 30 and 31.
         return sum(micros[step] for step in range(since, since + dcp.WINDOW)) / 1e6
 
     def held(since):
@@ -80,7 +82,7 @@ def cell(values):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=10)
-    arguments.add_argument("--rate", type=pathlib.Path, default=BIN / "examples" / "rate", help="a build of our side")
+    arguments.add_argument("--rate", type=pathlib.Path, default=BIN / "examples" / "rate", help="path of the built example `rate`")
     arguments = arguments.parse_args()
 
     prepare()

@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""What placements, reports and ended runs cost the coordinator, for `make bench`.
+"""Cost of placements, reports and ended runs for the coordinator; part of `make bench`.
 
     python3 tests/bench/coordinator.py [--only cost|ended] [--runs 100 1000] [--rounds 1] [--base COORD INGEST]
 
-`tests/bench/ingest` plays nodes of eight CPU slots. *Cost*: jobs of 10, 100 and 1,000 processes are placed and report, all at once
-and again when all are acknowledged; the same of jobs that begin from a checkpoint with a large manifest. *Ended*: so many runs of
-five steps with two checkpoints each have ended, eight at a time; with 10,000 runs this takes some minutes. With `--base`, another
-build's `coord` and its own `ingest` take turns with this one's. CPU times are the coordinator's, user and system, which Linux counts in
-hundredths of a second; other times are on the clock, and grow with whatever else the machine does.
+`tests/bench/ingest` simulates nodes with eight CPU slots each.
+
+cost: places jobs of 10, 100 and 1,000 processes. All processes report at once, and again when all reports are acknowledged. The same
+for jobs that start from a checkpoint with a large manifest.
+
+ended: lets `--runs` runs of five steps with two checkpoints each end, eight at a time; 10,000 runs take some minutes.
+
+With `--base`, another build's `coord` and its own `ingest` take turns with this build's. CPU times are user and system time of the
+coordinator, which Linux counts in hundredths of a second. Other times are wall-clock times, and grow with the load of the machine.
 """
 
 import argparse
@@ -22,14 +26,14 @@ ANSWERS = ("coord ps --json", "list of the page", "coord show of the oldest", "s
 
 
 def ingest(programs, *words):
-    """The lines of JSON that `ingest` prints."""
+    """Runs `ingest` and parses the lines of JSON that it prints."""
     coord, program = programs
     output = subprocess.run([program, words[0], coord, *words[1:]], stdout=subprocess.PIPE, check=True, text=True)
     return [json.loads(line) for line in output.stdout.splitlines()]
 
 
 def middle(found, *path):
-    """The median of all rounds of the value at `path`; none if it is missing in one."""
+    """The median over rounds of the value at `path`, or None if a round lacks it."""
     values = []
     for one in found:
         for key in path:
@@ -45,7 +49,7 @@ def number(value, scale=1.0, digits=0):
 
 
 def cost_tables(sides):
-    """Placements and reports, a row for each number of processes and side."""
+    """Tables of placements and reports, with a row for each number of processes and side."""
     placed, reported = [], []
     for index, case in enumerate(next(iter(sides.values()))[0]):
         for side, rounds in sides.items():
@@ -68,7 +72,7 @@ def cost_tables(sides):
 
 
 def ended_tables(sides):
-    """Memory and start, and answers: a row for each number of runs and side."""
+    """Tables of memory and start, and of answers, with a row for each number of runs and side."""
     kept, answered = [], []
     for index, case in enumerate(next(iter(sides.values()))[0]):
         for side, rounds in sides.items():
@@ -99,7 +103,7 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for what, (tables, measure) in measures.items():
         if given.only in (None, what):
-            say(f"{given.rounds} rounds of what the coordinator bears: {what}")
+            say(f"coordinator, {what}: {given.rounds} rounds")
             found = alternate(given.rounds, {side: lambda programs=programs: measure(programs) for side, programs in sides.items()})
             (OUT / f"coordinator-{what}.json").write_text(json.dumps(found))
             print("\n\n".join(tables(found)), end="\n\n")

@@ -1,11 +1,11 @@
-"""What exactness costs, for `make bench`: rates, and where the time of a step goes.
+"""Cost of exactness, for `make bench`: step rates, and a profile of a step.
 
-Four ways to train the same job take turns: PyTorch's DDP over gloo; `native`, Lockstep with the back end's own
-all-reduce; `tree`, the defaults (level `exact`, the reduction tree, the record, fingerprints every 200 steps); and on two
-processes `off`, as `tree` without determinism. Every process has the same share of a step, whatever their number.
+Four ways to train the same job take turns: PyTorch's DDP over gloo; `native`, Lockstep with the back end's own all-reduce;
+`tree`, the defaults (level `exact`, the reduction tree, the record, fingerprints every 200 steps); and, on two processes only,
+`off`, which is `tree` without determinism. Every process computes equally many samples a step, whatever the number of processes.
 
-The profile is process 0's, the one that records, out of Lockstep's own telemetry. `other` is counted with `record`: the
-hash that chains the record falls there.
+The profile is that of process 0, which writes the record, from Lockstep's own telemetry. The last column adds `other` to
+`record`, because the hash that chains the record is counted as `other`.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ import statistics
 from measure import Steps, lockstep, pytorch
 from report import alternate, medians, say, spread, table
 
-# For two processes; four take half of them. The third model is gpt: like resnet it computes more than it communicates,
-# and its gradients are ten times as large.
+# Steps on two processes; four processes make half of them. The third model is gpt: like resnet it computes more than it
+# communicates, and its gradients are ten times as large.
 STEPS = {"small": Steps(3900, 100), "medium": Steps(380, 20), "gpt": Steps(56, 4)}
 PROCESSES = (2, 4)
 WAYS = {"native": ["numerics.reduction=native"], "off": ["numerics.level=off"], "tree": []}
@@ -24,17 +24,17 @@ PHASES = ("data", "forward", "backward", "reduction", "optimizer", "record", "ch
 
 
 def steps_for(model, processes):
-    """Four processes share the cores of two: as many steps would take twice as long."""
+    """Halves the steps for four processes: they share two cores, so the same number would take twice as long."""
     steps = STEPS[model]
     return dataclasses.replace(steps, timed=steps.all * 2 // processes - steps.warmup)
 
 
 def measure(rounds, models, raw):
-    """Measures, prints the tables, and puts the numbers behind them into `raw`."""
+    """Measures, prints the tables, and stores their raw numbers in `raw`."""
     rates, profiles = [], []
     for model in models:
         for processes in PROCESSES:
-            say(f"{model} on {processes} processes: {rounds} rounds of what exactness costs")
+            say(f"cost of exactness, {model} on {processes} processes: {rounds} rounds")
             found = take_turns(rounds, model, processes)
             rates.append([model, processes, *rate_cells(found)])
             profile = {phase: [run.phases[phase] for run in found["tree"]] for phase in PHASES}
@@ -42,12 +42,12 @@ def measure(rounds, models, raw):
             raw[f"cost, {model} on {processes}"] = {**rates_of(found), "phase_micros": profile}
     cores = os.cpu_count()
     print(
-        f"What exactness costs. Steps a second, one thread a process; this machine has {cores} cores"
-        + (", so four processes share them, on both sides.\n" if cores < 4 else ".\n")
+        f"Cost of exactness: steps a second, one thread for each process; this machine has {cores} cores"
+        + (", which four processes share on both sides.\n" if cores < 4 else ".\n")
     )
     head = ["model", "processes", "DDP", "native", "off", "tree", "tree / DDP", "tree / native", "tree / off"]
     print(table(head, rates))
-    print("\nWhere a step of `tree` goes in process 0, percent of its time; waiting for others is reduction.\n")
+    print("\nProfile of a step of `tree` in process 0, percent of its time; `reduction` includes waiting for other processes.\n")
     print(table(["model", "processes", "step, µs", *PHASES, "record and other"], profiles))
 
 
@@ -75,7 +75,7 @@ def rate_cells(found):
 
 
 def profile_cells(profile):
-    """Shares round by round, of which each cell is the median."""
+    """Cells of a profile: each is the median over rounds of a phase's share of the step."""
     totals = [sum(spent) for spent in zip(*profile.values())]
 
     def percent(*phases):

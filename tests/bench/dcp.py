@@ -1,11 +1,11 @@
-"""The twin of `jobs/checkpoint.toml` in PyTorch, whose state goes out through `torch.distributed.checkpoint`; prints JSON.
+"""Trains the model of `jobs/checkpoint.toml` in PyTorch, saves through `torch.distributed.checkpoint` (DCP), and prints JSON.
 
     python3 tests/bench/dcp.py FOLDER [--turn N]
 
-One process, one thread, windows of 20 steps: one without a save, and one that begins with a save in each of DCP's
-ways. Each way has saved once before its window, so that what it keeps from save to save is there. The training thread is
-*held* by the call, and by what must be waited for before the next optimizer step changes the state. *Durable* is the time from
-the call until the save has ended.
+One process with one thread trains windows of 20 steps: one window without a save, and one for each of DCP's ways that begins with a
+save. Each way has saved once before its window, so that memory that it keeps between saves already exists. The training thread is
+held by the call, and by the wait before the next optimizer step changes the state. Durable is the time from the call until the
+save has ended.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def network():
 
 
 class Training:
-    """A model in training, and what is asked for just before its optimizer's next step."""
+    """A model in training, and a function to call just before its optimizer's next step."""
 
     def __init__(self):
         self.images, self.classes = ddp.fashion_512()
@@ -46,7 +46,7 @@ class Training:
         self.index, self.before_update = 0, None
 
     def step(self):
-        """One step; the seconds that it waited for a save."""
+        """Trains one step and returns the seconds that it waited for a save."""
         begin = self.index % (len(self.images) // BATCH) * BATCH
         self.index += 1
         self.optimizer.zero_grad(set_to_none=False)
@@ -64,18 +64,18 @@ class Training:
 
 
 class Saver:
-    """One of DCP's ways: `save`; `async_save`; and that with a stager that is kept, which copies at once (`stager`) or on a
-    thread of its own (`thread`)."""
+    """One of DCP's ways: `save`, `async_save`, or `async_save` with a reused stager, which copies at once (`stager`) or on
+    a thread of its own (`thread`)."""
 
     def __init__(self, way, folder):
         self.way, self.folder, self.stager = way, folder, None
         if way in ("stager", "thread"):
-            # What else it offers needs a GPU.
+            # The stager's other options need a GPU.
             own = StagingOptions(use_pinned_memory=False, use_async_staging=way == "thread", use_non_blocking_copy=False)
             self.stager = DefaultStager(own)
 
     def begin(self, training):
-        """Begins a save; the seconds that it holds the training thread."""
+        """Begins a save and returns the seconds that it holds the training thread."""
         began = time.perf_counter()
         upload = None
         if self.way == "save":
@@ -92,7 +92,7 @@ class Saver:
         return held
 
     def durable(self):
-        """Waits for the save; its seconds since it was begun."""
+        """Waits for the save and returns the seconds since it began."""
         if self.upload is not None:
             self.upload.result()
             while not self.ended:
@@ -106,7 +106,7 @@ class Saver:
 
 
 def window(training, saver=None):
-    """Seconds of a window's steps, with what a save at its beginning holds of them; and those."""
+    """Trains a window and returns its seconds, and those of them that a save at its beginning holds."""
     began = time.perf_counter()
     held = saver.begin(training) if saver else 0.0
     for _ in range(WINDOW):
@@ -117,7 +117,7 @@ def window(training, saver=None):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folder", type=pathlib.Path)
-    arguments.add_argument("--turn", type=int, default=0, help="which way is first")
+    arguments.add_argument("--turn", type=int, default=0, help="index of the way that comes first")
     arguments = arguments.parse_args()
 
     torch.set_num_threads(1)

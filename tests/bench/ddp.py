@@ -2,10 +2,10 @@
 
     torchrun --standalone --nproc-per-node 2 tests/bench/ddp.py --model small --steps 2000
 
-The models, batches, optimizer and thread count are those of the jobs in `tests/bench/jobs`; batches are real samples,
-indexed in memory, with no loader process in the way. `--no-comm` trains the same model in each process alone: the rate
-that the cost of communication is measured against. Process 0 prints one line of JSON; rates are optimizer steps per
-second of wall time after the warm-up, until the slowest process is done.
+The models, batches, optimizer and thread count are those of the jobs in `tests/bench/jobs`. Batches are real samples,
+indexed in memory, without a loader process. With `--no-comm`, each process trains the same model alone; the cost of
+communication is measured against that rate. Process 0 prints one line of JSON. Rates are optimizer steps per second of
+wall time after the warm-up, until the slowest process has finished.
 
 Shapes: B samples of one process, C channels, H and W of an image, T tokens, D embedding, V vocabulary.
 """
@@ -92,7 +92,7 @@ class Block(nn.Module):
 
 
 class Gpt(nn.Module):
-    """A byte-level decoder with learned positions, and one matrix for embedding and head."""
+    """A byte-level decoder with learned positions; embedding and head share one matrix."""
 
     def __init__(self, layers=4, width=128, heads=4, vocabulary=256):
         super().__init__()
@@ -109,7 +109,7 @@ class Gpt(nn.Module):
 
 
 def digits():
-    """64 standardised pixels and a class, of 1,797 digits."""
+    """64 standardised pixels and the class of each of 1,797 digits."""
     table = torch.from_numpy(np.loadtxt(DATA / "digits.csv", delimiter=",", skiprows=1))
     pixels, classes = table[:, :64], table[:, 64].long()
     deviation = pixels.std(0, correction=0)
@@ -125,13 +125,13 @@ def fashion():
 
 
 def fashion_512():
-    """The 512 pixels in the middle of each image, as `tests/bench/run.py` cuts them for the job."""
+    """The 512 middle pixels of each image, and the classes; `measure.prepare` writes the same pixels for the job."""
     images, labels = fashion()
     return images.flatten(1)[:, 136:648].contiguous(), labels
 
 
 def text():
-    """Windows of the King James Bible, and for each byte the one that follows."""
+    """Windows of the King James Bible, and for each byte the byte that follows."""
     tokens = torch.from_numpy(np.fromfile(DATA / "kjv.bin", dtype=np.uint8)).long()
     windows = tokens[: len(tokens) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
     return windows[:, :-1], windows[:, 1:]
@@ -139,7 +139,7 @@ def text():
 
 @dataclasses.dataclass
 class Case:
-    """One row of the benchmark: model, data, samples of each process in a step."""
+    """One row of the benchmark. `batch` is the number of samples of each process in a step."""
 
     model: typing.Callable[[], nn.Module]
     data: typing.Callable[[], tuple[torch.Tensor, torch.Tensor]]
@@ -160,7 +160,7 @@ def main():
     arguments.add_argument("--model", choices=CASES, required=True)
     arguments.add_argument("--steps", type=int, default=500, help="steps to time")
     arguments.add_argument("--warmup", type=int, default=50, help="steps before them")
-    arguments.add_argument("--no-comm", action="store_true", help="each process alone")
+    arguments.add_argument("--no-comm", action="store_true", help="train each process alone")
     arguments = arguments.parse_args()
 
     torch.set_num_threads(1)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""How fast data is hashed, beside `b3sum` and `md5sum`: one file of 4 GB, and 50,000 small files.
+"""Speed of data hashing, beside `b3sum` and `md5sum`: one file of 4 GB, and 50,000 small files.
 
     python3 tests/bench/hashing.py [--rounds 3]
 
-`make bench` runs it, and `scripts/setup.sh --bench` installs b3sum. All take turns within each round. *Warm*: the files
-are in memory, as after they were written; *cold*: the page cache is dropped before (needs root; the disk is measured
-then). *Known*: as at every submit but the first, nothing has changed since the last time, and no file is read. `b3sum`
-and `md5sum` get the small files from `xargs`, md5sum on all cores.
+`make bench` runs it; `scripts/setup.sh --bench` installs b3sum. All programs take turns within each round.
+
+Warm: the files are in the page cache, as just after they were written. Cold: the page cache is dropped before, which needs root;
+this measures the disk, too. Known: nothing has changed since the last time, so no file is read, as at every submit but the first.
+`xargs` passes the small files to `b3sum` and `md5sum`, and runs as many of these as there are cores.
 """
 
 import argparse
@@ -31,7 +32,7 @@ SMALL_BYTES = 8 << 10
 
 
 def make(folder):
-    """The large file, and the folder of small ones; their contents are random."""
+    """Writes the large file and the folder of small files, with random contents, and returns both paths."""
     large, small = folder / "large", folder / "small"
     small.mkdir(parents=True)
     block = os.urandom(64 << 20)
@@ -57,7 +58,7 @@ def seconds(command, cold=False):
 
 
 def measures(path, cold):
-    """By name: what takes how long."""
+    """Functions that measure one pass over `path`, in seconds, by name."""
     each = ["sh", "-c", f'find "$0" -type f -print0 | xargs -0 -n 2000 -P {os.cpu_count()} "$1"', path]
     many = path.is_dir()
     ours = [BIN / "coord", "data", "hash", path]
@@ -70,7 +71,7 @@ def measures(path, cold):
 
 
 def submit(job):
-    """From the command to the id of the run, which no worker takes."""
+    """Seconds until `coord submit` has printed the id of the run; there is no worker, so the run waits."""
     begin = time.monotonic()
     environment = os.environ | {"XDG_CACHE_HOME": str(OUT / "hashing-cache"), "LOCKSTEP_ADDR": job[1]}
     subprocess.run([BIN / "coord", "submit", job[0]], check=True, capture_output=True, env=environment)
@@ -81,7 +82,7 @@ JOB = 'name = "known"\nsteps = 1\nranks = 1\nbatch = { size = 1 }\noptimizer = {
 
 
 def job_on_file(folder, large):
-    """A job on the large file. It lies in no work tree."""
+    """A job on the large file, outside of any git work tree."""
     job = folder / "large.toml"
     model = 'model = { kind = "gpt", layers = 1, heads = 1, width = 8, context = 8, vocabulary = 256 }\n'
     job.write_text(JOB + model + f'data = {{ kind = "tokens", path = "{large}", dtype = "u8" }}\n')
@@ -89,7 +90,7 @@ def job_on_file(folder, large):
 
 
 def job_on_directory(folder, small):
-    """A job on all small files, which only a program of its own can read; so it lies in a work tree."""
+    """A job on all small files. Only a user's program can read them, and a program needs a git work tree."""
     tree = folder / "tree"
     tree.mkdir()
     job = tree / "job.toml"
@@ -101,7 +102,7 @@ def job_on_directory(folder, small):
 
 
 def submits(job, folder, rounds):
-    """Seconds of submits of a job whose data is known, after the first."""
+    """Seconds of each submit after the first, when the job's data is known."""
     serve = [BIN / "coord", "serve", "--listen", "127.0.0.1:0", "--data-dir", folder / f"coord-{job.stem}"]
     with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as coordinator:
         try:
@@ -117,19 +118,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     if not B3SUM.exists():
-        sys.exit("bench: error: b3sum is not there: `scripts/setup.sh --bench` installs it")
+        sys.exit(f"bench: error: `{B3SUM}` does not exist; run `scripts/setup.sh --bench` to install b3sum")
     folder = OUT / "hashing"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(OUT / "hashing-cache", ignore_errors=True)
     try:
         large, small = make(folder)
-        time.sleep(3)  # younger files are never taken for known
+        time.sleep(3)  # younger files never count as known
         rows, raw = [], {}
         for name, path, gigabytes in (("one file of 4 GB", large, LARGE / 1e9), ("50,000 files of 8 KB", small, SMALL * SMALL_BYTES / 1e9)):
             seconds([BIN / "coord", "data", "hash", path])
             for cold in (False, True):
                 if cold and not os.access(DROP_CACHES, os.W_OK):
-                    say("the page cache cannot be dropped without root: nothing is measured cold")
+                    say("skipping cold measurements: dropping the page cache needs root")
                     continue
                 what = f"{name}, {'cold' if cold else 'warm'}"
                 say(f"{what}: {rounds} rounds")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Points a second that the coordinator takes, beside TensorBoard's and MLflow's own writers, for `make bench`.
+"""Points a second that the coordinator accepts, beside TensorBoard's and MLflow's own writers; part of `make bench`.
 
     python3 tests/bench/ingest.py [--rounds 3]
 
-All three take turns within each round, each with as many points as it takes in some seconds. Ours are acknowledged when they are
-durable, MLflow's when its SQLite has them, TensorBoard's when they are in a file. The aims: 200,000 points a second on two cores
-with bounded memory, and a series of a million points drawn on 2,000 pixels in less than 50 ms.
+All three take turns within each round, each with as many points as it writes in some seconds. Lockstep acknowledges points when they
+are durable, MLflow when its SQLite has them, TensorBoard when they are in a file. The aims: 200,000 points a second on two cores with
+bounded memory, and a series of a million points drawn on 2,000 pixels in less than 50 ms.
 """
 
 import argparse
@@ -19,13 +19,13 @@ import sys
 from report import BIN, OUT, alternate, medians, say, spread, table
 
 WRITERS = pathlib.Path(__file__).with_name("writers.py")
-#: Enough for the long series to have a million.
+#: So many that the long series gets a million points.
 POINTS = 10_000_000
 OTHERS = {"tensorboard": 50_000, "mlflow": 20_000}
 
 
 def ours(details):
-    """`tests/bench/ingest`; what else it found is added to `details`."""
+    """Runs `tests/bench/ingest`, appends its whole result to `details`, and returns the points a second."""
     output = subprocess.run([BIN / "ingest", "rate", BIN / "coord", "--points", str(POINTS)], stdout=subprocess.PIPE, check=True, text=True)
     found = json.loads(output.stdout)
     details.append(found)
@@ -46,7 +46,7 @@ def main():
     details = []
     measures = {"ours": lambda: ours(details)}
     measures |= {way: lambda way=way, points=points: theirs(way, points) for way, points in OTHERS.items()}
-    say(f"{rounds} rounds of points to trackers")
+    say(f"points to trackers: {rounds} rounds")
     found = alternate(rounds, measures)
     median = medians(found)
     rows = [[way, f"{median[way]:,.0f}", spread(found["ours"], found[way])] for way in measures]
@@ -62,11 +62,11 @@ def main():
 
     print()
     rows = [
-        ["until all can be read, points a second", of("readable_per_second")],
+        ["points a second until all can be read", of("readable_per_second")],
         ["coordinator's memory before, MB", of("memory_before_mb")],
         ["coordinator's largest memory, MB", of("memory_peak_mb")],
         [f"{details[0]['long_series_points']:,} points on 2,000 pixels, ms", of("query_ms", "median")],
-        ["the slowest of 21 such questions, ms", of("query_ms", "max")],
+        ["the slowest of 21 such queries, ms", of("query_ms", "max")],
     ]
     print(table(["ours", "median"], rows))
     (OUT / "ingest.json").write_text(json.dumps({"rates": found, "details": details}))

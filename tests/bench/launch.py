@@ -1,4 +1,4 @@
-"""Seconds from `torchrun` to the end of the first optimizer step of two processes, several times; prints JSON.
+"""Measures seconds from the start of `torchrun` to the end of the first optimizer step of two processes; prints JSON.
 
     python3 tests/bench/launch.py --times 5
 """
@@ -16,7 +16,7 @@ DDP = pathlib.Path(__file__).with_name("ddp.py")
 
 
 def torchrun(processes, arguments):
-    """Runs `ddp.py` under torchrun, and returns the line that it printed and when it was started."""
+    """Runs `ddp.py` under torchrun; returns the parsed line that it printed, and the time of its start."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), DDP]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = time.time()

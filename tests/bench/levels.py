@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What each switch of `NUMERICS.md` costs that a CPU can tell, and whether it changes bits: the rows of its table.
+"""Prints the table of `NUMERICS.md`, "What they cost on a CPU": the cost of each switch, and whether it changes bits.
 
     python3 tests/bench/levels.py [--rounds 5] [--models small gpt]
 
-Needs `cargo build --release --example rate`. Each switch takes turns with the default, level `exact` on one thread: one
-process trains the same steps in both, so that the ratio of their rates is what the switch does, and equal digests of
-their last states mean equal bits. Medians over rounds, with the least and the greatest.
+Needs `cargo build --release --example rate`. Each switch takes turns with the default, level `exact` on one thread. One process
+trains the same steps with both, so the ratio of the rates is the effect of the switch, and equal digests of the final states mean
+equal bits. Each cell has the median over rounds, with the smallest and the largest value.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from measure import JOBS, Steps, prepare
 from report import OUT, ROOT, say, spread
 
 RATE = ROOT / "target" / "release" / "examples" / "rate"
-# Two seconds or so of one thread.
+# About two seconds on one thread.
 STEPS = {"small": Steps(4000, 100), "medium": Steps(350, 10), "resnet": Steps(40, 3), "gpt": Steps(22, 2)}
-# What is set, beside the default: keys of the job, variables of the environment.
+# For each switch: keys of the job and environment variables that differ from the default.
 SWITCHES = {
     "`numerics.level=off`": (["numerics.level=off"], {}),
     "`numerics.level=portable` (the next three)": (["numerics.level=portable"], {}),
@@ -33,12 +33,12 @@ SWITCHES = {
     "`numerics.threads=2`": (["numerics.threads=2"], {}),
     "nothing: how far equal runs differ": ([], {}),
 }
-# What a person may have set would make the default another.
+# Prefixes of variables that are not inherited, because they would change the default.
 LIBRARIES = ("ATEN_", "DNNL_", "FBGEMM_", "GLIBC_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "TORCH_")
 
 
 def train(model, sets, variables):
-    """Rate and last state of one process."""
+    """Trains one process; returns its steps a second and the digest of its final state."""
     steps = STEPS[model]
     sets = [f"batch.size={ddp.CASES[model].batch}", *sets]
     command = [RATE, JOBS / f"{model}.toml", "--alone", "--processes", "1"]
@@ -51,7 +51,7 @@ def train(model, sets, variables):
 
 
 def compare(model, sets, variables, rounds):
-    """The cell of a model and a switch: the ratio of rates, and what became of the bits."""
+    """The cell of a model and a switch: the ratio of rates, and whether bits are the `same`, `other` or `changing` by round."""
     rates, states = {"default": [], "switch": []}, {"default": set(), "switch": set()}
     for turn in range(rounds):
         for side in sorted(rates, reverse=turn % 2 == 1):
@@ -59,7 +59,7 @@ def compare(model, sets, variables, rounds):
             rates[side].append(rate)
             states[side].add(state)
     if len(states["default"]) > 1:
-        raise SystemExit(f"levels: {model} came to different states by default: {sorted(states['default'])}")
+        raise SystemExit(f"levels: error: rounds of `{model}` at the default ended with different states: {sorted(states['default'])}")
     bits = "same" if states["switch"] == states["default"] else "other" if len(states["switch"]) == 1 else "changing"
     return f"{spread(rates['switch'], rates['default'])} {bits}", {"rates": rates, "bits": bits}
 
@@ -90,7 +90,7 @@ def main():
 
 
 def row(*cells):
-    """One row of Markdown, as soon as it is there: the whole table takes a while."""
+    """Prints one row of Markdown at once, because the whole table takes minutes."""
     print(f"| {' | '.join(cells)} |", flush=True)
 
 

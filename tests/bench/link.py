@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Lockstep beside PyTorch DDP where the two processes are on two machines, with a slow link between them.
+"""Lockstep beside PyTorch DDP with two processes on two machines and a slow link between them.
 
-The machines are two network namespaces of this one, joined by a pair of interfaces that pass so many Mbit/s each way
-(`tc`'s token bucket); Lockstep's processes share no memory then. Needs root, and `ip` and `tc` of iproute2. Both sides
-take turns, as in `run.py`; a share is the rate together over the rate alone.
+The machines are two network namespaces of this machine, joined by a pair of interfaces that `tc`'s token bucket limits to
+`--mbit` Mbit/s each way. Lockstep's processes then share no memory. Needs root, and `ip` and `tc` of iproute2. Both sides
+take turns, as in `run.py`. A share is the rate of both processes together divided by their rate alone.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LATENCY = "100ms"  # how long a packet may wait for the token bucket before it i
 
 
 class Link(contextlib.AbstractContextManager):
-    """Two network namespaces with a link between them; `machines` are what runs in them."""
+    """Two network namespaces with a link between them; `machines` says how to start programs in each."""
 
     def __init__(self, mbit):
         self.names = [f"lockstep-{os.getpid()}-{end}" for end in "ab"]
@@ -87,13 +87,13 @@ def main():
     arguments.add_argument("--mbit", type=int, default=1000)
     arguments = arguments.parse_args()
     if os.geteuid() != 0:
-        say("error: network namespaces need root")
+        say("error: network namespaces need root; run it with sudo")
         sys.exit(1)
     prepare()
     raw = {}
     measure(arguments.rounds, arguments.models, arguments.mbit, raw)
     (OUT / "link.json").write_text(json.dumps(raw, indent=1))
-    say("all measurements are in target/bench/link.json")
+    say("wrote all measurements to target/bench/link.json")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What benchmarks of training do: train on one side or the other.
+"""Measurements of training, with Lockstep or with PyTorch.
 
-Knows the jobs in `tests/bench/jobs` and their twins in `ddp.py`; not which of them are compared, nor how often.
+Knows the jobs in `tests/bench/jobs` and their twins in `ddp.py`. Does not know which of them are compared, nor how often.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from local_cluster import Cluster, ClusterError, Machine  # noqa: E402, F401
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """How many to time, and how many before them."""
+    """Numbers of steps: timed ones, and warm-up steps before them."""
 
     timed: int
     warmup: int
@@ -33,7 +33,7 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """One measurement of Lockstep: optimizer steps a second, microseconds a step by phase of process 0, and of each timed step."""
+    """One measurement of Lockstep: steps a second, microseconds a step by phase of process 0, microseconds of each timed step."""
 
     rate: float
     phases: dict[str, float]
@@ -41,7 +41,7 @@ class Trained:
 
 
 def prepare():
-    """Writes the medium job's arrays: the same pixels that `ddp.py` takes."""
+    """Writes the arrays of the job `medium`: the same pixels that `ddp.py` uses."""
     OUT.mkdir(parents=True, exist_ok=True)
     images, classes = ddp.fashion_512()
     np.save(OUT / "fashion_512.npy", images.numpy())
@@ -49,14 +49,14 @@ def prepare():
 
 
 def pytorch(model, steps, processes=2, communication=True):
-    """Steps a second of DDP; of processes that train alone, side by side, without communication."""
+    """Steps a second of DDP. Without communication, each process trains alone, all at the same time."""
     arguments = ["--model", model, "--steps", str(steps.timed), "--warmup", str(steps.warmup)]
     line, _ = launch.torchrun(processes, arguments if communication else [*arguments, "--no-comm"])
     return line["steps_per_second"]
 
 
 def lockstep(model, steps, processes=2, communication=True, sets=(), machines=(Machine(),)):
-    """The same of Lockstep: one run of so many processes, or so many runs of one, of which the slowest counts."""
+    """The same for Lockstep: one run on `processes`, or without communication that many runs on one; the slowest counts."""
     ranks = processes if communication else 1
     sets = [f"steps={steps.all}", f"ranks={ranks}", f"batch.size={ranks * ddp.CASES[model].batch}", *sets]
     words = ["submit", JOBS / f"{model}.toml", "--follow", *(word for text in sets for word in ("--set", text))]
@@ -68,16 +68,16 @@ def lockstep(model, steps, processes=2, communication=True, sets=(), machines=(M
         for client in clients:
             _, said = client.communicate()
             if client.returncode != 0:
-                raise ClusterError(f"`coord submit {model}` ended with {client.returncode}:\n{said}")
+                raise ClusterError(f"`coord submit` of job `{model}` ended with exit code {client.returncode}:\n{said}")
         runs = [trained(cluster.ask("show", run["run"], "--metrics"), steps, ranks) for run in cluster.ask("ps")]
         return min(runs, key=lambda run: run.rate)
 
 
 def trained(metrics, steps, processes):
-    """A run's rate and phases, from what `coord show RUN --metrics` says."""
+    """A run's rate and phases, from the output of `coord show RUN --metrics --json`."""
     seen = {report["process"] for report in metrics["systems"]}
     if seen != set(range(processes)):
-        raise ClusterError(f"the run was to have {processes} processes, and {len(seen)} reported")
+        raise ClusterError(f"expected reports of {processes} processes, found those of {len(seen)}")
     micros = {step["step"]: step["micros"] for step in metrics["steps"] if step["step"] > steps.warmup}
     sums, counted, since = {}, 0, 0
     for report in (report for report in metrics["systems"] if report["process"] == 0):
@@ -92,7 +92,7 @@ def trained(metrics, steps, processes):
 
 
 def beside_cells(found):
-    """Rates of both sides, their ratio, and the share of its own rate alone that each side keeps."""
+    """Cells of a row: rates of both sides, their ratio, and for each side its rate divided by its rate without communication."""
     median = medians(found)
     rates = [f"{median['ddp']:.1f}", f"{median['ours']:.1f}", spread(found["ours"], found["ddp"])]
     return [*rates, spread(found["ddp"], found["ddp alone"]), spread(found["ours"], found["ours alone"])]

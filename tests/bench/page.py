@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How the page bears many runs, in a real Chromium, for `make bench`.
+"""Speed of the page with many runs, in a real Chromium; part of `make bench`.
 
     python3 tests/bench/page.py [--rounds 9] [--runs 500] [--series 200] [--points 1000] [--long 100000]
 
-A coordinator is filled with runs by `tests/bench/ingest crowd`: all have ended but one, to which a step comes every
-100 ms; the first run's series are long. Each round is a browser with an empty cache. The aims: the first view of all runs in less
-than a second, and a new point on the screen within half a second.
+`tests/bench/ingest crowd` fills a coordinator with runs. All have ended but one, which reports a step every 100 ms; the first
+run's series are long. Each round uses a browser with an empty cache. The aims: the first view of all runs in less than a second,
+and a new point on the screen within half a second.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from report import BIN, OUT, ROOT, say, table
 sys.path.insert(0, str(ROOT / "tests" / "page"))
 from chromium import DRAWN, LATENCY, browser, until, view  # noqa: E402
 
-# Lines that the chart of the loss shows.
+# Number of lines with points in the chart of the loss.
 LINES = """[...document.querySelectorAll('.chart[data-name=loss]')]
   .map(chart => chart.panel?.chart.drawn?.lines.filter(line => line?.steps.length > 0).length ?? 0)[0]"""
 
-# Milliseconds between frames while a pointer moves over the chart of the loss.
+# Sorted milliseconds between frames while a pointer moves over the chart of the loss.
 FRAMES = """() => new Promise(done => {
   const plot = document.querySelector('.chart[data-name=loss] canvas.plot'), box = plot.getBoundingClientRect(), at = [];
   const move = now => {
@@ -40,7 +40,7 @@ FRAMES = """() => new Promise(done => {
 
 
 def seconds(page, address, shown):
-    """From typing the address until an expression holds."""
+    """Seconds from opening the address until the JavaScript expression `shown` is true."""
     begin = time.monotonic()
     page.goto(address)
     until(page, shown)
@@ -48,7 +48,7 @@ def seconds(page, address, shown):
 
 
 def look(chromium, told):
-    """One round: what a person sees first, and then."""
+    """One round of measurements in a new browser context, in seconds by name."""
     base, runs, long, live = told["page"], told["runs"], told["long"], told["live"]
     context = chromium.new_context(viewport={"width": 1360, "height": 860})
     page = view(context)
@@ -84,7 +84,7 @@ def main():
     with subprocess.Popen(crowd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as filled:
         line = filled.stdout.readline()
         if not line:
-            sys.exit("bench: error: the coordinator was not filled")
+            sys.exit("bench: error: `ingest crowd` ended before it had filled the coordinator; its messages are above")
         told = json.loads(line)
         say(f"{len(told['runs'])} runs with {told['points']:,} points; {rounds} rounds")
         with browser() as chromium:

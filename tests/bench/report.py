@@ -1,4 +1,4 @@
-"""How every benchmark here measures and shows: measures take turns, and their medians and spreads stand in a table."""
+"""Common parts of the benchmarks: measures that take turns, medians and spreads, and tables."""
 
 import pathlib
 import statistics
@@ -14,13 +14,13 @@ def say(text):
 
 
 def spread(over, under):
-    """The ratio of two measures round by round: its median, and its least and greatest value."""
+    """The ratio of two measures, taken in each round: its median, smallest and largest value."""
     ratios = sorted(a / b for a, b in zip(over, under))
     return f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
 
 
 def alternate(rounds, measures):
-    """What the measures found, by name: they take turns, and every other round in reverse order."""
+    """Calls each measure once a round, in reverse order in every second round; returns the results by name."""
     found = {name: [] for name in measures}
     for turn in range(rounds):
         for name in sorted(measures, reverse=turn % 2 == 1):
@@ -33,6 +33,6 @@ def medians(found):
 
 
 def table(head, rows, texts=1):
-    """A Markdown table, whose first columns are texts and the others numbers."""
+    """A Markdown table; the first `texts` columns are left-aligned, the others right-aligned."""
     rule = ["---"] * texts + ["---:"] * (len(head) - texts)
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, rule, *rows))

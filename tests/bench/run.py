@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""`make bench`: Lockstep beside PyTorch DDP on this machine, in tables.
+"""First part of `make bench`: tables of Lockstep beside PyTorch DDP on this machine.
 
-Both sides take turns within each round, so that what else the machine does falls on both; the tables show medians over
-rounds, and of each ratio also the least and the greatest. Same models, samples a step, optimizer and thread count:
-`tests/bench/jobs` for Lockstep, `ddp.py` for PyTorch. A share compares a side with itself: two processes that train
-together against two that train alone, side by side. What exactness costs is in `cost.py`; `--cost` measures only that.
+Both sides take turns within each round, so that other load on the machine affects both. The tables show medians over rounds,
+and for each ratio also the smallest and the largest value. Models, samples a step, optimizer and thread count are equal:
+`tests/bench/jobs` for Lockstep, `ddp.py` for PyTorch. A share compares a side with itself: the rate of two processes that train
+together divided by the rate of two that train alone at the same time. `cost.py` measures the cost of exactness; `--cost` measures
+only that.
 """
 
 import argparse
@@ -19,12 +20,12 @@ import launch
 from measure import JOBS, ClusterError, Steps, beside_cells, lockstep, prepare, pytorch
 from report import BIN, OUT, alternate, medians, say, spread, table
 
-# Some seconds each.
+# A few seconds for each model.
 STEPS = {"small": Steps(3000, 100), "medium": Steps(400, 20), "resnet": Steps(60, 5), "gpt": Steps(40, 5)}
 
 
 def lockstep_launch():
-    """From nothing to the end of a one-step run: coordinator, two workers, their processes, and all ended again."""
+    """Seconds of a whole `coord submit --local 2` with one step: starts coordinator, workers and processes, and ends them all."""
     shutil.rmtree(OUT / "launch", ignore_errors=True)
     started = time.monotonic()
     subprocess.run(
@@ -37,7 +38,7 @@ def lockstep_launch():
 
 
 def beside_ddp(rounds, models, raw):
-    """Rates, shares and launch of both sides."""
+    """Measures rates, shares and launch of both sides, and prints them as a table."""
     rows = []
     for model in models:
         say(f"{model}: {rounds} rounds of four measurements")
@@ -61,14 +62,14 @@ def beside_ddp(rounds, models, raw):
     rows.append(["launch to first step, s", f"{median['ddp']:.2f}", f"{median['ours']:.2f}", ratio, "", ""])
     head = ["two processes, one thread each", "PyTorch 2.13 DDP", "Lockstep", "ratio", "DDP's share", "Lockstep's share"]
     print(table(head, rows))
-    print("\nA share is the rate of two processes together over their rate alone.")
+    print("\nA share is the rate of two processes together divided by their rate alone.")
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--models", nargs="*", choices=STEPS, default=list(STEPS))
-    arguments.add_argument("--cost", action="store_true", help="only what exactness costs")
+    arguments.add_argument("--cost", action="store_true", help="measure only the cost of exactness")
     arguments = arguments.parse_args()
 
     prepare()
@@ -78,7 +79,7 @@ def main():
         print()
     cost.measure(arguments.rounds, [model for model in arguments.models if model in cost.STEPS], raw)
     (OUT / "result.json").write_text(json.dumps(raw, indent=1))
-    say("all measurements are in target/bench/result.json")
+    say("wrote all measurements to target/bench/result.json")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""What tracking costs a run, for `make bench`, on three models and two processes.
+"""Cost of tracking for a run, on three models and two processes; part of `make bench`.
 
     python3 tests/bench/tracking.py [--rounds 3] [--models small medium gpt]
 
-Two ways take turns within each round: *nothing*, the record alone; and everything that is tracked, with norms of gradients by layer
-every 10 steps and all that `report.histograms_every` stands for every 50. A machine's speed changes by more between two runs than
-tracking costs, so the cost is taken within the run: how much longer the steps that are looked at take, and the two after each,
-than those around them. The same steps of the run of which nothing is tracked say how sure that is. The aims: at most 1 % of a
-step by default (every 200 steps), and 3 % with distributions every 50.
+Two ways take turns within each round: nothing, which is the record alone; and everything, with gradient norms of layers every 10
+steps and everything that `report.histograms_every` stands for every 50 steps. A machine's speed changes by more between two runs
+than tracking costs. The cost is therefore measured within a run: how much longer the tracked steps and the two steps after each take
+than the steps around them. The same steps of the run without tracking show the error of this method. The aims: at most 1 % of a step
+by default (every 200 steps), and 3 % with distributions every 50 steps.
 """
 
 import argparse
@@ -27,7 +27,7 @@ WAYS = {
 
 
 def excess(micros, looked_at):
-    """How much longer such a step and the two after it take than those around them: a mean without the outermost tenths."""
+    """Mean extra microseconds of a tracked step and the two after it over the steps around them, without the outer tenths."""
     found = []
     for step in looked_at:
         around = [micros.get(step + offset) for offset in (-4, -3, -2, -1, 3, 4, 5, 6)]
@@ -40,7 +40,7 @@ def excess(micros, looked_at):
 
 
 def costs(micros):
-    """Shares of a step that tracking takes: by default, and with distributions every 50 steps."""
+    """Cost of tracking as a share of a median step: by default, and with distributions every 50 steps."""
     middle = statistics.median(micros.values())
     layers = excess(micros, [step for step in micros if step % LAYERS == 0 and step % OFTEN != 0])
     heavy = excess(micros, [step for step in micros if step % OFTEN == 0])
@@ -60,7 +60,7 @@ def main():
     prepare()
     rows, raw = [], {}
     for model in given.models:
-        say(f"{model}: {given.rounds} rounds of what tracking costs")
+        say(f"cost of tracking, {model}: {given.rounds} rounds")
         measures = {way: lambda sets=sets: lockstep(model, STEPS[model], sets=sets) for way, sets in WAYS.items()}
         found = alternate(given.rounds, measures)
         rates = {way: [run.rate for run in runs] for way, runs in found.items()}
@@ -68,7 +68,7 @@ def main():
         raw[model] = {"rates": rates, "shares": shares}
         (default, often), (nothing, _) = shares["everything"], shares["nothing"]
         rows.append([model, percent(default), percent(often), percent(nothing), spread(rates["nothing"], rates["everything"])])
-    print(table(["% of a step", "default", "every 50", "of nothing", "step: run / run without"], rows))
+    print(table(["% of a step", "default", "every 50", "without tracking", "step: run / run without"], rows))
     (OUT / "tracking.json").write_text(json.dumps(raw))
 
 

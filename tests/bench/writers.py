@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Points a second that other trackers' own writers take: `writers.py tensorboard|mlflow POINTS`.
+"""Points a second that the writers of other trackers accept: `writers.py tensorboard|mlflow POINTS`.
 
-Runs in the environment of the test tools, which has both. Prints one number.
+Runs in the Python environment of the test tools, which has both packages. Prints one number.
 """
 
 import os
@@ -14,9 +14,9 @@ import time
 import urllib.error
 import urllib.request
 
-#: As many series as each process of ours has.
+#: Number of series; as in `ingest rate`.
 SERIES = 150
-#: MLflow's most in one request.
+#: MLflow's maximum of metrics in one request.
 BATCH = 1000
 
 
@@ -25,7 +25,7 @@ def value(step, series):
 
 
 def tensorboard(points, folder):
-    """Its writer's own class, flushed and closed."""
+    """Writes with TensorBoard's own class, until the file is flushed and closed."""
     from tensorboard.summary import Writer
 
     begin = time.perf_counter()
@@ -38,7 +38,7 @@ def tensorboard(points, folder):
 
 
 def mlflow(points, folder):
-    """Batches to its server, whose store is SQLite."""
+    """Sends batches to an MLflow server that stores them in SQLite."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -76,7 +76,7 @@ def wait_for(uri):
             return
         except (urllib.error.URLError, ConnectionError):
             if time.monotonic() > end:
-                sys.exit("bench: error: mlflow does not start")
+                sys.exit(f"bench: error: the MLflow server at {uri} did not answer within 90 s")
             time.sleep(0.2)
 
 

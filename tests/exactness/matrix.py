@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""`make exactness`: the promise as a matrix, models and optimizers against all that must not change a bit.
+"""`make exactness`: a matrix of models and optimizers against everything that must not change a bit.
 
-Each row trains one job of six ranks on one process for reference, and then again, on other numbers of processes, resumed from
-a middle checkpoint, and with a process killed on the way. Compared are the final state's digest, and of every step the
-samples, the loss, the gradient norm, the learning rate and, where they were taken, the fingerprints of all tensors. Ends
-with 1 if anything differs.
+Each row trains one job of six ranks on one process as reference. It then trains the job again on one process, on other numbers of
+processes, resumed from a middle checkpoint, and with a process killed during training. It compares the digest of the final state, and
+for every step the samples, the loss, the gradient norm, the learning rate, and the fingerprint of all tensors at steps that have one.
+The exit code is 1 if anything differs.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from local_cluster import Cluster, ClusterError  # noqa: E402
 
 OUT = ROOT / "target" / "exactness"
 RANKS = 6
-RUN_SECONDS = 180  # for one run to end
+RUN_SECONDS = 180  # limit for one run
 
-# Small, but each with what could go astray: dropout, shuffling, a schedule with warm-up, clipping, evaluation.
+# Small jobs with everything that could break reproducibility: dropout, shuffling, a schedule with warm-up, clipping, evaluation.
 COMMON = """
 ranks = {ranks}
 seed = 11
@@ -66,7 +66,7 @@ model = {{ kind = "gpt", layers = 2, heads = 4, width = 64, context = 32, dropou
 data = {{ kind = "tokens", path = "{ROOT}/target/data/kjv.bin", validation = 0.05 }}
 """,
     ),
-    # State that Python code keeps by assignment, in modules of `modules.py`.
+    # Buffers that `forward` assigns, in the module of `modules.py`.
     "assigned": (
         300,
         48,
@@ -102,7 +102,7 @@ def start(cluster, path, processes):
     world = f"world={{processes={processes}, min_processes={processes}}}"
     done = subprocess.run(cluster.command("submit", path, "--set", world, "--json"), capture_output=True, text=True)
     if done.returncode != 0:
-        raise ClusterError(f"`coord submit {path}` ended with {done.returncode}:\n{done.stderr}")
+        raise ClusterError(f"`coord submit {path}` ended with exit code {done.returncode}:\n{done.stderr}")
     return cluster.newest_run()["run"]
 
 
@@ -111,7 +111,7 @@ def ended(cluster, run):
     while time.monotonic() < deadline:
         view = cluster.ask("show", run)
         if view["status"] in ("failed", "cancelled", "unsaved"):
-            raise ClusterError(f"run {run} {view['status']}: {view['reason']}")
+            raise ClusterError(f"run {run} ended as `{view['status']}`: {view['reason']}")
         if view["status"] == "finished":
             return view
         time.sleep(0.05)
@@ -119,14 +119,14 @@ def ended(cluster, run):
 
 
 def evidence(cluster, run):
-    """The final state's digest, and by step the bits of everything that is recorded."""
+    """Waits for the end of a run; returns the digest of its final state, and the recorded bits by step."""
     view = ended(cluster, run)
     keys = ("samples", "loss_bits", "grad_norm_bits", "lr_bits", "fingerprint")
     return view["final_state_digest"], {step["step"]: [step[key] for key in keys] for step in cluster.steps(run)}
 
 
 def kill_one(cluster, run, step):
-    """kill -9 of one of the run's processes after `step`; false if the run was faster."""
+    """Sends SIGKILL to one of the run's processes after `step`; False if the run ended first."""
     deadline = time.monotonic() + RUN_SECONDS
     while (view := cluster.ask("show", run))["step"] < step:
         if view["status"] in ("finished", "failed", "cancelled", "unsaved"):
@@ -137,7 +137,7 @@ def kill_one(cluster, run, step):
         try:
             words = entry.read_bytes().split(b"\0")
         except OSError:
-            continue  # ended meanwhile
+            continue  # the process has ended
         if b"--run" in words and run.encode() in words and b"worker" in words[0]:
             os.kill(int(entry.parent.name), signal.SIGKILL)
             return True
@@ -145,7 +145,7 @@ def kill_one(cluster, run, step):
 
 
 def row(cluster, model, optimizer, steps, numbers):
-    """One cell for each column: steps compared, or None where something differs; `-` where nothing was asked or killed."""
+    """One cell for each column: the number of compared steps, None if something differs, `-` if it was not run or nothing was killed."""
     path = job(model, optimizer, steps)
     reference = start(cluster, path, 1)
     state, record = evidence(cluster, reference)
@@ -168,7 +168,7 @@ def row(cluster, model, optimizer, steps, numbers):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--quick", action="store_true", help="three rows of twelve, with fewer steps and columns")
+    arguments.add_argument("--quick", action="store_true", help="run three of the twelve rows, with fewer steps and columns")
     all_numbers = range(1, RANKS + 1)
     every = {(model, rule): (MODELS[model][0], all_numbers) for model in MODELS for rule in OPTIMIZERS}
     chosen = QUICK if arguments.parse_args().quick else every
@@ -185,7 +185,7 @@ def main():
             compared = [cell for cell in cells if isinstance(cell, int)]
             runs, steps, differ = runs + len(compared), steps + sum(compared), differ + cells.count(None)
     print("\n".join(lines))
-    say(f"{runs} runs equal their reference: {steps} steps and {runs} final states, bit for bit; {differ} differ")
+    say(f"{runs} runs match their reference bit for bit ({steps} steps and {runs} final states); {differ} runs differ")
     return 1 if differ or runs == 0 else 0
 
 

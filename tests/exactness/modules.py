@@ -1,4 +1,4 @@
-"""Writes the TorchScript modules of `matrix.py` into a folder: the 64 pixels of a digit to ten scores."""
+"""Writes the TorchScript module of `matrix.py` into a folder: from the 64 pixels of a digit to ten scores."""
 
 import pathlib
 import sys
@@ -8,8 +8,8 @@ from torch import nn
 
 
 class Assigned(nn.Module):
-    """Statistics as Python code keeps them: a buffer that `forward` assigns, one that is not contiguous and changed in place,
-    a counter; and tasks that draw beside each other."""
+    """Statistics as Python code usually keeps them: a buffer that `forward` assigns, a non-contiguous buffer that it changes
+    in place, and a counter. A forked task and `forward` itself draw random numbers at the same time."""
 
     def __init__(self):
         super().__init__()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""`portable` against golden bits: five example jobs, shortened, on two processes at level `portable`.
+"""Compares level `portable` with golden bits: five example jobs, shortened, on two processes.
 
-`portable/JOB.txt` holds the bits of every step and the digest of the final state. They came out equal on AMD EPYC (family 25,
-model 17) and on Intel Xeon (family 6, model 85). A machine that differs is told the first step that differs; `worker
---operators` then names the operator. Ends with 1 if anything differs. With `--update` the files are written anew: only for a
-change that is meant to give other bits, together with `lockstep_common::numerics::ARITHMETIC`.
+`portable/JOB.txt` contains the bits of every step and the digest of the final state. They were equal on AMD EPYC (family 25, model 17)
+and on Intel Xeon (family 6, models 85 and 207). The table names the first step that differs; `worker --operators` then names the operator.
+The exit code is 1 if anything differs. `--update` overwrites the files: only for a change that intends other bits, together with
+`lockstep_common::numerics::ARITHMETIC`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from local_cluster import Cluster, ClusterError  # noqa: E402
 GOLDEN = pathlib.Path(__file__).resolve().parent / "portable"
 OUT = ROOT / "target" / "exactness"
 JOBS = {"digits-mlp": 200, "diamonds-mlp": 60, "fashion-mlp": 60, "fashion-resnet": 6, "gpt-kjv": 30}
-RUN_SECONDS = 300  # for one run to end
+RUN_SECONDS = 300  # limit for one run
 KEYS = ("samples", "loss_bits", "grad_norm_bits", "fingerprint")
 PARTS = ("samples", "loss", "gradient norm", "fingerprint of all tensors")
 
@@ -33,30 +33,30 @@ def ended(cluster, run):
     deadline = time.monotonic() + RUN_SECONDS
     while time.monotonic() < deadline:
         view = cluster.ask("show", run)
-        if view["status"] in ("finished", "failed", "cancelled"):
+        if view["status"] in ("finished", "failed", "cancelled", "unsaved"):
             return view
         time.sleep(0.2)
     raise ClusterError(f"run {run} did not end within {RUN_SECONDS} s")
 
 
 def train(cluster, job, steps):
-    """The lines of a golden file, as this machine computes them."""
+    """Trains a job; returns the lines of its golden file as this machine computes them."""
     sets = [f"steps={steps}", "numerics.level=portable", "report.fingerprints_every=1", "code.allow_dirty=true"]
     arguments = [word for text in sets for word in ("--set", text)]
     path = ROOT / "configs" / "jobs" / f"{job}.toml"
     done = subprocess.run(cluster.command("submit", path, *arguments, "--json"), capture_output=True, text=True)
     if done.returncode != 0:
-        raise ClusterError(f"`coord submit {path}` ended with {done.returncode}:\n{done.stderr}")
+        raise ClusterError(f"`coord submit {path}` ended with exit code {done.returncode}:\n{done.stderr}")
     run = cluster.newest_run()["run"]
     view = ended(cluster, run)
     if view["status"] != "finished":
-        raise ClusterError(f"run {run} {view['status']}: {view['reason']}")
+        raise ClusterError(f"run {run} ended as `{view['status']}`: {view['reason']}")
     rows = [" ".join([str(step["step"]), *(step[key] for key in KEYS)]) for step in cluster.steps(run)]
     return [f"# step, {', '.join(PARTS)}: bits", *rows, f"state {view['final_state_digest']}"]
 
 
 def difference(found, expected):
-    """The first step that differs, and the parts of it that do; None if all lines are equal."""
+    """Describes the first step that differs and its differing parts; None if all lines are equal."""
     for line, golden in zip(found, expected, strict=False):
         if line != golden:
             parts = [part for part, a, b in zip(PARTS, line.split()[1:], golden.split()[1:], strict=False) if a != b]
@@ -72,7 +72,7 @@ def cpu():
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--update", action="store_true", help="write the golden files anew")
+    arguments.add_argument("--update", action="store_true", help="overwrite the golden files with the bits of this machine")
     update = arguments.parse_args().update
     differ = 0
     print(f"| portable, {cpu()} | steps | against the golden bits |\n| --- | --- | --- |")
@@ -85,7 +85,7 @@ def main():
             where = difference(lines, file.read_text().splitlines())
             differ += where is not None
             print(f"| {job} | {steps} | {'equal' if where is None else 'DIFFERS at ' + where} |", flush=True)
-    say(f"{len(JOBS) - differ} of {len(JOBS)} jobs gave the golden bits at every step")
+    say(f"{len(JOBS) - differ} of {len(JOBS)} jobs match the golden bits at every step")
     return 1 if differ else 0
 
 

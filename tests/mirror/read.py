@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Reads a mirrored run back with each tool's own reader: `read.py TOOL WHERE RUN`, as JSON `{series: [[step, value], ..]}`.
+"""Reads a mirrored run with a tool's own reader: `read.py TOOL WHERE RUN`. Prints JSON `{series: [[step, value], ..]}`.
 
-Where the tool has floats of 32 bits (TensorBoard), values are those. Distributions are left out.
+TensorBoard stores values as 32-bit floats. Distributions are left out.
 """
 
 import glob
@@ -53,14 +53,14 @@ def wandb(where, run):
             continue
         row = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
         for name, text in row.items():
-            # What is no number is an image, a distribution, or W&B's own.
+            # Skip images, distributions, and W&B's own fields.
             if not name.startswith("_") and "{" not in text and "/histogram/" not in name:
                 out.setdefault(name, []).append([int(float(row["_step"])), float(text)])
     return out
 
 
 def prometheus(where, run):
-    """What a scrape has of this run, and by label of whatever is of no run; all at step 0."""
+    """Metrics of this run, and metrics without a run by their labels, from one scrape; all at step 0."""
     from prometheus_client.parser import text_string_to_metric_families
 
     out = {}
@@ -74,7 +74,7 @@ def prometheus(where, run):
 
 
 def records(file):
-    """Those of LevelDB's log format, after a head of seven bytes."""
+    """Yields the records of a file in LevelDB's log format, after a head of seven bytes."""
     assert file[:4] == b":W&B"
     at, whole = 7, b""
     while at < len(file):

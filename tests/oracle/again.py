@@ -1,10 +1,10 @@
-"""Runs programs of Python, each in a process of its own that has these packages already: loading them takes seconds.
+"""Runs Python programs, each in a forked process in which these packages are already imported, because importing takes seconds.
 
     again.py PACKAGE..
 
-For each line of standard input, a JSON list of what would stand behind `python` (a file, or `-m` and a module, and its
-arguments), it prints one line of JSON: the exit code, what the program prints (as Latin-1: it may be bytes of any kind) and
-what it says on standard error. What a program sets before it loads a package comes too late here.
+Each line of standard input is a JSON list of the arguments of `python`: a file, or `-m` and a module, and its arguments. For each
+line, it prints one line of JSON: the exit code, standard output (decoded as Latin-1, since it may contain any bytes) and standard
+error. Variables that a program sets before it imports a package have no effect here.
 """
 
 import importlib

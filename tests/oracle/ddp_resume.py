@@ -1,12 +1,13 @@
-"""Whether PyTorch DDP's training goes on with the same bits after a stop, on so many processes.
+"""Measures whether PyTorch DDP resumes with the same bits, on the given numbers of processes.
 
     ddp_resume.py PROCESSES..
 
-Trains a small network without dropout, shuffling or anything else that draws random numbers, so that nothing is left
-to restore but what the script saves and loads: weights and optimizer. STEPS steps in one go, and the same with a stop
-and a load after HALF of them. Prints JSON, for each of PROCESSES the bytes of the final weights that differ. DDP rebuilds its buckets
-after the first step of each process's life, in another order than it began with, so the step after a load adds the
-gradients of three or more processes in another order; two numbers have only one sum.
+Trains a small network without dropout, shuffling or other random numbers, so that weights and optimizer, which the script saves and
+loads, are the whole state. It trains STEPS steps without interruption twice, and once with a stop and a load after HALF of them. It
+prints JSON: for each of PROCESSES, the number of bytes of the final weights that differ.
+
+DDP rebuilds its buckets after the first step of each process, in another order than at its start. The first step after a load
+therefore adds the gradients of three or more processes in another order. Two numbers have only one sum.
 """
 
 import copy
@@ -60,7 +61,7 @@ def process(rank, processes, directory):
 
 
 def on(processes):
-    # Forked: each process that begins anew loads PyTorch for seconds.
+    # Forked, because a new process needs seconds to import PyTorch.
     with tempfile.TemporaryDirectory() as directory:
         torch.multiprocessing.start_processes(process, (processes, directory), processes, start_method="fork")
         with open(f"{directory}/found") as file:

@@ -1,13 +1,13 @@
-"""Loads what `coord export` wrote as anybody would, and says what comes out as JSON.
+"""Loads the files of `coord export` with plain PyTorch, and prints results as JSON.
 
     load_export.py mlp EXPORT IMAGES LABELS        loss and accuracy of the network on IDX files
-    load_export.py script EXPORT ORIGINAL          whether the exported module and the original one with the exported
+    load_export.py script EXPORT ORIGINAL          whether the exported module and the original module with the exported
                                                    weights give the same scores, bit for bit
-    load_export.py raw EXPORT IMAGES               whether the module that takes raw inputs gives the scores of the other one
-    load_export.py loss EXPORT INPUTS TARGETS      the mean loss that an exported module answers itself, of npy arrays as they are
-    load_export.py make FILE                       writes a module to begin from
-    load_export.py make-counting FILE              writes one that changes its buffers in every pass, also in evaluation
-    load_export.py make-loss FILE                  writes one that answers its loss, by targets in a column
+    load_export.py raw EXPORT IMAGES               whether the module for raw inputs gives the same scores as the other module
+    load_export.py loss EXPORT INPUTS TARGETS      the mean loss that the exported module itself returns for npy arrays
+    load_export.py make FILE                       write a module to train
+    load_export.py make-counting FILE              write a module that changes its buffers in every pass, also in evaluation
+    load_export.py make-loss FILE                  write a module that returns its loss, for targets in a column
 """
 
 import json
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# The package lies in an environment of its own, beside libtorch's.
+# safetensors is installed in the environment of the test tools, not in PyTorch's.
 TOOLS = pathlib.Path(os.environ["LOCKSTEP_CACHE"]) / "test-tools"
 sys.path += map(str, TOOLS.glob("lib/python3*/site-packages"))
 from safetensors.torch import load_file  # noqa: E402
@@ -39,7 +39,7 @@ class Mlp(nn.Module):
 
 
 class Net(nn.Module):
-    """Everything that has a name in a state_dict: layers, batch norm's statistics, one weight under two names, rare types."""
+    """Every kind of entry of a state_dict: layers, batch norm's statistics, one weight under two names, rare types."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ class Net(nn.Module):
 
 
 class Counting(nn.Module):
-    """Changes one buffer in place and assigns two others, in evaluation as well, and takes memory as it is; answers a
+    """Changes one buffer in place and assigns two others, also in evaluation, and reads memory of `torch.empty`. Returns a
     tuple of one tensor."""
 
     def __init__(self):
@@ -80,7 +80,7 @@ class Counting(nn.Module):
 
 
 class Loss(nn.Module):
-    """The squared distance to a class number; a row of targets instead of a column would be spread over all samples."""
+    """Returns the squared distance to a class number. Targets in a row instead of a column would broadcast over all samples."""
 
     def __init__(self):
         super().__init__()

@@ -1,9 +1,10 @@
-"""PyTorch's own training of the models that the end to end tests give to Lockstep as TorchScript.
+"""Trains in PyTorch the models that the end-to-end tests train in Lockstep as TorchScript modules.
 
 `train.py make DIR` writes `mlp.pt`, `convnet.pt`, `transformer.pt` with fixed weights, and `inputs.npy`, `targets.npy`.
-`train.py compare DIR STORE` trains MODEL with OPTIMIZER here, by the two-rank rule written out below, for each manifest
-`DIR/MODEL-OPTIMIZER.json` of Lockstep's final checkpoints, and prints JSON: for each of them and each tensor the number of
-elements whose bits differ and the largest difference.
+
+`train.py compare DIR STORE` reads each manifest `DIR/MODEL-OPTIMIZER.json` of a final checkpoint of Lockstep's. It trains MODEL with
+OPTIMIZER in PyTorch, with the gradients of two ranks as in `train` below, and prints JSON: for each manifest and tensor, the number of
+bytes that differ and the largest difference.
 """
 
 import json
@@ -72,7 +73,7 @@ def optimizer_for(name, model):
 
 
 def train(directory, name, rule):
-    """Two ranks: each one's gradient is a leaf, the leaves are added, the sum is divided once. Buffers are rank 0's."""
+    """Trains with two ranks: adds the gradients of both ranks and divides the sum once. Buffers are those of rank 0."""
     model = torch.jit.load(str(directory / f"{name}.pt"))
     model.train()
     inputs = torch.from_numpy(np.load(directory / "inputs.npy"))
@@ -119,7 +120,7 @@ def compare(directory, name, rule, manifest, store):
 def main():
     torch.set_num_threads(1)
     torch._C._set_deterministic_algorithms(True, warn_only=False)  # without loading the compiler
-    # As Lockstep does: the profiling executor would take other kernels after its first runs.
+    # As Lockstep does: the profiling executor would change kernels after its first runs.
     torch._C._jit_set_profiling_executor(False)
     torch._C._jit_set_profiling_mode(False)
     torch._C._set_graph_executor_optimize(False)

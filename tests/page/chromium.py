@@ -1,4 +1,4 @@
-"""A real Chromium without a screen, and how to wait for what it shows. For the test of the page and for its benchmark."""
+"""A headless Chromium, and functions that wait for its pages. Used by the test and the benchmark of the page."""
 
 import contextlib
 import shutil
@@ -9,11 +9,11 @@ from playwright.sync_api import sync_playwright
 
 PATIENCE_MS = 20_000
 
-# Whether the loss of a run is drawn: what the page showed before stays until the next view is there.
+# Whether the loss of a run is drawn. It checks the run's id, because the previous view stays visible until the next one is ready.
 DRAWN = """[...document.querySelectorAll('.chart[data-name=loss]')]
   .some(chart => chart.panel?.runs[0].id === '%s' && chart.panel.chart.drawn?.lines[0]?.steps.length > 0)"""
 
-# Times from the event that says that there are points to the frame in which they are drawn.
+# Sorted milliseconds from the event that announces new points to the frame in which they are drawn.
 LATENCY = """run => new Promise((done, fail) => {
   const seen = new Map(), took = [];
   const source = new EventSource(`/api/events?run=${run}`);
@@ -29,7 +29,7 @@ LATENCY = """run => new Promise((done, fail) => {
     }
     if (took.length >= 10) { source.close(); done(took.sort((a, b) => a - b)); }
     else if (performance.now() > end) { source.close(); fail(new Error(
-      `only ${took.length} new points were drawn; told were ${told}, not drawn ${[...seen.keys()]}, last drawn ${last}`)); }
+      `only ${took.length} new points were drawn: ${told} announced, not drawn ${[...seen.keys()]}, last drawn ${last}`)); }
     else requestAnimationFrame(look);
   };
   requestAnimationFrame(look);
@@ -38,7 +38,7 @@ LATENCY = """run => new Promise((done, fail) => {
 
 @contextlib.contextmanager
 def browser():
-    """A browser, for as long as the context lasts."""
+    """A browser, which is closed at the end of the context."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield chromium
@@ -46,7 +46,7 @@ def browser():
 
 
 def view(context):
-    """A page of a browser's context, which waits for nothing for ever."""
+    """A new page of a browser's context, with a time limit for every wait."""
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     return page
@@ -58,8 +58,8 @@ def check(what, holds):
 
 
 def until(page, holds):
-    """Waits for an expression. Playwright's own way of waiting is what the page's policy forbids: `eval`."""
+    """Waits until a JavaScript expression is true. Playwright's own wait uses `eval`, which the page's policy forbids."""
     end = time.monotonic() + PATIENCE_MS / 1000
     while not page.evaluate(holds):
-        check(f"waited in vain for {holds}", time.monotonic() < end)
+        check(f"not true within {PATIENCE_MS / 1000:.0f} s: {holds}", time.monotonic() < end)
         time.sleep(0.01)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Drives the page in a real Chromium, as a person would: `page.py http://HOST:PORT HEALTHY FAILED LIVE`.
+"""Operates the page in a real Chromium, as a person would: `page.py http://HOST:PORT HEALTHY FAILED LIVE`.
 
-Three runs: one that finished, one that ended because of what is not a number, one that goes on. Anything that is not as it
-should be ends it with words; at the end it prints how long things took, as JSON.
+HEALTHY is a finished run, FAILED a run that failed because of a NaN, LIVE a run that is still training. The first check that fails ends
+the program with a message. At the end it prints measured times as JSON.
 """
 
 import json
@@ -14,7 +14,7 @@ from chromium import DRAWN, LATENCY, browser, check, until, view
 
 BASE, HEALTHY, FAILED, LIVE = sys.argv[1:]
 
-# What the charts of the page hold, each scrolled to: `{name: {part: [steps, values]}}`.
+# Scrolls to each chart of the page and returns its data: `{name: {part: [steps, values]}}`.
 CHARTED = """async () => {
   const held = {};
   for (const chart of document.querySelectorAll('.chart')) {
@@ -28,7 +28,7 @@ CHARTED = """async () => {
 }"""
 
 def inked(page, selector):
-    """Whether anything is drawn on a canvas."""
+    """Whether a canvas has at least one pixel that is not transparent."""
     return page.evaluate(
         """selector => { const canvas = document.querySelector(selector);
         const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
@@ -38,29 +38,29 @@ def inked(page, selector):
 
 
 def draws_every_series(page):
-    """Each series that the API has is in a chart, with the same numbers."""
+    """Checks that each series of the API is in a chart, with the same numbers."""
     series = page.request.get(f"{BASE}/api/runs/{HEALTHY}/points?pixels=20000").json()["series"]
     groups = {own["name"].split("/")[0] if "/" in own["name"] else "main" for own in series}
     page.goto(f"{BASE}/#/run/{HEALTHY}/charts?open={','.join(groups)}")
     until(page, DRAWN % HEALTHY)
     charted = page.evaluate(CHARTED)
-    check(f"there are many series: {len(series)}", len(series) > 150)
+    check(f"expected more than 150 series, found {len(series)}", len(series) > 150)
     for own in series:
         part = "" if own["part"] is None else str(own["part"])
         held = charted.get(own["name"], {}).get(part)
-        check(f"`{own['name']}` {part} is charted as it is: {held}", held == [own["steps"], own["values"]])
+        check(f"the chart of `{own['name']}` {part} differs from the API: {held}", held == [own["steps"], own["values"]])
 
 
 def shows_evidence_of_distributions(page):
-    """An alarm about a layer's distribution has a plot of it: there are no points of that name."""
+    """Checks that an alarm about a layer's distribution has a plot of it, although no series has that name."""
     until(page, "document.querySelector('.alarm .chart')?.panel?.chart.drawn?.lines[0]?.steps.length > 0")
-    check("the evidence is drawn", inked(page, ".alarm .chart canvas.plot"))
+    check("the evidence is not drawn", inked(page, ".alarm .chart canvas.plot"))
     evidence = page.evaluate("document.querySelector('.alarm .chart').panel.chart.lines[0].values")
-    check(f"the evidence counts what is not finite: {evidence}", evidence[-1] > 0)
+    check(f"the evidence counts no value that is not finite: {evidence}", evidence[-1] > 0)
 
 
 def follows_what_others_write(page):
-    """Tags and a note that come from elsewhere are there without a reload; a note that is being written stays."""
+    """Checks that tags and a note from another client appear without a reload, and that a note being edited stays."""
     page.goto(f"{BASE}/#/run/{HEALTHY}")
     page.wait_for_selector("textarea")
     until(page, "document.getElementById('live').textContent === 'live'")
@@ -72,27 +72,27 @@ def follows_what_others_write(page):
     page.fill("textarea", "mine")
     write("note", "theirs")
     until(page, "document.querySelector('textarea + span').textContent.includes('theirs')")
-    check("what is being written stays", page.input_value("textarea") == "mine")
+    check("another client's note replaced the text that was being edited", page.input_value("textarea") == "mine")
 
 
 def says_that_numbers_are_not_kept(context):
-    """A coordinator whose numbers have stopped says so above every page, with the reason; another one does not."""
+    """Checks that the page shows a warning with the reason if the coordinator stores no numbers any more, and otherwise none."""
     page = view(context)
     page.goto(f"{BASE}/#/runs")
     until(page, "document.getElementById('live').textContent === 'live'")
-    check("numbers are kept", page.is_hidden("#unkept"))
+    check("the page warns although numbers are stored", page.is_hidden("#unkept"))
     about = page.request.get(f"{BASE}/api/coordinator").json()
     page.route("**/api/coordinator", lambda route: route.fulfill(json={**about, "numbers_not_kept": "no space left"}))
     page.reload()
     page.wait_for_selector("#unkept", state="visible")
-    check("the reason is there", "no space left" in page.get_attribute("#unkept", "title"))
+    check("the warning lacks the reason", "no space left" in page.get_attribute("#unkept", "title"))
     page.click("#unkept")
     page.wait_for_selector("dd:text-is('no space left')")
     context.close()
 
 
 def is_live_in(context, tabs):
-    """All of so many tabs show steps of the live run as they come; a browser opens six connections, and a stream keeps one."""
+    """Checks that `tabs` tabs show new steps of the live run. A browser opens at most six connections, and a stream occupies one."""
     step = f"document.querySelector('tr[data-run=\"{LIVE}\"] .of-progress')?.textContent"
     pages = [view(context) for _ in range(tabs)]
     for page in pages:
@@ -118,14 +118,14 @@ def main():
         page.wait_for_selector(f"tr[data-run='{HEALTHY}']")
         first_view = time.monotonic() - begin
         row = page.inner_text(f"tr[data-run='{HEALTHY}']")
-        check(f"the row of the run says: {row}", "finished" in row and "digits" in row)
+        check(f"the row of the run lacks status or name: {row}", "finished" in row and "digits" in row)
         page.keyboard.press("/")
         page.keyboard.type("status:failed")
         page.wait_for_selector(f"tr[data-run='{HEALTHY}']", state="detached")
-        check("the filter keeps the failed run", page.locator(f"tr[data-run='{FAILED}']").count() == 1)
-        # The address follows a moment later; until then the page without a filter has the same one.
+        check("the filter hides the failed run", page.locator(f"tr[data-run='{FAILED}']").count() == 1)
+        # The address changes a moment later; until then it equals that of the page without a filter.
         until(page, "location.hash.includes('failed')")
-        # By a parameter of the job, for which all jobs are read at once.
+        # Filter by a parameter of the job, for which the page reads all jobs at once.
         page.goto(f"{BASE}/#/runs")
         page.wait_for_selector(f"tr[data-run='{HEALTHY}']")
         page.keyboard.press("/")
@@ -136,23 +136,23 @@ def main():
         page.goto(f"{BASE}/#/run/{HEALTHY}/charts")
         page.wait_for_selector(".chart[data-name=loss] canvas.plot")
         until(page, DRAWN % HEALTHY)
-        check("the curve of the loss is drawn", inked(page, ".chart[data-name=loss] canvas.plot"))
+        check("the curve of the loss is not drawn", inked(page, ".chart[data-name=loss] canvas.plot"))
         drawn = page.evaluate("document.querySelector('.chart[data-name=loss]').panel.chart.drawn.lines[0].steps.length")
-        check(f"all 90 steps are drawn, not {drawn}", drawn == 90)
+        check(f"expected 90 drawn steps, found {drawn}", drawn == 90)
         names = page.evaluate("[...document.querySelectorAll('.chart')].map(chart => chart.dataset.name)")
-        check(f"these are charted: {names}", {"loss", "grad_norm", "eval/loss"} <= set(names))
+        check(f"a chart is missing; found {names}", {"loss", "grad_norm", "eval/loss"} <= set(names))
 
         draws_every_series(page)
         page.goto(f"{BASE}/#/run/{HEALTHY}/model")
         page.wait_for_selector(".importance .feature")
         first = page.inner_text(".importance .feature code")
-        check(f"the feature that counts most is a pixel in the middle, not {first}", first[0] == "p" and first not in ("p00", "p32", "p39"))
+        check(f"expected a middle pixel as top feature, found {first}", first[0] == "p" and first not in ("p00", "p32", "p39"))
 
         page.goto(f"{BASE}/#/run/{FAILED}")
         page.wait_for_selector(".alarm")
         alarm = page.inner_text(".alarm")
-        check(f"the alarm names the place: {alarm}", ".linear" in alarm)
-        check("the reason is there", "not" in page.inner_text("body") and "NaN" in page.inner_text("body"))
+        check(f"the alarm does not name the operator: {alarm}", ".linear" in alarm)
+        check("the page of the failed run lacks the reason", "not" in page.inner_text("body") and "NaN" in page.inner_text("body"))
         shows_evidence_of_distributions(page)
         follows_what_others_write(page)
 
@@ -169,10 +169,10 @@ def main():
         alone = chromium.new_context()
         alone.add_init_script("delete globalThis.SharedWorker")
         is_live_in(alone, tabs=1)
-        check(f"the browser reports: {wrong}", not wrong)
-        check(f"requests went elsewhere: {elsewhere}", not elsewhere)
+        check(f"the browser reports errors: {wrong}", not wrong)
+        check(f"requests went to other servers: {elsewhere}", not elsewhere)
         middle = latencies[len(latencies) // 2]
-        check(f"a new point is on the screen after {middle:.0f} ms", middle < 500)
+        check(f"a new point needed {middle:.0f} ms to the screen; the limit is 500 ms", middle < 500)
         print(json.dumps({"first_view_s": round(first_view, 3), "point_ms": [round(ms) for ms in latencies]}))
 
 

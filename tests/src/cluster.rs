@@ -1,4 +1,4 @@
-//! A coordinator and workers on loopback.
+//! A coordinator and workers as child processes on loopback.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,44 +9,44 @@ use lockstep_common::numerics::VARIABLES;
 use lockstep_support::{Process, binary, http, wait_within};
 use serde_json::Value;
 
-/// How long anything may take that a test waits for.
+/// Limit for each wait of a test.
 pub const DEADLINE: Duration = Duration::from_mins(2);
 
-/// The file to which the coordinator's command for alarms writes.
+/// The file to which the coordinator's alarm command appends, in the cluster's directory.
 const RUNG: &str = "alarms.jsonl";
 
-/// A run's record: for each step the bits of loss, gradient norm and learning rate.
+/// A run's record: for each step, the bits of loss, gradient norm and learning rate.
 pub type Record = BTreeMap<u64, [String; 3]>;
 
-/// A coordinator and its workers; all end with the value.
+/// A coordinator and its workers. All are killed when the value is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     dir: PathBuf,
     address: String,
     coordinator: Process,
-    /// The coordinator's configuration: variables, which layer above the defaults.
+    /// Environment variables that configure the coordinator.
     settings: Vec<(&'static str, &'static str)>,
     workers: Vec<Process>,
-    /// Variables of every worker and every command.
+    /// Environment variables of every worker and every command.
     variables: Vec<(String, PathBuf)>,
-    /// Variables that no worker inherits.
+    /// Environment variables that no worker inherits.
     left_out: &'static [&'static str],
 }
 
 impl Cluster {
-    /// Starts a coordinator whose state lies in `dir`, and `nodes` workers that take one process each.
+    /// Starts a coordinator with its state in `dir`, and `nodes` workers with one CPU slot each.
     pub fn start(dir: &Path, nodes: usize) -> Self {
         Self::start_with(dir, nodes, &[])
     }
 
-    /// The same, where workers and commands have more environment variables, which are paths.
+    /// As [`start`](Self::start), with additional environment variables for workers and commands; their values are paths.
     pub fn start_with(dir: &Path, nodes: usize, variables: &[(&str, &Path)]) -> Self {
         let mut cluster = Self::configured(dir, 0, &[]);
         cluster.variables = variables.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())).collect();
         cluster.add_workers(nodes)
     }
 
-    /// A cluster whose coordinator has these variables, as `LOCKSTEP_COORD_LEASE_MS`.
+    /// As [`start`](Self::start), with environment variables for the coordinator, such as `LOCKSTEP_COORD_LEASE_MS`.
     pub fn configured(dir: &Path, nodes: usize, settings: &[(&'static str, &'static str)]) -> Self {
         let coordinator = serve(dir, "127.0.0.1:0", settings);
         let address = coordinator.line("address of the coordinator", DEADLINE, |line| {
@@ -58,7 +58,7 @@ impl Cluster {
         cluster.add_workers(nodes)
     }
 
-    /// The same, where workers have none of the variables that change bits, whatever the tests are run with.
+    /// As [`start`](Self::start), but workers inherit none of the variables that change bits.
     pub fn start_plain(dir: &Path, nodes: usize) -> Self {
         Self { left_out: VARIABLES, ..Self::start(dir, 0) }.add_workers(nodes)
     }
@@ -70,26 +70,26 @@ impl Cluster {
         self
     }
 
-    /// The alarms of `run` that the coordinator's command was told so far.
+    /// The alarms of `run` that the coordinator has passed to its alarm command so far.
     pub fn rung(&self, run: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.dir.join(RUNG)).unwrap_or_default();
-        // A line that is being written has no end yet.
+        // A line without a line feed is still being written.
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let told = lines.map(|line| serde_json::from_str::<Value>(line).expect("each alarm is a line of JSON"));
         told.filter(|told| told["run"] == run).map(|told| told["alarm"].clone()).collect()
     }
 
-    /// Starts one more worker.
+    /// Starts one more worker, and waits until it has joined.
     pub fn add_worker(&mut self) {
         self.add_worker_with(&[]);
     }
 
-    /// Starts one more worker, whose processes make a mistake on purpose: `LOCKSTEP_FAULT`.
+    /// Starts one more worker, with `fault` as `LOCKSTEP_FAULT`, which injects an error into its rank processes.
     pub fn add_worker_with_fault(&mut self, fault: Option<&str>) {
         self.add_worker_with(fault.map(|fault| ("LOCKSTEP_FAULT", fault)).as_slice());
     }
 
-    /// Starts one more worker, with more environment variables, which its processes inherit.
+    /// Starts one more worker with additional environment variables, and waits until it has joined.
     pub fn add_worker_with(&mut self, variables: &[(&str, &str)]) {
         self.workers.push(self.worker(self.workers.len(), variables));
         let name = format!("node-{}", self.workers.len() - 1);
@@ -97,30 +97,30 @@ impl Cluster {
         wait_for("the node to join", || self.ask(&["nodes"]).as_array()?.iter().any(joined).then_some(()));
     }
 
-    /// Adds a worker that `program`, with these first arguments, starts, and that may never join.
+    /// Starts one more worker through `program`, a command with its first arguments. Does not wait until it joins.
     pub fn add_worker_under(&mut self, program: &[&str]) {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg(binary("worker")).args(self.arguments(self.workers.len()));
         self.workers.push(Process::start(&mut command));
     }
 
-    /// The worker `index`.
+    /// The agent process of worker `index`.
     pub fn worker_process(&mut self, index: usize) -> &mut Process {
         &mut self.workers[index]
     }
 
-    /// kill -9 of a worker's agent, and the same node again with other environment variables.
+    /// Kills a worker's agent with SIGKILL, and starts the same node again with these additional environment variables.
     pub fn restart_worker_with(&mut self, index: usize, variables: &[(&str, &str)]) {
         self.workers[index].kill();
         self.workers[index] = self.worker(index, variables);
     }
 
-    /// Asks a worker to end, as a machine does that is taken away, and waits until it has: its exit code.
+    /// Sends SIGTERM to a worker's agent, as on a preemption, and returns its exit code.
     pub fn stop_worker(&mut self, index: usize) -> i32 {
         self.workers[index].stop(DEADLINE)
     }
 
-    /// What `coord nodes` says of a node, in a word.
+    /// A node's `state` in `coord nodes --json`; `unknown` if there is no such node.
     pub fn node_state(&self, name: &str) -> String {
         let nodes = self.ask(&["nodes"]);
         let node = nodes.as_array().into_iter().flatten().find(|node| node["id"] == name);
@@ -141,7 +141,7 @@ impl Cluster {
         Process::start(&mut command)
     }
 
-    /// Of the worker `index`.
+    /// The command line of worker `index`.
     fn arguments(&self, index: usize) -> [String; 10] {
         let name = format!("node-{index}");
         let data = self.dir.join(&name).display().to_string();
@@ -149,17 +149,17 @@ impl Cluster {
             .map(str::to_owned)
     }
 
-    /// kill -9 of the coordinator.
+    /// Kills the coordinator with SIGKILL.
     pub fn kill_coordinator(&mut self) {
         self.coordinator.kill();
     }
 
-    /// Asks the coordinator to end, and waits until it has: its exit code.
+    /// Sends SIGTERM to the coordinator, and returns its exit code.
     pub fn stop_coordinator(&mut self) -> i32 {
         self.coordinator.stop(DEADLINE)
     }
 
-    /// Starts the coordinator again, on the same directory and port.
+    /// Starts the coordinator again with the same directory and port, and waits until it answers.
     pub fn restart_coordinator(&mut self) {
         self.coordinator = serve(&self.dir, &self.address, &self.settings);
         wait_for("the coordinator to answer", || {
@@ -169,41 +169,41 @@ impl Cluster {
         });
     }
 
-    /// kill -9 of a worker's agent.
+    /// Kills a worker's agent with SIGKILL.
     pub fn kill_worker(&mut self, index: usize) {
         self.workers[index].kill();
     }
 
-    /// Where the coordinator listens.
+    /// The coordinator's gRPC address, `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Where the coordinator's page is: `127.0.0.1:PORT`.
+    /// The address of the coordinator's page, `127.0.0.1:PORT`.
     pub fn page(&self) -> String {
         self.coordinator.line("address of the page", DEADLINE, |line| {
             Some(line.split_once("page at http://")?.1.trim_end_matches('/').to_owned())
         })
     }
 
-    /// The body of the page's answer to GET `path`, and its status.
+    /// Status and body of the page's answer to GET `path`.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.http("GET", path, "")
     }
 
-    /// Asks the page.
+    /// Status and body of the page's answer to a request.
     pub fn http(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         http(&self.page(), method, path, body, DEADLINE)
     }
 
-    /// The document at `path` of the page's API.
+    /// The JSON document at `path` of the page's API.
     pub fn document(&self, path: &str) -> Value {
         let (status, body) = self.get(path);
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).expect("the API answers JSON")
     }
 
-    /// Where the coordinator keeps blobs.
+    /// The directory of the coordinator's store.
     pub fn store(&self) -> PathBuf {
         self.dir.join("coord/store")
     }
@@ -215,48 +215,48 @@ impl Cluster {
         command.output().expect("coord is built")
     }
 
-    /// The same, for a command that must succeed: what it wrote to standard output.
+    /// Runs a `coord` command that must succeed, and returns its standard output.
     pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.coord(arguments);
         assert!(output.status.success(), "coord {arguments:?}: {output:?}\ncoordinator: {}", self.coordinator.output());
         String::from_utf8(output.stdout).expect("coord writes UTF-8")
     }
 
-    /// The JSON answer of a reading command.
+    /// Runs a `coord` command with `--json`, and returns its output.
     pub fn ask(&self, arguments: &[&str]) -> Value {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         serde_json::from_str(&self.run(&arguments)).expect("--json prints JSON")
     }
 
-    /// Submits a job: the run's id.
+    /// Submits a job, with `more` arguments, and returns the run's id.
     pub fn submit(&self, job: &str, more: &[&str]) -> String {
         let arguments: Vec<&str> = ["submit", job].iter().chain(more).copied().chain(["--json"]).collect();
         let reply: Value = serde_json::from_str(&self.run(&arguments)).expect("--json prints JSON");
         reply["run"].as_str().expect("a run id").to_owned()
     }
 
-    /// Resumes a checkpoint: the new run's id.
+    /// Resumes from a checkpoint, and returns the new run's id.
     pub fn resume(&self, checkpoint: &str) -> String {
         let reply: Value = serde_json::from_str(&self.run(&["resume", checkpoint, "--json"])).expect("JSON");
         reply["run"].as_str().expect("a run id").to_owned()
     }
 
-    /// What `coord show` says of a run.
+    /// The document of a run: `coord show --json`.
     pub fn show(&self, run: &str) -> Value {
         self.ask(&["show", run])
     }
 
-    /// The same document, from the page: asking costs 0.2 ms instead of the start of a program.
+    /// The same document, read from the page. A request costs 0.2 ms; `coord show` starts a program.
     fn view(&self, run: &str) -> Value {
         self.document(&format!("/api/runs/{run}"))
     }
 
-    /// Waits until a run has ended in any way.
+    /// Waits until a run has ended with any status, and returns its document.
     pub fn ended(&self, run: &str) -> Value {
         self.ended_within(run, DEADLINE)
     }
 
-    /// The same, where it may take longer than anything else: its program is compiled.
+    /// As [`ended`](Self::ended) with another limit, for runs whose program must be compiled first.
     pub fn ended_within(&self, run: &str, deadline: Duration) -> Value {
         wait_within(deadline, "the run to end", || {
             let view = self.view(run);
@@ -265,12 +265,12 @@ impl Cluster {
         })
     }
 
-    /// Waits until a run has finished: the digest of its final state.
+    /// Waits until a run has finished, and returns the digest of its final state.
     pub fn finished(&self, run: &str) -> String {
         self.finished_within(run, DEADLINE)
     }
 
-    /// The same, of a run whose program is compiled.
+    /// As [`finished`](Self::finished) with another limit.
     pub fn finished_within(&self, run: &str, deadline: Duration) -> String {
         let view = self.ended_within(run, deadline);
         assert_eq!(view["status"], "finished", "{view:#}");
@@ -289,7 +289,7 @@ impl Cluster {
     /// A run's record.
     ///
     /// # Panics
-    /// If a step stands in it twice: what a roll-back made void must be gone, even if it was made again with the same bits.
+    /// If a step is recorded twice: a roll-back must remove its steps, even if the re-run gave the same bits.
     pub fn record(&self, run: &str) -> Record {
         let metrics = self.ask(&["show", run, "--metrics"]);
         let bits = |step: &Value, key: &str| step[key].as_str().expect("bits").to_owned();
@@ -330,17 +330,17 @@ impl Cluster {
 
 fn serve(dir: &Path, listen: &str, settings: &[(&str, &str)]) -> Process {
     let mut command = Command::new(binary("coord"));
-    // Ten ports above one that is free, another test may be.
+    // The default, ten ports above the free port, could belong to another test.
     command.args(["serve", "--listen", listen, "--web-listen", "127.0.0.1:0", "--data-dir"]).arg(dir.join("coord"));
     let rung = format!("cat >> '{}'", dir.join(RUNG).display());
     command.env("LOCKSTEP_COORD_ALARMS__COMMAND", rung).envs(settings.iter().copied());
     Process::start(&mut command)
 }
 
-/// Looks again and again until there is a value.
+/// Calls `look` until it returns a value.
 ///
 /// # Panics
-/// If there is none within two minutes.
+/// If it returns none within [`DEADLINE`].
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_within(DEADLINE, what, look)
 }

@@ -1,4 +1,4 @@
-//! Jobs for tests, on the small real data that is kept in the repository.
+//! Jobs for tests, on `tests/data/digits.csv`.
 
 use std::fs;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use lockstep_support::repository;
 /// A job file in a directory of its own, outside of any git work tree.
 #[derive(Debug)]
 pub struct Job {
-    /// The file.
+    /// Path of the job file.
     pub path: PathBuf,
 }
 
@@ -27,8 +27,8 @@ impl Job {
     }
 }
 
-/// A job that exercises what hides state: dropout, shuffling, momentum, a schedule with warm-up, clipping, evaluation. An
-/// epoch has 17 steps, so that checkpoints every 5 steps lie in the middle of epochs and step 85 on a boundary.
+/// A job with everything that could hide state: dropout, shuffling, momentum, a schedule with warm-up, clipping, evaluation. An
+/// epoch has 17 steps, so that all checkpoints lie in the middle of one.
 pub fn digits(dir: &Path) -> Job {
     let data = repository().join("tests/data/digits.csv");
     fs::copy(&data, dir.join("digits.csv")).expect("the digits are in the repository");
@@ -45,12 +45,12 @@ pub fn digits(dir: &Path) -> Job {
             optimizer = { kind = "sgd", lr = 0.1, momentum = 0.9, weight_decay = 1e-4, clip_norm = 1.0 }
             schedule = { kind = "cosine", warmup_steps = 10 }
             eval = { every_steps = 30 }
-            checkpoint = { every_steps = 17 }
+            checkpoint = { every_steps = 15 }
         "#,
     )
 }
 
-/// Writes these rows of the digits into `dir`, as images of 8 × 8 and their labels: two files of format IDX.
+/// Writes these rows of the digits into `dir` as two IDX files: images of 8 × 8 pixels, and their labels.
 pub fn write_images(dir: &Path, rows: Range<usize>, [images, labels]: [&str; 2]) {
     let text =
         fs::read_to_string(repository().join("tests/data/digits.csv")).expect("the digits are in the repository");

@@ -1,4 +1,4 @@
-//! What the end to end tests stand on: a coordinator and workers as real processes, asked through `coord` alone.
+//! Helpers of the end-to-end tests: a coordinator and workers as real processes, which tests query through `coord` and the page's API.
 
 mod cluster;
 mod job;

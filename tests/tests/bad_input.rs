@@ -1,6 +1,6 @@
-//! Bad input: a clear error with file and key or digest, the documented exit code, and nothing lost or half written.
+//! Bad input: a clear error with file and key or digest, the documented exit code, and no lost or incomplete files.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use lockstep_tests::{Cluster, digits, wait_for};
 use serde_json::Value;
 
-/// Runs `coord` and expects this exit code: what it said.
+/// Runs `coord`, expects this exit code, and returns standard error.
 fn refused(cluster: &Cluster, arguments: &[&str], code: i32) -> String {
     let output = cluster.coord(arguments);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -18,7 +18,7 @@ fn refused(cluster: &Cluster, arguments: &[&str], code: i32) -> String {
     said
 }
 
-/// Submits with one override and expects the run to fail: its reason.
+/// Submits with one override, expects the run to fail, and returns its reason.
 fn fails(cluster: &Cluster, job: &str, set: &str) -> String {
     let run = cluster.submit(job, &["--set", set]);
     let view = cluster.ended(&run);
@@ -64,10 +64,10 @@ fn names_that_mean_nothing_or_several_things_are_refused() {
     let run = cluster.submit(job.argument(), &["--set", "steps=100", "--set", "checkpoint.every_steps=2"]);
     cluster.finished(&run);
     let ids: Vec<String> = cluster.checkpoints(&run).into_iter().map(|(_, id)| id).collect();
-    // Fifty checkpoints share first characters.
+    // Of fifty checkpoints, at least two share their first character.
     let prefix = ids.iter().map(|id| &id[..1]).find(|first| ids.iter().filter(|id| id.starts_with(*first)).count() > 1);
     let said = refused(&cluster, &["resume", prefix.unwrap()], 4);
-    assert!(said.contains(" fits ") && said.contains("checkpoints: "), "{said}");
+    assert!(said.contains(" matches ") && said.contains("checkpoints: "), "{said}");
     let last = ids.last().unwrap();
     let said = refused(&cluster, &["resume", last], 3);
     assert!(said.contains("nothing is left to train"), "{said}");
@@ -106,7 +106,8 @@ fn data_that_changed_since_submit_is_refused_by_name_with_both_digests() {
     assert!(reason.contains("digits.csv` has changed") && reason.matches("digest `").count() == 2, "{reason}");
 }
 
-/// A small model over `tokens.bin` in `dir`: checkpoints come every few milliseconds, and no end. A `large` file is mapped.
+/// Writes an endless job on `tokens.bin` in `dir`, with a checkpoint every few milliseconds. A `large` file is so large that processes map
+/// it.
 fn tokens(dir: &Path, large: bool) -> String {
     fs::write(dir.join("tokens.bin"), [1_u8, 2, 3, 200].repeat(1 << 18)).unwrap();
     if large {
@@ -129,7 +130,7 @@ fn data_that_is_overwritten_in_place_ends_the_run_before_a_checkpoint_names_it()
     let path = dir.path().join("tokens.bin");
     let run = cluster.submit(&job, &["--set", "world.processes=2"]);
     wait_for("a checkpoint", || (!cluster.checkpoints(&run).is_empty()).then_some(()));
-    // The same contents under other times are no change.
+    // Only the file's time changes: no error.
     File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     let count = cluster.checkpoints(&run).len();
     wait_for("two more checkpoints", || (cluster.checkpoints(&run).len() > count + 1).then_some(()));
@@ -140,7 +141,7 @@ fn data_that_is_overwritten_in_place_ends_the_run_before_a_checkpoint_names_it()
     assert!(reason.contains("tokens.bin` changed during training: expected 1048576 bytes"), "{reason}");
     assert!(reason.matches("digest `").count() == 2 && reason.contains("put the file back"), "{reason}");
 
-    // What the refusal says works.
+    // The hint of the error works: restore the file, then resume.
     let (step, last) = cluster.checkpoints(&run).last().unwrap().clone();
     fs::write(&path, [1_u8, 2, 3, 200].repeat(1 << 18)).unwrap();
     let resumed = cluster.resume(&last);
@@ -246,7 +247,7 @@ fn a_store_that_cannot_be_written_fails_the_checkpoint_and_not_the_run() {
     let job = digits(dir.path());
     let run = cluster.submit(job.argument(), &["--set", "steps=200000", "--set", "checkpoint.every_steps=500"]);
     wait_for("a checkpoint", || (!cluster.checkpoints(&run).is_empty()).then_some(()));
-    // A file where the directory of temporary files was: every write fails from now on.
+    // Replace the directory of temporary files by a file, so that every write fails.
     let tmp = cluster.store().join("tmp");
     fs::rename(&tmp, cluster.store().join("gone")).unwrap();
     fs::write(&tmp, "").unwrap();

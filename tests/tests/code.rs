@@ -1,4 +1,4 @@
-//! From a run's id back to its code: whatever lay in the work tree when it was submitted.
+//! A run's id suffices to restore its code, including uncommitted changes of the work tree.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -52,7 +52,7 @@ fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone()
 
     let occupied = cluster.coord(&["checkout", &run, again.to_str().unwrap()]);
     assert_eq!(occupied.status.code(), Some(2), "{}", String::from_utf8_lossy(&occupied.stderr));
-    // What was rebuilt trains to the same bits.
+    // The restored tree trains to the same bits.
     let rebuilt = again.join("jobs/job.toml");
     let second = cluster.submit(rebuilt.to_str().unwrap(), &[&["--allow-dirty"], &short[..]].concat());
     assert_eq!(cluster.finished(&second), state);
@@ -77,7 +77,7 @@ fn a_dirty_tree_is_refused_or_kept_whole_and_comes_back_from_the_runs_id_alone()
         assert!(refused.status.code() == Some(4) && said.contains(words), "{said}");
     }
 
-    // The same commit, and other changes that are not committed.
+    // The same commit with other uncommitted changes.
     fs::write(again.join("jobs/more.py"), "1\n").unwrap();
     let third = cluster.submit(rebuilt.to_str().unwrap(), &[&["--allow-dirty"], &short[..]].concat());
     cluster.finished(&third);

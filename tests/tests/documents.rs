@@ -1,4 +1,4 @@
-//! What documents say of the tree is so.
+//! Paths and links in documents exist.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use lockstep_support::repository;
 
-/// What a path into the tree begins with.
+/// Beginnings of paths into the repository.
 const ROOMS: [&str; 6] = ["common/", "coordinator/", "worker/", "tests/", "configs/", "scripts/"];
 
-/// All documents, relative to the root.
+/// All Markdown documents, relative to the repository's root.
 fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in ["", "docs", "docs/decisions"] {
@@ -33,9 +33,9 @@ fn text(document: &Path) -> String {
 #[test]
 fn paths_that_documents_name_exist() {
     let mut named = BTreeSet::new();
-    // What changed names what was there before.
+    // The changelog names files that no longer exist.
     for document in documents().into_iter().filter(|document| document != Path::new("CHANGELOG.md")) {
-        // Between every second pair of backticks is code.
+        // Every second part between backticks is code.
         for code in text(&document).split('`').skip(1).step_by(2) {
             let is_path = code.chars().all(|letter| letter.is_ascii_alphanumeric() || "/_-.".contains(letter));
             if is_path && ROOMS.iter().any(|room| code.starts_with(room)) {

@@ -1,6 +1,6 @@
-//! Data that DVC tracks: it comes by itself, is what DVC recorded or refused, and comes back with the run.
+//! Data that DVC tracks: it is fetched automatically, compared with DVC's record, and restored with the run.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::process::Command;
 use lockstep_support::{commit, git, printed, tool};
 use lockstep_tests::{Cluster, digits};
 
-/// The real DVC, without its user's and system's configuration.
+/// Runs the real DVC without the user's and the system's configuration.
 fn dvc(dir: &Path, arguments: &[&str]) -> String {
     let home = dir.parent().unwrap().join("home");
     let mut command = Command::new(tool("dvc"));
@@ -42,7 +42,7 @@ fn data_comes_from_dvcs_remote_is_what_was_recorded_and_comes_back_with_the_run(
     assert!(fs::read(&csv).unwrap() == contents);
     assert!(dvc(&root, &["status"]).contains("up to date"));
 
-    // It is known by now; another record of it is seen all the same.
+    // The file's digest is cached by now; a changed record must still be noticed.
     let record = fs::read_to_string(root.join("digits.csv.dvc")).unwrap();
     std::thread::sleep(std::time::Duration::from_secs(3));
     cluster.finished(&cluster.submit(job.argument(), &["--set", "steps=20"]));
@@ -53,7 +53,7 @@ fn data_comes_from_dvcs_remote_is_what_was_recorded_and_comes_back_with_the_run(
     assert_eq!(refused.status.code(), Some(3), "{}", String::from_utf8_lossy(&refused.stderr));
     git(&root, &["revert", "--no-edit", "HEAD"]);
 
-    // The clone has its data from DVC too.
+    // A reproduction also fetches its data through DVC.
     let again = dir.path().join("again");
     fs::remove_file(&csv).unwrap();
     let verdict = cluster.ask(&["reproduce", &run, again.to_str().unwrap()]);
@@ -128,7 +128,8 @@ fn data_as_of_a_revision_is_dvcs_or_gits_of_that_commit_and_the_work_tree_stays(
         );
     }
     let again = dir.path().join("b/job.toml");
-    for (rev, words) in [("v9", "v9"), ("HEAD", "absent.csv` is in `HEAD` neither as a file of git")] {
+    for (rev, words) in [("v9", "v9"), ("HEAD", "absent.csv` is neither a file of git nor an output of DVC at `HEAD`")]
+    {
         let sets = ["--set", &format!("data.rev={rev}"), "--set", "data.path=absent.csv"];
         let refused = cluster.coord(&[&["submit", again.to_str().unwrap()], &sets[..]].concat());
         let said = String::from_utf8(refused.stderr).unwrap();

@@ -1,4 +1,4 @@
-//! Processes, nodes and coordinators that end, leave or stand still, with everything real: what is nobody's fault costs no run.
+//! Processes, nodes and coordinators that end, leave or stall: an event that is not the job's fault does not fail a run.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use lockstep_support::{Outcome, Process, Signal, binary, printed};
 use lockstep_tests::{Cluster, DEADLINE, digits, wait_for};
 
-/// One crash is the end of a run: whatever is counted as one is seen.
+/// A single crash fails a run, so the tests notice every event that counts as a crash.
 const STRICT: (&str, &str) = ("LOCKSTEP_COORD_RETRIES__CRASHES", "1");
 
-/// So many steps that nothing is committed on the way, and the state that they lead to.
+/// Overrides for a long job with a single checkpoint at its end, and the final state of an undisturbed run.
 fn long(cluster: &Cluster, job: &str) -> (Vec<&'static str>, String) {
     let sets = vec!["--set", "steps=2500", "--set", "checkpoint.every_steps=2500", "--set", "world.min_processes=2"];
     let run = cluster.submit(job, &sets);
@@ -61,7 +61,7 @@ fn the_run_of_a_leaving_node_goes_on_elsewhere_and_a_node_that_dies_is_not_given
     cluster.restart_worker_with(index(&leaving), &[]);
     cluster.reached(&run, 20);
 
-    // Its peers notice at once, and its lease ends in seconds: until then its devices are no place to go.
+    // Peers notice the death at once, but the lease lasts 4 s. Until then the coordinator must not use this node.
     let dies = on(&next, 1);
     cluster.kill_worker(index(&dies));
     let next = wait_for("the next generation", || {
@@ -69,7 +69,7 @@ fn the_run_of_a_leaving_node_goes_on_elsewhere_and_a_node_that_dies_is_not_given
         (view["generation"].as_u64()? > 2 && view["status"] != "queued").then_some(view)
     });
     assert!((0..2).all(|process| on(&next, process) != dies), "{next:#}");
-    assert_eq!(next["generation"], 3, "and it was not tried in vain: {next:#}");
+    assert_eq!(next["generation"], 3, "and no generation was started in between: {next:#}");
     assert_eq!(cluster.finished(&run), state);
 }
 
@@ -86,7 +86,7 @@ fn two_workers_of_one_name_do_not_disturb_each_other() {
     second.args(["--join", &address, "--name", "node-0", "--devices", "cpu", "--data-dir"]).arg(data);
     let Outcome { code, said, .. } = Process::start(&mut second).end(DEADLINE);
     assert_eq!(code, 3, "{said}");
-    assert!(said.contains("node `node-0` is taken: its agent runs on host `"), "{said}");
+    assert!(said.contains("node name `node-0` is in use by an agent on host `"), "{said}");
     let view = cluster.show(&run);
     assert_eq!((&view["status"], &view["restarts"]), (&"running".into(), &0.into()), "{view:#}");
     cluster.run(&["cancel", &run]);
@@ -111,7 +111,7 @@ fn a_coordinator_that_is_stopped_for_longer_than_a_lease_loses_no_node() {
     cluster.run(&["cancel", &run]);
 }
 
-/// Ids of the processes whose command line names `text`.
+/// Ids of the processes whose command line contains `text`.
 fn named(text: &str) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());

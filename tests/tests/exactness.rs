@@ -1,4 +1,4 @@
-//! What `make exactness` prints, in short: three rows of its matrix, and the golden bits of `portable`.
+//! A short form of `make exactness`: three rows of its matrix, and the golden bits of `portable`.
 
 #![expect(clippy::print_stdout, reason = "the tables are worth reading")]
 

@@ -1,6 +1,6 @@
-//! An exported checkpoint is read by plain Python, and computes what the run computed.
+//! Plain PyTorch loads an exported checkpoint and computes the run's results.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use lockstep_support::{printed, repository, torch_python};
 use lockstep_tests::{Cluster, Job, write_images};
 use serde_json::Value;
 
-/// The digits as images: 1,500 to train on, the others to evaluate on.
+/// A job on the digits as images: 1,500 for training, 297 for evaluation.
 const JOB: &str = r#"
     name = "exported"
     seed = 3
@@ -32,7 +32,7 @@ fn python(arguments: &[&str]) -> String {
     printed(Command::new(torch_python()).arg(script).args(arguments))
 }
 
-/// The job, its images, and a module.
+/// Writes the job, its images and a TorchScript module into `dir`.
 fn write(dir: &Path, model: &str) -> Job {
     write_images(dir, 0..1500, ["images", "labels"]);
     write_images(dir, 1500..1797, ["more", "more-labels"]);
@@ -79,7 +79,7 @@ fn an_exported_network_computes_in_python_what_the_run_computed() {
     let again = cluster.coord(&["export", &checkpoint, "--to", to.to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(2), "{again:?}");
 
-    // An empty directory stays the one that it is: somebody may stand in it.
+    // An empty target directory keeps its inode, because it may be somebody's current directory.
     let (empty, inode) = (dir.path().join("empty"), |path: &Path| fs::metadata(path).unwrap().ino());
     fs::create_dir(&empty).unwrap();
     let before = inode(&empty);
@@ -88,7 +88,7 @@ fn an_exported_network_computes_in_python_what_the_run_computed() {
         |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>();
     assert_eq!((inode(&empty), names(&empty)), (before, names(&to)));
 
-    // A damaged piece: nothing is written.
+    // With a damaged blob, the export writes nothing.
     let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &checkpoint])).unwrap();
     let tensors = manifest["tensors"].as_array().unwrap();
     let weight = tensors.iter().find(|tensor| tensor["name"] == "model/layers.1.weight").unwrap();
@@ -115,11 +115,11 @@ fn an_exported_module_is_torchscript_again_with_the_trained_weights() {
     let cluster = Cluster::start(dir.path(), 1);
     let submitted = cluster.coord(&["submit", write(dir.path(), SCRIPT).argument(), "--keep-data"]);
     let said = String::from_utf8(submitted.stderr).unwrap();
-    assert!(said.contains("the first weights are those in `net.pt`, which `seed` does not change"), "{said}");
+    assert!(said.contains("training starts with the weights in `net.pt`; `seed` does not change them"), "{said}");
     let run = String::from_utf8(submitted.stdout).unwrap().trim().to_owned();
     cluster.finished(&run);
     let (_, checkpoint) = cluster.checkpoints(&run)[0].clone();
-    // It is gone where it lay, and in the store.
+    // Move the module away; the store still has a copy.
     let original = dir.path().join("original.pt");
     fs::rename(dir.path().join("net.pt"), &original).unwrap();
     let to = dir.path().join("export");
@@ -127,7 +127,7 @@ fn an_exported_module_is_torchscript_again_with_the_trained_weights() {
     let found = python(&["script", to.to_str().unwrap(), original.to_str().unwrap()]);
     let found: Value = serde_json::from_str(&found).unwrap();
     assert_eq!((&found["equal"], &found["trained"], &found["training"]), (&true.into(), &true.into(), &false.into()));
-    // One weight under two names stands there once.
+    // A weight with two names is exported once.
     assert_eq!((found["missing"].as_array().unwrap().len(), &found["unexpected"]), (1, &serde_json::json!([])));
     assert!(fs::read_to_string(to.join("README.md")).unwrap().contains("torch.jit.load(\"model.pt\")"));
 }

@@ -1,6 +1,6 @@
-//! Faults on purpose, in real runs: each is found and named, and a healthy run has no alarm.
+//! Injected faults in real runs: each raises an alarm that names it, and a healthy run raises none.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use lockstep_support::{binary, commit, repository, wait_within};
 use lockstep_tests::{Cluster, Job, wait_for};
 use serde_json::{Value, json};
 
-/// A repository whose program is `worker/examples/troubled.rs`, as this build has made it already.
+/// Creates a repository whose program is `worker/examples/troubled.rs`, copied from this build.
 fn project(root: &Path) -> Job {
     fs::create_dir(root).unwrap();
     fs::copy(repository().join("tests/data/digits.csv"), root.join("digits.csv")).unwrap();
@@ -41,7 +41,7 @@ fn alarms(cluster: &Cluster, run: &str) -> Vec<Value> {
     cluster.document(&format!("/api/runs/{run}/alarms")).as_array().unwrap().clone()
 }
 
-/// A cluster, and a job whose trouble its submission names.
+/// A cluster, and a job whose parameter `trouble` selects the fault.
 fn troubled(dir: &Path, workers: usize) -> (Cluster, Job) {
     let programs = dir.join("programs");
     let pass = Path::new("[\"TROUBLED_*\"]");
@@ -53,18 +53,18 @@ fn troubled(dir: &Path, workers: usize) -> (Cluster, Job) {
     (Cluster::start_with(dir, workers, variables), project(&dir.join("work")))
 }
 
-/// Submits the job with `trouble` to two new workers, of which the second is the slow one, where one is. A step takes `step_ms`.
+/// Submits the job with fault `trouble` to two new workers. The fault `slow_process` affects the second. A step takes `step_ms`.
 fn start(cluster: &mut Cluster, job: &Job, trouble: &str, step_ms: u64) -> String {
     cluster.add_worker();
     cluster.add_worker_with(&[("TROUBLED_SLOW", "1")]);
     let set = format!("program.parameters={{ trouble = {trouble:?}, step_ms = {step_ms} }}");
     let run = cluster.submit(job.argument(), &["--set", &set]);
-    // Runs take the nodes as they come.
+    // Wait, so that the next run does not take these nodes.
     cluster.reached(&run, 1);
     run
 }
 
-/// The alarm of that kind, once it is there and the hook has been told.
+/// Waits for an alarm of `kind` and for the alarm command, and returns the alarm.
 fn found(cluster: &Cluster, run: &str, kind: &str) -> Value {
     let found = wait_within(Duration::from_mins(6), &format!("{kind} of run {run}"), || {
         alarms(cluster, run).into_iter().find(|alarm| alarm["kind"] == kind)
@@ -82,7 +82,7 @@ fn faults_are_found_and_named_while_a_healthy_run_beside_them_has_no_alarm() {
     let dir = tempfile::tempdir().unwrap();
     let (mut cluster, job) = troubled(dir.path(), 0);
     let healthy = start(&mut cluster, &job, "none", 6);
-    // What is expected of each: the kind, and what its title or place names.
+    // Each fault with the kind of its alarm, and a word of the alarm's text.
     let faults = [
         ("exploding_layer", "divergence", "layers.1"),
         ("dead_layer", "dead_units", "relu"),
@@ -94,21 +94,21 @@ fn faults_are_found_and_named_while_a_healthy_run_beside_them_has_no_alarm() {
         let found = found(&cluster, run, kind);
         assert!(words(&found).contains(named), "{trouble}: {found:#}");
         let since = found["since_step"].as_u64().unwrap();
-        // These begin at step 400: it is told from when on, to one look at the distributions.
+        // These faults begin at step 400; the alarm's first step is exact to about one measurement of distributions (every 50 steps).
         assert!(!trouble.ends_with("_layer") || (340..=500).contains(&since), "{trouble}: since {since}");
         let cancelled = cluster.coord(&["cancel", run]);
-        // Weights that grow may have ended their run by now.
+        // Growing weights may already have failed the run.
         let itself = *trouble == "exploding_layer" && cluster.show(run)["status"] == "failed";
         assert!(cancelled.status.success() || itself, "{trouble}: {cancelled:?}");
     }
-    // As long as it took to find all of them, and over steps enough.
+    // The healthy run has trained as long as all others, and for at least 3,000 steps.
     cluster.reached(&healthy, 3000);
     assert_eq!(alarms(&cluster, &healthy), [] as [Value; 0]);
     assert_eq!(cluster.rung(&healthy), [] as [Value; 0]);
     cluster.run(&["cancel", &healthy]);
 }
 
-/// Over a hundred samples, one a second, and steps enough, with long ones: whatever else the machine does meanwhile.
+/// The rule needs over a hundred samples, one a second. Long steps make the test independent of the machine's load.
 #[test]
 fn memory_that_grows_is_found_and_named_and_only_that() {
     let dir = tempfile::tempdir().unwrap();
@@ -130,14 +130,14 @@ fn a_number_that_is_none_in_one_rank_is_named_with_operator_and_rank() {
     let reason = ended["reason"].as_str().unwrap();
     let first = "the loss of step 401 is NaN, first in `activation/002.mul` (1536 of 1536 elements) of rank 1";
     assert!(reason.contains(first), "{reason}");
-    // Whoever has the last word, the alarm knows it too, and its hook was told so at once.
+    // The alarm names the place, whichever process reported last, and the alarm command received the same.
     let not_finite = |alarm: &Value| alarm["kind"] == "not_finite";
     let alarm = wait_for("the alarm", || alarms(&cluster, &run).into_iter().find(not_finite));
     let expected = json!(["error", 401, "layer `002.mul`, rank 1"]);
     assert_eq!(json!([alarm["severity"], alarm["since_step"], alarm["place"]]), expected, "{alarm:#}");
     let rung = wait_for("the hook", || cluster.rung(&run).into_iter().find(not_finite));
     assert_eq!(json!([rung["severity"], rung["since_step"], rung["place"]]), expected, "{rung:#}");
-    // The terminal says so too.
+    // The terminal shows the alarm, too.
     let shown = cluster.run(&["show", &run]);
     assert!(shown.contains("alarm since step 401: ") && shown.contains("  try: "), "{shown}");
     assert_eq!(cluster.document("/api/runs")[0]["alarms"], 1);
@@ -168,12 +168,12 @@ fn a_process_that_hangs_is_ended_with_its_stack_and_the_run_goes_on() {
         "{view:#}"
     );
     let what = view["last_exit"]["ending"]["Transient"]["what"].as_str().unwrap();
-    let words = "it made no progress for 5 s (`progress_limit_s`) while training, after step 400; its last output says where it stood";
+    let words = "it made no progress for 5 s (`progress_limit_s`) while training, after step 400; its last output has the stack";
     assert_eq!(what, words);
     let output = view["last_exit"]["output"].as_str().unwrap();
     let at = |call: &str| output.find(call).unwrap_or_else(|| panic!("`{call}` is not in {output}"));
     assert!(at("::run_saving") < at("Troubled as lockstep_worker::program::interface::Program>::loss"), "{output}");
-    // Process 0 waited for it all the time, and was not blamed.
+    // Process 0 waited meanwhile, and was not blamed.
     cluster.reached(&run, 450);
     assert_eq!(cluster.show(&run)["generation"], 2);
     cluster.run(&["cancel", &run]);
@@ -184,7 +184,7 @@ fn the_example_jobs_have_no_alarm() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 2);
     let jobs = repository().join("configs/jobs");
-    // Their files name data by paths from where they lie; the larger ones are not trained to their ends here.
+    // Job files name data relative to their own folder. The larger jobs are shortened.
     for (job, steps) in [
         ("digits-mlp", None),
         ("diamonds-mlp", Some(400)),

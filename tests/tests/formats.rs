@@ -1,7 +1,7 @@
-//! A coordinator's directory that version 0.1.0 wrote: today's coordinator starts on it, resumes from its checkpoint and verifies
-//! its run. `tests/data/README.md` says what it holds.
+//! A coordinator's directory from version 0.1.0: the current coordinator starts on it, resumes from its checkpoint and verifies its
+//! run. `tests/data/README.md` describes the directory.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ const FINAL: &str = "9573bb0832b8ca42aa384c70f57cd850e65b55f766676426ca144668050
 const FINISHED: &str = "h215bywd55";
 /// A run that was cancelled, tagged and annotated.
 const CANCELLED: &str = "brh9y0rdge";
-/// A run that waits for three devices.
+/// A queued run that needs three devices.
 const QUEUED: &str = "q0ggrsx8vk";
 
 fn unpack(into: &Path) {
@@ -41,7 +41,7 @@ fn a_directory_of_format_6_starts_resumes_and_verifies() {
     let checkpoints = cluster.checkpoints(FINISHED);
     assert_eq!(checkpoints.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [10, 20, 30]);
 
-    // A second start finds today's format, and leaves the copy alone.
+    // A second start finds the current format, and does not touch the copy.
     cluster.kill_coordinator();
     std::fs::write(&copy, b"").unwrap();
     cluster.restart_coordinator();
@@ -57,7 +57,7 @@ fn a_directory_of_format_6_starts_resumes_and_verifies() {
     assert_eq!(cluster.finished(&resumed), FINAL);
     let verified = cluster.run(&["verify", FINISHED]);
     assert!(verified.contains("30"), "{verified}");
-    // Its checkpoints are of today's format; the earlier ones keep their ids.
+    // New checkpoints have the current format; earlier ones keep their format and ids.
     let manifest = |id: &str| {
         let text: serde_json::Value = serde_json::from_str(&cluster.run(&["manifest", id])).unwrap();
         text["format"].as_u64().unwrap()
@@ -65,7 +65,7 @@ fn a_directory_of_format_6_starts_resumes_and_verifies() {
     assert_eq!(manifest(&checkpoints[1].1), 4);
     assert_eq!(manifest(&cluster.checkpoints(&resumed).last().unwrap().1), 5);
 
-    // The copy is a whole state of format 6: put back, with the reports of its time, it is read once more, without what came later.
+    // The copy is a complete state of format 6. Restored together with the reports of its time, it is read again, without later changes.
     cluster.kill_coordinator();
     std::fs::write(dir.path().join("coord/state.redb"), kept).unwrap();
     let said = refused(dir.path(), &dir.path().join("coord/store"));
@@ -77,7 +77,7 @@ fn a_directory_of_format_6_starts_resumes_and_verifies() {
     assert_eq!(cluster.ask(&["ps"]).as_array().unwrap().len(), 3);
 }
 
-/// Such a directory names no store: one that holds none of its checkpoints is not mounted.
+/// A directory of format 6 contains no store id. A store without any of its checkpoints is taken for one that is not mounted.
 #[test]
 fn an_empty_store_is_not_taken_for_that_of_format_6() {
     let dir = tempfile::tempdir().unwrap();
@@ -98,9 +98,9 @@ fn half_a_state_file_is_refused_by_name_and_left_as_it_is() {
     assert_eq!(std::fs::read(&state).unwrap().len(), whole.len() / 2);
 }
 
-/// What a coordinator says that does not start.
+/// Starts a coordinator that must refuse to start, and returns its standard error.
 fn refused(dir: &Path, store: &Path) -> String {
-    // One that starts after all is ended, and says nothing of a refusal.
+    // `timeout` ends a coordinator that starts although it should not.
     let output = Command::new("timeout")
         .arg("30")
         .arg(binary("coord"))

@@ -1,11 +1,11 @@
-//! Levels of determinism, across workers: at `exact` processes that would compute other bits are refused by name before
-//! the first step; at `portable` what the level pins makes them equal.
+//! Levels of determinism across workers. At `exact`, processes that would compute other bits are refused by name before the first
+//! step. At `portable`, the pinned switches make them equal.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use lockstep_tests::{Cluster, Job, digits};
 
-/// What a worker may have in its environment and no job sets at `exact`: code paths, precision.
+/// Variables of code paths and precision that a worker may have, and that no job sets at `exact`.
 const VARIANTS: &[(&str, &str)] = &[
     ("ATEN_CPU_CAPABILITY", "avx2"),
     ("ATEN_CPU_CAPABILITY", "default"),
@@ -18,7 +18,7 @@ const VARIANTS: &[(&str, &str)] = &[
     ("ONEDNN_MAX_CPU_ISA", "AVX2"),
 ];
 
-/// What libraries say of themselves.
+/// Fingerprint keys that libraries report themselves.
 const SAID: [&str; 3] = ["cpu.capability", "cpu.mkl", "cpu.onednn"];
 
 const TWO: [&str; 4] = ["--set", "world={processes=2, min_processes=2}", "--set", "steps=20"];
@@ -28,7 +28,7 @@ fn submit(cluster: &Cluster, job: &Job, level: &str) -> String {
     cluster.submit(job.argument(), &[&TWO[..], &["--set", &level]].concat())
 }
 
-/// The reason of a run that must fail before it makes a step.
+/// Waits for a run that must fail before its first step, and returns its reason.
 fn refused(cluster: &Cluster, run: &str, what: &str) -> String {
     let view = cluster.ended(run);
     assert_eq!(view["status"], "failed", "{what}: {view:#}");
@@ -45,7 +45,7 @@ fn two_unlike_workers_are_refused_at_exact_and_compute_the_same_bits_at_portable
     let job = digits(dir.path());
 
     let reason = refused(&cluster, &submit(&cluster, &job, "exact"), "exact");
-    for part in ["processes would not compute alike", "`cpu.capability`", "on `node-0`", "on `node-1`"] {
+    for part in ["the processes would compute different bits", "`cpu.capability`", "on `node-0`", "on `node-1`"] {
         assert!(reason.contains(part), "{part}: {reason}");
     }
     assert!(reason.contains("`DEFAULT`") || reason.contains("`NO AVX`"), "{reason}");
@@ -67,25 +67,28 @@ fn each_variant_is_refused_by_name_at_the_start_and_at_a_resume() {
     let plain = submit(&cluster, &job, "exact");
     cluster.finished(&plain);
     let (step, checkpoint) = cluster.checkpoints(&plain)[0].clone();
-    assert_eq!(step, 17);
+    assert_eq!(step, 15);
     for (name, value) in VARIANTS {
         cluster.restart_worker_with(1, &[(name, value)]);
         let what = format!("{name}={value}");
         let named = |reason: &str, beginning: &str| {
             assert!(reason.starts_with(beginning), "{what}: {reason}");
-            // What a library then says of itself, which depends on the processor, comes first in the map.
+            // A library's own report may differ as well, depending on the processor, and its key comes first.
             let own = SAID.iter().any(|key| reason.contains(&format!("`{key}` is ")));
             let listed = reason.contains(&format!("`env.{name}` is "))
                 && reason.contains(&format!("`{value}`"))
                 && reason.contains("`(not set)`");
             assert!(own || listed, "{what}: {reason}");
         };
-        named(&refused(&cluster, &submit(&cluster, &job, "exact"), &what), "processes would not compute alike: ");
-        // As the checkpoint's job asks for two processes, one of them is another than those that made it.
+        named(
+            &refused(&cluster, &submit(&cluster, &job, "exact"), &what),
+            "the processes would compute different bits: ",
+        );
+        // The resumed run also has two processes: one equals those of the checkpoint, the other differs.
         let resumed = cluster.resume(&checkpoint);
         let reason = refused(&cluster, &resumed, &what);
-        let by_checkpoint = reason.starts_with("the run would not go on with the same bits: ");
-        named(&reason, if by_checkpoint { "" } else { "processes would not compute alike: " });
+        let by_checkpoint = reason.starts_with("the run would not continue with the same bits: ");
+        named(&reason, if by_checkpoint { "" } else { "the processes would compute different bits: " });
     }
 }
 
@@ -100,13 +103,13 @@ fn a_checkpoint_is_refused_by_a_worker_that_is_alone_and_unlike_those_that_made_
     cluster.restart_worker_with(0, &[("ONEDNN_MAX_CPU_ISA", "AVX2")]);
     let reason = refused(&cluster, &cluster.resume(&checkpoint), "resume");
     let made = format!("`env.ONEDNN_MAX_CPU_ISA` is `(not set)` for checkpoint `{}`", &checkpoint[..12]);
-    assert!(reason.starts_with("the run would not go on with the same bits: "), "{reason}");
+    assert!(reason.starts_with("the run would not continue with the same bits: "), "{reason}");
     assert!(reason.contains(&made) && reason.contains("and `AVX2` for process 0 on `node-0`"), "{reason}");
     cluster.restart_worker_with(0, &[]);
     assert_eq!(cluster.finished(&cluster.resume(&checkpoint)), state);
 }
 
-/// Threads and their number reach no process but through the job.
+/// Only the job decides the number of threads, not the worker's environment.
 #[test]
 fn what_the_job_sets_no_worker_changes() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-//! A run that is followed while it trains, into the tools that people have, and read back by their own readers.
+//! `coord mirror --follow` during training: each tool's own reader finds every point of the run.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use lockstep_support::{Server, binary, printed, repository, tool};
 use lockstep_tests::{Cluster, digits, wait_for};
 
-/// Points by series, `name/part` where there are parts.
+/// Points by series; the key is `name` or `name/part`.
 type Series = BTreeMap<String, Vec<(u64, f64)>>;
 
-/// Every series of the run, as the API has them.
+/// All series of a run, from the page's API.
 fn tracked(cluster: &Cluster, run: &str) -> Series {
     let points = cluster.document(&format!("/api/runs/{run}/points?pixels=20000"));
     let mut all = Series::new();
@@ -36,7 +36,7 @@ fn read(of: &str, place: &str, run: &str) -> Series {
 #[test]
 fn a_run_that_is_followed_is_whole_in_each_tool_as_that_reads_it() {
     let dir = tempfile::tempdir().unwrap();
-    // On a busy machine its imports alone take minutes.
+    // On a busy machine, MLflow's imports alone take minutes.
     let server = Server::mlflow(dir.path(), Duration::from_mins(6));
     let cluster = Cluster::start(dir.path(), 2);
     let job = digits(dir.path());
@@ -62,7 +62,7 @@ fn a_run_that_is_followed_is_whole_in_each_tool_as_that_reads_it() {
         (ours.get("loss")?.last()?.0 == 90 && ours.contains_key("importance/gradient/p63")).then_some(ours)
     });
     assert!(ours.len() > 150, "{:?}", ours.keys());
-    // Of features that a dropout of hidden units cannot hide: a pixel that is always black says nothing.
+    // A pixel that is always black has no importance; p28 has some, in spite of dropout.
     assert_eq!(ours["importance/permutation/p00"], [(90, 0.0)]);
     assert!(ours["importance/permutation/p28"][0].1.abs() > 0.0 && ours["importance/gradient/p28"][0].1 > 0.0);
     for (name, place) in &places {

@@ -1,7 +1,7 @@
-//! PyTorch as the oracle: 50 steps of SGD and of AdamW on TorchScript models end with PyTorch's own weights. And as the
-//! one to be better than: where its DDP does not go on with the same bits.
+//! PyTorch as oracle: 50 steps of SGD and of AdamW on TorchScript models give the same weights as PyTorch. And a comparison: Lockstep
+//! resumes with the same bits where PyTorch's DDP does not.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::path::Path;
 use std::process::Command;
@@ -62,8 +62,8 @@ fn fifty_steps_on_two_processes_end_with_the_bits_of_pytorchs_own_training() {
     }
 }
 
-/// For each number of processes: bytes of DDP's final weights that differ from an undisturbed run's, when it is run again and
-/// when it is resumed.
+/// For each number of processes: the number of bytes of DDP's final weights that differ from a first run, after a repetition and after
+/// a resume.
 fn ddp(processes: &[&str]) -> Vec<(u64, u64)> {
     let script = repository().join("tests/oracle/ddp_resume.py");
     let found = python(&[&[script.to_str().unwrap()], processes].concat());

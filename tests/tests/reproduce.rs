@@ -1,6 +1,6 @@
-//! A run again from its id alone, with everything that it came from gone.
+//! A run's id suffices to reproduce it, after its code and data have been deleted.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use lockstep_support::{dirty_tree, git};
 use lockstep_tests::{Cluster, Job, digits};
 use serde_json::Value;
 
-/// A repository in every kind of disorder, with a job in it whose data lies outside.
+/// Creates a repository with all kinds of uncommitted changes, and a job in it whose data is outside.
 fn project(dir: &Path) -> Job {
     let root = dir.join("work/project");
     dirty_tree(&root);
@@ -47,13 +47,13 @@ fn a_run_is_made_again_from_its_id_alone_here_and_where_it_was() {
         assert!(directory.join("new/file").is_file() && !directory.join("deleted").exists());
         assert!(verdict["differences"].as_array().unwrap().is_empty(), "{verdict:#}");
     }
-    // Resumed, from the checkpoint alone: the data is in the store.
+    // A resume needs only the checkpoint: the data is in the store.
     let resumed = cluster.resume(&checkpoint);
     assert_eq!(cluster.finished(&resumed), state);
     let verdict = cluster.ask(&["reproduce", &resumed, path(&dir.path().join("resumed"))]);
     assert_eq!((&verdict["equal"], &verdict["first_step"]), (&Value::Bool(true), &18.into()), "{verdict:#}");
 
-    // A copy that was damaged is not trained on.
+    // A damaged copy of the data is refused.
     let digest = cluster.show(&run)["data"][0]["digest"].as_str().unwrap().to_owned();
     let copy: PathBuf = cluster.store().join(&digest[..2]).join(&digest);
     let mut bytes = fs::read(&copy).unwrap();
@@ -77,13 +77,13 @@ fn a_run_that_was_wrong_is_not_reproduced_and_the_first_difference_is_named() {
     cluster.finished(&run);
     cluster.restart_worker_with(0, &[]);
 
-    // It lay in no work tree, and its data is still where it was.
+    // The job was outside of a work tree, and its data still exists at its path.
     let output = cluster.coord(&["reproduce", &run, path(&dir.path().join("again"))]);
     let (out, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(7), "{out}\n{said}");
-    assert!(said.contains("came from no git work tree"), "{said}");
+    assert!(said.contains("was not submitted from a git work tree"), "{said}");
     assert!(out.contains("differs from its reproduction") && out.contains("at step 13"), "{out}");
-    assert!(out.contains("not as it was:") && out.contains("fault"), "{out}");
+    assert!(out.contains("numerics that differ:") && out.contains("fault"), "{out}");
 }
 
 #[test]

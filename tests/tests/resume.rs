@@ -1,7 +1,7 @@
-//! Going on from a checkpoint where something is not as it was: refused with both sides and the way around, and said ever
-//! after of whoever took it.
+//! A resume with changed data, code or machine is refused with both values and the override. An accepted difference is recorded in all
+//! later checkpoints.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 
@@ -29,7 +29,7 @@ fn another_machine_is_refused_and_what_was_accepted_is_said_ever_after() {
     let (_, way) = reason.split_once("`coord ").unwrap();
     let way: Vec<&str> = way.trim_end_matches('`').split(' ').collect();
     assert_eq!((way[0], &way[2..]), ("resume", &["--accept", "numerics.env.MKL_CBWR"][..]), "{reason}");
-    // Something else does not help, and nonsense is refused at once.
+    // Accepting another key does not help, and an unknown kind of key is refused at once.
     let other = cluster.run(&["resume", &checkpoint, "--accept", "numerics.env.MKL"]);
     assert_eq!(cluster.ended(other.trim())["status"], "failed");
     let nonsense = cluster.coord(&["resume", &checkpoint, "--accept", "weather"]);
@@ -40,12 +40,15 @@ fn another_machine_is_refused_and_what_was_accepted_is_said_ever_after() {
     assert_eq!(overrides(&cluster.show(&accepted)), ["numerics.env.MKL_CBWR"]);
     let anew = cluster.coord(&["reproduce", &accepted, dir.path().join("anew").to_str().unwrap()]);
     let said = String::from_utf8(anew.stderr).unwrap();
-    assert!(anew.status.code() == Some(3) && said.contains("made otherwise: `numerics.env.MKL_CBWR` was"), "{said}");
+    assert!(
+        anew.status.code() == Some(3) && said.contains("an accepted difference: `numerics.env.MKL_CBWR` was"),
+        "{said}"
+    );
     let (_, after) = cluster.checkpoints(&accepted)[0].clone();
     let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &after])).unwrap();
     assert_eq!(manifest["overrides"][0]["now"], "COMPATIBLE");
 
-    // What cannot change bits is a note.
+    // A difference that cannot change bits causes only a note.
     let fault = "another-job:*:1:x:0:0";
     cluster.restart_worker_with(0, &[("MKL_CBWR", "COMPATIBLE"), ("LOCKSTEP_FAULT", fault)]);
     let noted = cluster.resume(&after);
@@ -54,13 +57,13 @@ fn another_machine_is_refused_and_what_was_accepted_is_said_ever_after() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(
         said.contains(&format!(
-            "note: unlike at the checkpoint, and not known to change bits: fault was `nothing`, is `{fault}`"
+            "note: fault differs from the checkpoint, and is not known to change bits: was `(not set)`, is `{fault}`"
         )),
         "{said}"
     );
     assert!(!String::from_utf8(cluster.coord(&["show", &accepted]).stderr).unwrap().contains("fault"));
 
-    // On the same machine nothing is to be accepted any more, and still it is said.
+    // On the same machine, a further resume needs no override, but still lists the earlier one.
     let next = cluster.resume(&after);
     cluster.finished(&next);
     assert_eq!(overrides(&cluster.show(&next)), ["numerics.env.MKL_CBWR"]);
@@ -119,7 +122,7 @@ fn accepted_data_of_another_length_is_resumed_at_positions_derived_anew_and_reco
     let (_, checkpoint) = cluster.checkpoints(&run)[0].clone();
     let csv = dir.path().join("digits.csv");
     let text = fs::read_to_string(&csv).unwrap();
-    // A quarter of the rows: an epoch has fewer steps, and one row less: it has as many.
+    // With a quarter of the rows, an epoch has fewer steps; with one row less, it has as many.
     for rows in [450, text.lines().count() - 1] {
         let fewer: Vec<&str> = text.lines().take(rows).collect();
         fs::write(&csv, fewer.join("\n") + "\n").unwrap();
@@ -136,9 +139,9 @@ fn accepted_data_of_another_length_is_resumed_at_positions_derived_anew_and_reco
         let (_, after) = cluster.checkpoints(&accepted).last().unwrap().clone();
         let manifest: Value = serde_json::from_str(&cluster.run(&["manifest", &after])).unwrap();
         assert_eq!(manifest["overrides"][1]["key"], "data.positions");
-        // From there on it is its own data again.
+        // From then on, the changed data is the run's data, so verification succeeds.
         assert_eq!(cluster.coord(&["verify", &accepted]).status.code(), Some(0), "{rows} rows");
-        // Its id does not name what its first steps were made with.
+        // The run's id does not name the data of its first steps, so it cannot be reproduced.
         let again = cluster.coord(&["reproduce", &accepted, dir.path().join("again").to_str().unwrap()]);
         let said = String::from_utf8(again.stderr).unwrap();
         assert_eq!(again.status.code(), Some(3), "{said}");

@@ -1,6 +1,6 @@
-//! What a run tells, read back where people look: the API of the page, other tools, the terminal.
+//! Numbers of a run as people see them: in the page's API, in other tools, in the terminal.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::path::Path;
 use std::process::Command;
@@ -38,7 +38,7 @@ fn every_series_of_a_run_is_there_with_every_bit_and_other_tools_read_the_same()
     let job = digits(dir.path());
     let run = cluster.submit(job.argument(), &["--set", "report.histograms_every=10", "--set", "world.processes=2"]);
     cluster.finished(&run);
-    // The numbers are kept by a thread of their own.
+    // A thread of its own stores the numbers, so they may appear later than the end of the run.
     wait_for("the last step's numbers", || {
         let series = cluster.document(&format!("/api/runs/{run}/series"));
         let loss = series["series"].as_array()?.iter().find(|one| one["name"] == "loss")?.clone();
@@ -70,7 +70,7 @@ fn every_series_of_a_run_is_there_with_every_bit_and_other_tools_read_the_same()
     ] {
         assert!(found.iter().any(|own| own == name), "`{name}` is not among {found:?}");
     }
-    // Momentum SGD changes weights a little; the norm of a rank's gradient is not that of the mean.
+    // An optimizer step changes weights by a small ratio.
     let ratio = numbers(&curve(&cluster, &run, "update_ratio/layers.0.weight")["values"]);
     assert!(ratio.len() == 9 && ratio[..8].iter().all(|ratio| (1e-6..1.0).contains(ratio)), "{ratio:?}");
     assert_eq!(ratio[8], 0.0, "the schedule ends at nothing");
@@ -98,14 +98,14 @@ fn every_series_of_a_run_is_there_with_every_bit_and_other_tools_read_the_same()
     assert!(jobs[&run].as_str().unwrap().contains("\"digits"), "{jobs}");
     assert_eq!(jobs[&run], cluster.document(&format!("/api/runs/{run}"))["job"]);
 
-    // A table of all points, and the terminal.
+    // Compare with the CSV table and the terminal.
     let csv = dir.path().join("points.csv");
     cluster.run(&["mirror", &run, "--csv", csv.to_str().unwrap()]);
     let table = std::fs::read_to_string(&csv).unwrap();
     let losses: Vec<f64> = table
         .lines()
         .filter_map(|line| line.strip_prefix("loss,"))
-        // By the reader that the other side went through: its last bit may differ from the text's.
+        // Parsed with the same reader as the API's numbers, so that both round alike.
         .map(|line| serde_json::from_str(line.rsplit(',').next().unwrap()).unwrap())
         .collect();
     assert_eq!(losses, numbers(&curve(&cluster, &run, "loss")["values"]));
@@ -128,11 +128,11 @@ fn every_series_of_a_run_is_there_with_every_bit_and_other_tools_read_the_same()
     read_by_tensorboard(&cluster, &run, dir.path());
 }
 
-/// The reader of `TensorBoard` itself sees the same losses, as floats of 32 bits.
+/// Checks that the reader of `TensorBoard` finds the same losses, as 32-bit floats.
 fn read_by_tensorboard(cluster: &Cluster, run: &str, dir: &Path) {
     let logs = dir.join("runs");
     for _ in 0..2 {
-        // The second time there is nothing to add.
+        // The second call has nothing to add.
         cluster.run(&["mirror", run, "--tensorboard", logs.to_str().unwrap()]);
     }
     let script = "import sys, json\n\
@@ -158,7 +158,7 @@ fn a_roll_back_leaves_no_saw_tooth_and_a_coordinator_that_was_killed_knows_all_n
     let follow = ["mirror", &run, "--follow", "--csv", table.to_str().unwrap(), "--addr", cluster.address()];
     let mut mirror = Process::start(Command::new(binary("coord")).args(follow));
     cluster.reached(&run, 700);
-    // kill -9 of a rank process: the run goes back to its last checkpoint.
+    // After SIGKILL of a rank process, the run rolls back to its last checkpoint.
     signal(cluster.rank_pids(&run)[&1], Signal::KILL);
     cluster.reached(&run, 1500);
     cluster.kill_coordinator();
@@ -171,7 +171,7 @@ fn a_roll_back_leaves_no_saw_tooth_and_a_coordinator_that_was_killed_knows_all_n
     });
     let loss = curve(&cluster, &run, "loss");
     assert_eq!(numbers(&loss["steps"]), (1..=4000).map(f64::from).collect::<Vec<_>>(), "each step once");
-    // Who followed it through all this has each step once, too, with the values that count.
+    // `mirror --follow` also has each step once, with the final values.
     let outcome = mirror.end(DEADLINE);
     assert_eq!(outcome.code, 0, "{}", outcome.said);
     let (mut steps, mut values) = (Vec::new(), Vec::new());
@@ -189,7 +189,7 @@ fn a_roll_back_leaves_no_saw_tooth_and_a_coordinator_that_was_killed_knows_all_n
     let left = cluster.document(&format!("/api/runs/{run}/points?name=loss&branch=1&pixels=20000"));
     let left = &left["series"][0];
     assert_eq!(left["steps"][0], json!(after + 1));
-    // The same steps again gave the same bits.
+    // The re-run of these steps gave the same bits.
     let again = &numbers(&loss["values"])[after as usize..];
     let before = numbers(&left["values"]);
     assert_eq!(before, again[..before.len()]);
@@ -200,7 +200,7 @@ fn what_is_not_a_number_is_named_with_its_place_and_rank() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(dir.path(), 2);
     let job = digits(dir.path());
-    // The first step leaves no weight as it was: in the second, all ranks fail where they multiply by them.
+    // The first step makes all weights huge, so in the second step all ranks fail at the same matrix product.
     let sets = ["--set", "world.processes=2", "--set", "optimizer.lr=1e30", "--set", "optimizer.clip_norm=1e30"];
     let run = cluster.submit(job.argument(), &sets);
     let ended = cluster.ended(&run);
@@ -229,7 +229,7 @@ fn tags_and_notes_are_written_by_hand_and_strangers_are_refused() {
     assert_eq!(status, 204);
     assert_eq!(cluster.document("/api/runs")[0]["tags"], json!(["final"]));
     let (status, words) = cluster.http("PUT", &format!("/api/runs/{run}/tags"), "[\"two words\"]");
-    assert_eq!((status, words.contains("`two words` is no tag")), (400, true), "{words}");
+    assert_eq!((status, words.contains("`two words` is not a tag")), (400, true), "{words}");
     assert_eq!(cluster.coord(&["tag", &run, "<script>"]).status.code(), Some(2));
     for (path, expected) in [("/api/runs/none", 404), ("/api/nothing", 404), ("/assets/nothing", 404)] {
         assert_eq!(cluster.get(path).0, expected, "{path}");

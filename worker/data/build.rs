@@ -1,4 +1,4 @@
-//! Gives the tests the rpath by which they find libtorch; `lockstep-tch-ext` says where that is.
+//! Sets the rpath by which the tests find libtorch, to the directory that `lockstep-tch-ext` names.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,13 +1,13 @@
-//! Step rate of a job on this machine, without coordinator or agent: `P` processes of this program train together on
-//! loopback, one thread each, and the first prints a line of JSON, with the digest of the state that it came to.
+//! Measures the step rate of a job on this machine, without coordinator and agent. `P` processes of this program train together on
+//! loopback, with one thread each. The first one prints a line of JSON with the rate and the digest of the final state.
 //!
 //! ```text
 //! rate JOB.toml [--processes P] [--steps N] [--warmup N] [--alone] [--no-shared-memory] [--store DIR] [--set key=value]...
 //! ```
 //!
-//! With `--alone` each process trains all ranks' shares of one process by itself: the rate without communication. With
-//! `--store` there are checkpoints, and the line has the microseconds of each step, the phases of each report, and by step the
-//! milliseconds from its end until the first process's share of its checkpoint was durable.
+//! With `--alone` each process trains its part of the batch alone: the rate without communication. With `--store` the run writes
+//! checkpoints, and the line also has the microseconds of each step, the phases of each report, and for each checkpoint the milliseconds
+//! from the end of its step until the first process's share was durable.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -43,7 +43,7 @@ struct Arguments {
     store: Option<PathBuf>,
     #[arg(long)]
     set: Vec<String>,
-    /// This program started itself: its number.
+    /// Process index; set when this program starts itself
     #[arg(long, hide = true)]
     process: Option<usize>,
 }
@@ -69,7 +69,7 @@ fn job(arguments: &Arguments) -> Result<JobSpec, Failure> {
     Ok(parse_toml(&text, &sets)?)
 }
 
-/// Starts the processes, tells each everybody's address, and passes on what they print.
+/// Starts the processes, sends each the addresses of all, and prints their output.
 fn launch(job: &JobSpec, processes: u32) -> Result<(), Failure> {
     let own = std::env::current_exe()?;
     let mut children = Vec::new();
@@ -143,11 +143,11 @@ fn train(arguments: &Arguments, job: &JobSpec, process: usize) -> Result<(), Fai
     Ok(())
 }
 
-/// What a process says of its steps.
+/// The reports of a process.
 #[derive(Default)]
 struct Said {
     micros: BTreeMap<u64, u64>,
-    /// When each step ended.
+    /// Time at the end of each step, in milliseconds since 1970.
     at_ms: BTreeMap<u64, u64>,
     reports: Vec<Phases>,
     durable_ms: BTreeMap<u64, u64>,
@@ -177,7 +177,7 @@ impl Said {
                 }
                 Message::Other(Body::Share(share)) => {
                     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
-                    // The steps that it covers were said before it.
+                    // The reports of the steps that it covers came before it.
                     let ended = said.at_ms.get(&share.step).copied().unwrap_or(now);
                     said.durable_ms.insert(share.step, now.saturating_sub(ended));
                 }

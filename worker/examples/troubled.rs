@@ -1,7 +1,6 @@
-//! A program with something wrong with it on purpose, for tests of what finds it: `[program.parameters]` names the trouble.
+//! A program with a deliberate fault, for tests of alarms. `program.parameters.trouble` names the fault.
 //!
-//! It trains a small perceptron on the digits. A step mostly sleeps, so that several such runs fit on one machine without
-//! being in each other's way.
+//! It trains a small perceptron on the digits. Most of a step is sleep, so that several runs on one machine do not slow each other down.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -17,11 +16,11 @@ use serde::Deserialize;
 use tch::nn::{self, Module};
 use tch::{Device, Kind, Reduction, Tensor};
 
-/// If set, this process takes longer than it should.
+/// Environment variable: if set, this process takes twice as long for a step.
 const SLOW: &str = "TROUBLED_SLOW";
-/// The path of a file: who does not find it makes it, and hangs for ever.
+/// Environment variable with the path of a file: a process that does not find the file creates it, and hangs for ever.
 const HANG: &str = "TROUBLED_HANG";
-/// The step from which on something is wrong.
+/// The step from which on the fault acts.
 const ONSET: u64 = 400;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -33,12 +32,12 @@ enum Trouble {
     ExplodingLayer,
     /// One layer's outputs are zero.
     DeadLayer,
-    /// What one rank's first layer gives is no number.
+    /// The first layer of one rank returns NaN.
     NanInOneRank,
-    /// 3 MB of memory for every 100 steps, under much more that comes and goes.
+    /// Leaks 3 MB of memory per 100 steps, beside larger allocations that are freed.
     Leak,
     SlowLoader,
-    /// In processes whose environment says so.
+    /// Slows down processes whose environment has [`SLOW`].
     SlowProcess,
 }
 
@@ -46,7 +45,7 @@ enum Trouble {
 #[serde(deny_unknown_fields)]
 struct Parameters {
     trouble: Trouble,
-    /// What a step takes, at least.
+    /// Minimum duration of a step, in milliseconds.
     step_ms: u64,
 }
 
@@ -59,11 +58,11 @@ impl Parameters {
 struct Troubled {
     layers: [nn::Linear; 3],
     trouble: Trouble,
-    /// Of each step, asleep.
+    /// Sleep of each step.
     step: Duration,
-    /// What was leaked.
+    /// The leaked memory.
     kept: RefCell<Vec<Vec<u8>>>,
-    /// What comes and goes.
+    /// The memory that is freed at the next step.
     passing: RefCell<Vec<u8>>,
 }
 
@@ -109,7 +108,7 @@ impl Program for Troubled {
         let scores = self.layers[2].forward(&middle.relu());
         let loss = scores.f_cross_entropy_loss(&batch.targets, None::<&Tensor>, Reduction::Mean, -100, 0.0)?;
         if self.trouble == Trouble::ExplodingLayer && wrong {
-            // Nothing is added to the loss, and its gradient makes the layer's weights grow by a twentieth at each step.
+            // The added term is zero, but its gradient makes the layer's weights grow by a twentieth at each step.
             let squares = self.layers[1].ws.f_square()?.f_sum(Kind::Float)?.f_mul_scalar(-0.0714)?;
             return Ok(loss.f_add(&squares.f_sub(&squares.detach())?)?);
         }
@@ -121,14 +120,14 @@ impl Troubled {
     fn go_wrong(&self, step: u64) {
         if self.trouble == Trouble::Leak {
             self.kept.borrow_mut().push(vec![1; 31_458]);
-            // Up to 20 MB, by a hash of the step: what a loader's queue may hold.
+            // Up to 20 MB, by a hash of the step, like the queue of a data loader.
             let bytes = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % 20_000_000;
             *self.passing.borrow_mut() = vec![1; bytes];
         }
     }
 }
 
-/// For ever, the first time.
+/// Hangs for ever in the first process that calls it.
 fn hang_once() -> Result<(), Failure> {
     if let Some(path) = std::env::var_os(HANG).filter(|path| !Path::new(path).exists()) {
         std::fs::write(path, "")?;
@@ -139,7 +138,7 @@ fn hang_once() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes its time.
+/// A data set with slow reads.
 struct Slow(Box<dyn Dataset>, Duration);
 
 impl Dataset for Slow {
@@ -157,7 +156,7 @@ impl Dataset for Slow {
     }
 }
 
-/// `[N, 64]` pixels from 0 to 1 and `[N]` classes, of a table with a header.
+/// Reads a table with a header: `[N, 64]` pixels from 0 to 1, and `[N]` classes.
 fn read(path: &Path) -> Result<(Tensor, Tensor), Failure> {
     let text = std::fs::read_to_string(path)?;
     let cells = text.lines().skip(1).flat_map(|line| line.split(',')).map(f32::from_str);

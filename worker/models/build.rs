@@ -1,4 +1,4 @@
-//! Gives the tests the rpath by which they find libtorch; `lockstep-tch-ext` says where that is.
+//! Sets the rpath with which the tests find libtorch. The build script of `lockstep-tch-ext` provides the path.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,18 +1,18 @@
-//! The rank process of Lockstep: the training loop, its exchange and reduction, its checkpoints, its reports; and
-//! [`program`], by which users bring programs of their own.
+//! The rank process of Lockstep: training loop, exchange, reduction, checkpoints and reports. [`program`] is the interface for users'
+//! own training programs.
 //!
 //! ```text
 //!  life           the process, from its command line to its exit code ── agent
-//!   step          one optimizer step after another
-//!    program      what is trained, and on what
-//!    evidence     whether processes, runs and machines compute the same bits
+//!   step          the training loop
+//!    program      model and data of a run
+//!    evidence     fingerprints: do processes, runs and machines compute the same bits?
 //!     checkpoint  the state, written and read ── blob store
-//!      observe    what is measured and reported
-//!       reduce    from all ranks' gradients to their mean ── other processes
+//!      observe    measurements and reports
+//!       reduce    from the gradients of all ranks to their mean ── other processes
 //! ```
 //!
-//! Each folder uses only those below it; but `program` has the `main` of programs, which begins in `life`. The agent is a
-//! crate of its own without libtorch; [`local`] runs the same loop without any agent.
+//! Each module uses only the modules below it, with one exception: `program` exports the `main` function of training programs, which is
+//! defined in `life`. The agent is a separate crate (`lockstep-agent`) without libtorch. [`local`] runs the training loop without an agent.
 
 pub mod checkpoint;
 pub mod evidence;

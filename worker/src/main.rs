@@ -1,7 +1,7 @@
 //! `worker --join ADDR`: the agent of a node.
 //!
-//! This program links no libtorch: it starts at once and stays small. Rank processes are the program `worker-rank`, which
-//! stands beside it.
+//! This program does not link libtorch, so it starts fast and needs little memory. Rank processes run the program `worker-rank`, which
+//! must be in the same directory.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,21 +15,22 @@ use lockstep_agent::{AgentError, AgentOptions, Config, OptionsError, environment
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The program of rank processes.
+/// File name of the program that rank processes run, in the directory of this program.
 const RANK_PROGRAM: &str = "worker-rank";
 
-/// What rank processes take if they are told nothing.
+/// The default of `--save-limit-s` in rank processes. The option is passed only if the value differs.
 const SAVE_LIMIT_S: u64 = 3600;
 
+/// The default of `--silence-limit-s` in rank processes. The option is passed only if the value differs.
 const SILENCE_LIMIT_S: u64 = 4800;
 
-/// If nobody looks for processes that hang.
+/// Silence limit, in seconds, if `progress_limit_s = 0`: then the agent does not look for hanging processes.
 const UNWATCHED_SILENCE_S: u64 = 86_400;
 
-/// Exit code of a worker that the coordinator did not take.
+/// Exit code of a worker that the coordinator rejected.
 const REFUSED: u8 = 3;
 
-/// Threads of the agent's runtime: one may wait for the disk while the other answers.
+/// Threads of the agent's runtime: one can block on the disk while the other serves requests.
 const RUNTIME_THREADS: usize = 2;
 
 /// Offer the devices of this node to a coordinator, and run the processes that it places here.
@@ -109,9 +110,9 @@ enum WorkerError {
     Agent(#[from] AgentError),
     #[error("{0}")]
     Logging(String),
-    #[error("cannot start the runtime")]
+    #[error("cannot start the worker's runtime or its signal handlers")]
     Runtime(#[source] io::Error),
-    #[error("cannot begin anew without the variables that programs must not see")]
+    #[error("cannot restart the worker with only the environment variables that programs may read")]
     Anew(#[source] io::Error),
     #[error("cannot start `{}`", program.display())]
     Rank { program: PathBuf, source: io::Error },
@@ -140,7 +141,7 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
     lockstep_host::logging::init("info").map_err(WorkerError::Logging)?;
     let config = Config::load(arguments.config.as_deref(), &flags(arguments))?.value;
     if environment::has_more(&config.environment.pass) {
-        // A program of the same user could read them in this process's `/proc`: it begins anew without them.
+        // Programs of the same user can read this process's environment in `/proc`, so it restarts without these variables.
         let own = std::env::current_exe().map_err(WorkerError::Anew)?;
         let mut anew = Command::new(own);
         anew.args(std::env::args_os().skip(1)).env_clear().envs(environment::kept(&config.environment.pass));
@@ -152,7 +153,7 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
         options.rank_command.args.push("--no-shared-memory".into());
     }
     if config.save_limit_s != SAVE_LIMIT_S {
-        // Programs that were built with an older library take no such argument.
+        // Programs that were built with an older library do not have this option.
         options.rank_command.args.extend(["--save-limit-s".into(), config.save_limit_s.to_string().into()]);
     }
     let silence_limit_s = silence_limit_s(&config);
@@ -170,7 +171,8 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
             signal(SignalKind::interrupt()).map_err(WorkerError::Runtime)?,
             signal(SignalKind::terminate()).map_err(WorkerError::Runtime)?,
         );
-        // A write beyond a limit on the size of files (`ulimit -f`) is an error then, as on a full disk, and not the end.
+        // With a handler for SIGXFSZ, a write beyond the limit on file sizes (`ulimit -f`) returns an error, as on a full disk, and does
+        // not end the process.
         let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         let ending = shutdown.clone();
         let closed = stdin_closed(arguments.until_stdin_closes);
@@ -186,7 +188,8 @@ fn run(arguments: &Arguments) -> Result<(), WorkerError> {
     })
 }
 
-/// Silence after which processes give each other up: longer than one may wait for a slow store, and than its agent looks on if it hangs.
+/// Seconds of silence after which a process counts a peer as lost. Longer than a peer may wait for a slow store, and longer than the
+/// peer's agent waits before it stops a hanging process.
 fn silence_limit_s(config: &Config) -> u64 {
     match config.progress_limit_s {
         0 => UNWATCHED_SILENCE_S,
@@ -194,22 +197,22 @@ fn silence_limit_s(config: &Config) -> u64 {
     }
 }
 
-/// Waits until standard input has closed; for ever, if it is not to be `watched`.
+/// Returns when standard input has closed; never returns if it is not `watched`.
 async fn stdin_closed(watched: bool) {
     if !watched {
         return std::future::pending().await;
     }
-    // A thread of its own: a read cannot be broken off, and must not hold up the end.
+    // A separate thread, because a blocking read cannot be cancelled and must not delay the end of the process.
     let (closed, seen) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        // What cannot be read is closed, too.
+        // A read error counts as closed.
         io::copy(&mut io::stdin().lock(), &mut io::sink()).ok();
         closed.send(()).ok();
     });
     seen.await.ok();
 }
 
-/// The options that were given, as keys of the configuration.
+/// The options of the command line, as keys of the configuration.
 fn flags(arguments: &Arguments) -> Vec<(&'static str, toml::Value)> {
     let text = |text: &str| toml::Value::String(text.to_owned());
     let devices = arguments.devices.and_then(|devices| Some(text(devices.to_possible_value()?.get_name())));
@@ -239,6 +242,18 @@ fn become_rank(command: &str, arguments: &[OsString]) -> WorkerError {
 
 /// The error and its causes, on standard error.
 fn say(error: &WorkerError) {
-    // Nobody is left to hear of a standard error that is closed.
+    // If standard error is closed, the message is lost.
     writeln!(io::stderr(), "error: {}", lockstep_common::chain(error)).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn documented_options_are_those_of_worker() {
+        lockstep_support::cli_is_current(Arguments::command());
+    }
 }

@@ -1,20 +1,20 @@
-//! Compiles the C++ shim against the `torch` wheel and tells dependants where libtorch lies.
+//! Compiles the C++ shim against the `torch` wheel, and passes the path of libtorch on to dependent crates.
 //!
-//! A missing piece is named in plain words before the compiler could fail on it. The library folder is published as
-//! `DEP_LOCKSTEP_TCH_EXT_LIB`, so that a binary's own build script can set its rpath.
+//! Missing files are reported by name before the compiler fails on them. The library directory is published as
+//! `DEP_LOCKSTEP_TCH_EXT_LIB`, so that the build script of a binary can set its rpath.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-/// The one version whose C++ interface `tch` 0.26 binds.
+/// The version of libtorch whose C++ interface `tch` 0.26 binds.
 const TORCH_VERSION: &str = "2.13.0";
 
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
     println!("cargo::rerun-if-changed=build.rs");
     let (torch, python) = find_torch();
-    // The tests compare with PyTorch itself.
+    // For the tests, which compare with PyTorch.
     println!("cargo::rustc-env=LOCKSTEP_PYTHON={python}");
     let git = check_version(&torch);
     let lib = torch.join("lib");
@@ -25,14 +25,14 @@ fn main() {
         .cpp(true)
         .std("c++20")
         .opt_level(2)
-        // A fused multiply-add rounds once where two operations round twice: what we add up stays what is written.
+        // A fused multiply-add rounds once, two operations round twice: the compiler must not fuse our sums.
         .flag("-ffp-contract=off")
         .flag_if_supported("-Wno-unused-parameter")
         .define("LOCKSTEP_TORCH_GIT", format!("\"{git}\"").as_str())
-        // As libtorch was built: its headers give some classes another member without.
+        // As libtorch was built: without it, its headers give some classes another layout.
         .define("NDEBUG", None)
         .include("cpp");
-    // As system folders: warnings in libtorch's headers are not ours.
+    // As system directories, so that the compiler reports no warnings in libtorch's headers.
     for folder in [includes.join("torch/csrc/api/include"), includes] {
         build.flag("-isystem").flag(folder.to_string_lossy().as_ref());
     }
@@ -64,8 +64,7 @@ fn main() {
     println!("cargo::metadata=CUDA={}", u8::from(cuda));
 }
 
-/// The folder of the `torch` package, and the Python it belongs to: what `LIBTORCH` says, else what the Python says
-/// that `torch-sys` asks.
+/// The directory of the `torch` package, and the Python that it belongs to: from `LIBTORCH`, or else from the Python that `torch-sys` uses.
 fn find_torch() -> (PathBuf, String) {
     for name in ["LIBTORCH", "LIBTORCH_USE_PYTORCH", "VIRTUAL_ENV"] {
         println!("cargo::rerun-if-env-changed={name}");
@@ -79,17 +78,17 @@ fn find_torch() -> (PathBuf, String) {
                  print(sys.executable, s.submodule_search_locations[0] if s else '', sep='\\n')";
     let answer = match Command::new(python).args(["-c", probe]).output() {
         Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
-        Err(error) => stop(&format!("`{python}` cannot be started ({error}), and it is asked where torch is")),
+        Err(error) => stop(&format!("cannot start `{python}`, which knows the path of torch: {error}")),
     };
     let mut lines = answer.lines();
     let executable = lines.next().unwrap_or(python).to_owned();
     match lines.next() {
         Some(folder) if !folder.is_empty() => (PathBuf::from(folder), executable),
-        _ => stop(&format!("`{executable}`, the `{python}` first in PATH, has no torch, and libtorch comes with it")),
+        _ => stop(&format!("`{executable}`, the first `{python}` in PATH, has no torch, which contains libtorch")),
     }
 }
 
-/// Refuses another version than the one that `tch` binds; returns the commit that torch was built from.
+/// Stops the build if torch has another version than `tch` binds. Returns the commit that torch was built from.
 fn check_version(torch: &Path) -> String {
     let file = torch.join("version.py");
     println!("cargo::rerun-if-changed={}", file.display());
@@ -98,13 +97,17 @@ fn check_version(torch: &Path) -> String {
         let line = text.lines().find(|line| line.starts_with(key) && line.contains('='));
         line.and_then(|line| line.split('\'').nth(1)).unwrap_or_default().to_owned()
     };
-    // A libtorch archive has no version.py, only one line in `build-version`.
+    // A libtorch archive has no `version.py`, but a file `build-version` with one line.
     let version = match value("__version__") {
         found if found.is_empty() => std::fs::read_to_string(torch.join("build-version")).unwrap_or_default(),
         found => found,
     };
     if version.trim().split('+').next() != Some(TORCH_VERSION) {
-        stop(&format!("torch in `{}` is `{}`, and this needs `{TORCH_VERSION}`", torch.display(), version.trim()));
+        stop(&format!(
+            "torch in `{}` has version `{}`, but `{TORCH_VERSION}` is needed",
+            torch.display(),
+            version.trim()
+        ));
     }
     match value("git_version") {
         git if git.is_empty() => "unknown".to_owned(),
@@ -112,8 +115,8 @@ fn check_version(torch: &Path) -> String {
     }
 }
 
-/// Compiles what calls libtorch's CUDA libraries into a library of its own, so that a program can start without them; its path.
-/// The linker names what those libraries lack.
+/// Compiles the code that calls libtorch's CUDA libraries into a separate library, so that a program can start without them. Returns its
+/// path. The linker checks that the libraries have all functions.
 fn compile_cuda_half(mut build: cc::Build, torch: &Path, lib: &Path) -> PathBuf {
     build.define("USE_C10D_NCCL", None);
     for folder in cuda_includes(torch) {
@@ -126,14 +129,14 @@ fn compile_cuda_half(mut build: cc::Build, torch: &Path, lib: &Path) -> PathBuf 
     compiler.args(["-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);
     match compiler.status() {
         Ok(status) if status.success() => image,
-        Ok(status) => stop(&format!(
-            "the part that uses CUDA does not compile or link ({status}); the compiler's words stand above"
-        )),
-        Err(error) => stop(&format!("the C++ compiler cannot be started: {error}")),
+        Ok(status) => {
+            stop(&format!("the CUDA part does not compile or link ({status}); see the compiler's messages above"))
+        }
+        Err(error) => stop(&format!("cannot start the C++ compiler: {error}")),
     }
 }
 
-/// The folders of the CUDA and NCCL headers, which come in wheels of their own beside torch.
+/// The directories of the CUDA and NCCL headers, which are separate wheels beside torch.
 fn cuda_includes(torch: &Path) -> Vec<PathBuf> {
     let nvidia = torch.with_file_name("nvidia");
     let cuda = nvidia.join("cu13/include");
@@ -159,8 +162,8 @@ fn cuda_includes(torch: &Path) -> Vec<PathBuf> {
 fn stop(reason: &str) -> ! {
     println!("cargo::error={reason}");
     println!(
-        "cargo::error=hint: `make setup` makes a Python environment with torch {TORCH_VERSION} and the CUDA headers; \
-              put its `bin` folder first in PATH and set LIBTORCH_USE_PYTORCH=1"
+        "cargo::error=hint: run `make setup`, which creates a Python environment with torch {TORCH_VERSION} and the CUDA headers; \
+              put its `bin` directory first in PATH, and set LIBTORCH_USE_PYTORCH=1"
     );
     exit(1)
 }

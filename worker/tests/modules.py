@@ -1,4 +1,4 @@
-"""Writes the TorchScript module of `tests/reduction.rs` into a folder, once for each element type."""
+"""Writes the TorchScript module for `tests/rank/reduction.rs` into a folder, once for each element type."""
 
 import pathlib
 import sys
@@ -9,8 +9,8 @@ from torch.nn import functional
 
 
 class Net(nn.Module):
-    """Six numbers to three scores, through everything that a reduction could get wrong: an embedding, a weight under two
-    names, batch norm, dropout, and a layer that is never used."""
+    """Six numbers to three scores, with everything that a reduction could get wrong: an embedding, a weight with two names, batch norm,
+    dropout, and a layer that is never used."""
 
     def __init__(self, width):
         super().__init__()
@@ -35,7 +35,7 @@ class Net(nn.Module):
 def main():
     folder = pathlib.Path(sys.argv[1])
     torch.set_num_threads(1)
-    # Two of the three are large enough for processes to read each other's memory.
+    # Two of the three are large enough for a reduction through shared memory.
     for dtype, width in ((torch.float32, 32), (torch.float64, 144), (torch.bfloat16, 208)):
         torch.manual_seed(0)
         name = str(dtype).removeprefix("torch.")

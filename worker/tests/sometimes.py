@@ -1,4 +1,4 @@
-"""Writes the TorchScript module of `tests/unused.rs`: its forward takes one branch or the other by the batch."""
+"""Writes the TorchScript module for `tests/rank/unused.rs`: its forward pass takes one of two branches, depending on the batch."""
 
 import sys
 
@@ -7,8 +7,8 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """Six numbers to three scores. `left` or `right` is used as the first input's sum says, `always` at every step, and
-    `never` at none."""
+    """Six numbers to three scores. The sum of the first input decides whether `left` or `right` is used; `always` is used at every step,
+    and `never` at none."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Writes the TorchScript modules of `tests/stateful.rs` into a folder: six numbers to three scores."""
+"""Writes the TorchScript modules for `tests/rank/stateful.rs` into a folder: six numbers to three scores."""
 
 import pathlib
 import sys
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Assigned(nn.Module):
-    """Statistics by assignment, in place, and in a buffer that is not contiguous; tasks that draw."""
+    """Statistics by assignment, in place, and in a buffer that is not contiguous; a task that draws random numbers."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ class Assigned(nn.Module):
 
 
 class Shrinks(nn.Module):
-    """Changes its parameter in some steps."""
+    """Changes its parameter at the fourth call."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ class Shrinks(nn.Module):
 
 
 class Tests(nn.Module):
-    """Changes its inputs; no gradient reaches some of them, and none any of them in evaluation mode."""
+    """Changes its inputs in place; in evaluation mode no gradient reaches them."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ class Tests(nn.Module):
 
 
 class Widens(nn.Module):
-    """Changes a buffer's shape: a copy of the old one into the new one would fit."""
+    """Changes a buffer's shape; a copy from the old shape into the new one would succeed."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ class Widens(nn.Module):
 
 
 class Penalised(nn.Module):
-    """The gradient of its inputs, and a running mean under `no_grad`."""
+    """Computes the gradient of its inputs, and a running mean under `no_grad`."""
 
     def __init__(self):
         super().__init__()
@@ -96,7 +96,7 @@ class Penalised(nn.Module):
 
 
 class Undetached(nn.Module):
-    """A running mean of its bias, of which nobody cuts off the history of gradients."""
+    """A running mean of its bias that is never detached."""
 
     def __init__(self):
         super().__init__()
@@ -110,7 +110,7 @@ class Undetached(nn.Module):
 
 
 class Rounding(nn.Module):
-    """Saves other weights than it has."""
+    """Saves rounded weights."""
 
     def __init__(self):
         super().__init__()
@@ -141,7 +141,7 @@ class Packs(nn.Module):
 
 
 class Slanted(nn.Module):
-    """Large parameters whose copies take much longer than a step: they do not lie in memory as they are saved."""
+    """Large parameters whose copies take much longer than a step, because they are not contiguous."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-//! Who may read and write what is made: its owner alone, whatever umask says, or the group of a shared store too.
+//! Access rights of new files: for the owner alone, whatever the umask is, or also for the group of a shared store.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -12,27 +12,27 @@ use crate::plain::{self, Dir};
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_DIR: u32 = 0o700;
 const GROUP_FILE: u32 = 0o660;
-/// New entries get the directory's group.
+/// With set-group-ID, so that new entries get the directory's group.
 const GROUP_DIR: u32 = 0o2770;
-/// By these a store is known as its group's.
+/// The mode bits that mark a store as shared with its group.
 const OF_GROUP: u32 = 0o2020;
 
-/// To make a file for its owner alone. What is there by a link's name is not opened, and nobody waits for the other end of a pipe.
+/// Options that create a file for its owner alone. They do not follow a symbolic link, and opening a pipe does not wait.
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).mode(PRIVATE_FILE).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     options
 }
 
-/// Makes the file at `path` for its owner alone, if it is not there.
+/// Opens the file at `path`, and creates it for its owner alone if it does not exist.
 ///
 /// # Errors
-/// If something else than a regular file is there, a symbolic link too.
+/// If `path` is not a regular file, for example a symbolic link.
 pub fn make_private_file(path: &Path) -> io::Result<File> {
     plain::make(path)
 }
 
-/// Makes an empty file at `path` for its owner alone. A file that has the name loses it, and what it holds stays as it is.
+/// Creates an empty file at `path` for its owner alone. An existing name is removed first; other hard links keep the old contents.
 pub fn replace_private_file(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -41,22 +41,22 @@ pub fn replace_private_file(path: &Path) -> io::Result<File> {
     private().write(true).create_new(true).open(path)
 }
 
-/// Makes the directory `dir` and those above it that are missing, for their owner alone.
+/// Creates the directory `dir` and its missing parents, for their owner alone.
 pub fn make_private_dirs(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(dir)
 }
 
-/// Who may read and write a store.
+/// Users that can read and write a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Its owner.
+    /// Only the owner.
     Owner,
-    /// Its group too.
+    /// The owner and the group.
     Group,
 }
 
 impl Access {
-    /// That of the store at `dir`. Its directory says so to all machines: the group's has mode 2770.
+    /// The access rights of the store at `dir`. All machines read them from the mode of the directory: 2770 means `Group`.
     pub fn of(dir: &Path) -> Self {
         match fs::metadata(dir) {
             Ok(found) if found.permissions().mode() & OF_GROUP == OF_GROUP => Self::Group,
@@ -64,17 +64,18 @@ impl Access {
         }
     }
 
-    /// Makes the directory `name` in `dir`, which is of the store, if it is not there. Whether it was made.
+    /// Opens the directory `name` in `dir`, a directory of the store, and creates it if it does not exist. Also returns whether it was
+    /// created.
     pub fn make_dir(self, dir: &Dir, name: &str) -> io::Result<(Dir, bool)> {
         let (made, is_new) = dir.make_dir(name)?;
         if is_new && self == Self::Group {
-            // Umask takes the group's right away.
+            // The umask may have removed the group's rights.
             made.itself()?.set_permissions(Permissions::from_mode(GROUP_DIR))?;
         }
         Ok((made, is_new))
     }
 
-    /// Gives a private file of this process to whom the store belongs.
+    /// Gives a private file of this process the access rights of the store.
     pub fn give(self, file: &File) -> io::Result<()> {
         match self {
             Self::Owner => Ok(()),
@@ -83,16 +84,16 @@ impl Access {
     }
 }
 
-/// What cannot be given to its group.
+/// A file or directory that cannot be shared with its group.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot give `{}` to its group: {why}", path.display())]
+#[error("cannot share `{}` with its group: {why}", path.display())]
 pub struct ShareError {
     path: PathBuf,
     why: String,
 }
 
-/// Gives the store at `dir`, with what is in it, to the directory's group. The directory is the last: a store that is its group's is so
-/// as a whole.
+/// Shares the store at `dir` and its contents with the directory's group. The directory itself is changed last, so that a store that
+/// counts as shared is shared completely.
 ///
 /// # Errors
 /// If anything in it belongs to another user, or the directory to a group that this process is not in.
@@ -105,23 +106,24 @@ pub fn share(dir: &Path) -> Result<(), ShareError> {
     match Access::of(dir) {
         Access::Group => Ok(()),
         Access::Owner => {
-            let why = "the system takes the set-group-ID bit away: is this user in the directory's group?".to_owned();
+            let why = "the system removed the set-group-ID bit; add this user to the directory's group".to_owned();
             Err(ShareError { path: dir.to_owned(), why })
         }
     }
 }
 
-/// A store has two levels below its directory. What lies deeper than this is none.
+/// Levels of directories below a store's at which sharing stops with an error. A store has two levels.
 const DEPTH: u32 = 8;
 
-/// Gives what is in `dir` to its group, and then `dir`. Links are left, and nothing is given by a path, which may be exchanged.
+/// Shares the contents of `dir`, and then `dir`. Links are skipped. Everything is opened relative to `dir`, because another user may
+/// exchange a path.
 fn share_all(dir: &Dir, depth: u32) -> Result<(), ShareError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error: io::Error| ShareError { path, why: error.to_string() }
     };
     if depth == 0 {
-        return Err(failed(dir.path())(io::Error::other("directories of a store are not that deep")));
+        return Err(failed(dir.path())(io::Error::other("directories of a store are never that deep; remove it")));
     }
     for name in dir.names().map_err(failed(dir.path()))? {
         let path = dir.path().join(&name);
@@ -155,7 +157,7 @@ mod tests {
         assert!(make_private_file(&link).is_err() && make_private_file(dir.path()).is_err());
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
         let refused = make_private_file(&pipe).unwrap_err().to_string();
-        assert!(refused.contains("no regular file"), "{refused}");
+        assert!(refused.contains("not a regular file"), "{refused}");
         let hard = dir.path().join("hard");
         fs::hard_link(&victim, &hard).unwrap();
         for name in [&link, &hard, &pipe] {

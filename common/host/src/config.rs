@@ -1,8 +1,8 @@
-//! Layered process configuration: embedded commented defaults < file < environment < flags. Each program has a
-//! prefix of its own for its variables, as `LOCKSTEP_COORD_STORE__PATH`, so that one shell can serve several.
+//! Layered process configuration: embedded commented defaults < file < environment < flags. Each program has its own prefix for
+//! environment variables, such as `LOCKSTEP_COORD_` in `LOCKSTEP_COORD_STORE__PATH`, so that one shell can configure several.
 //!
-//! Never hashed into a run (I9). The defaults are a complete TOML file, so they also say which keys exist: a key that
-//! they do not have is refused.
+//! The configuration is never hashed into a run (I9). The defaults are a complete TOML file, so they also define which keys exist:
+//! other keys are rejected.
 
 use std::path::{Path, PathBuf};
 
@@ -11,24 +11,24 @@ use figment::value::{Dict, Value};
 use figment::{Figment, Source};
 use serde::de::DeserializeOwned;
 
-/// A configuration that was refused.
+/// Why a configuration is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read configuration file `{}`", path.display())]
     Read {
-        /// The file.
+        /// Path of the configuration file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
     /// The file is not TOML.
     #[error("configuration file `{}` is not valid TOML: {detail}", path.display())]
     Syntax {
-        /// The file.
+        /// Path of the configuration file.
         path: PathBuf,
-        /// Where and why.
+        /// The parser's message, with line and column.
         detail: String,
     },
     /// A key that does not exist.
@@ -38,7 +38,7 @@ pub enum ConfigError {
         origin: String,
         /// The key with its path.
         key: String,
-        /// The known key that looks most like it.
+        /// The most similar known key.
         nearest: Option<String>,
     },
     /// A value of the wrong type.
@@ -48,33 +48,33 @@ pub enum ConfigError {
         origin: String,
         /// The key with its path.
         key: String,
-        /// What was expected.
+        /// The expected type, and the value.
         detail: String,
     },
 }
 
-/// One value and where it came from.
+/// A value of the configuration and its source.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Origin {
     /// The key with its path.
     pub key: String,
-    /// Its value, as TOML.
+    /// The value as TOML.
     pub value: String,
-    /// `default`, the file, the environment variable or `flag`.
+    /// `default`, the path of the file, the environment variable or `flag`.
     pub origin: String,
 }
 
-/// A configuration and where each value came from.
+/// A configuration and the source of each value.
 #[derive(Debug)]
 pub struct Loaded<T> {
-    /// The configuration.
+    /// The configuration as the program's type.
     pub value: T,
-    /// Every key, sorted.
+    /// All keys with values and sources, sorted by key.
     pub origins: Vec<Origin>,
 }
 
-/// Loads a `T`. `prefix` begins the program's variables; `defaults` is the embedded TOML file; `flags` are keys with
-/// their values, which were given on the command line.
+/// Loads a `T`. `prefix` is the prefix of the program's environment variables; `defaults` is the embedded TOML file; `flags` are
+/// keys with values from the command line.
 pub fn load<T: DeserializeOwned>(
     prefix: &str,
     defaults: &'static str,

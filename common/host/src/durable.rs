@@ -1,4 +1,4 @@
-//! Files that are whole or not there, and directories that one process owns.
+//! Atomic, durable writing of files, and directories that one process owns.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use crate::access::{Access, make_private_dirs, make_private_file};
 use crate::plain::Dir;
 
-/// Writes `path` so that after a crash it holds all of `bytes` or what it held before: temporary file, fsync, rename,
-/// fsync of the directory. The file is its owner's alone.
+/// Writes `path` so that after a crash it has all of `bytes` or its old contents: temporary file, fsync, rename, fsync of the
+/// directory. Only the owner can read and write the file.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_atomic_in(path, bytes, Access::Owner)
 }
 
-/// The same, in a store to which those of `access` have access.
+/// As [`write_atomic`], for a file of a store with the access rights `access`.
 pub fn write_atomic_in(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
@@ -25,13 +25,13 @@ pub fn write_atomic_in(path: &Path, bytes: &[u8], access: Access) -> io::Result<
     sync_dir(dir)
 }
 
-/// Whether a disk takes no more for now: full, over a quota or a limit, or mounted read-only.
+/// Whether `error` means that the disk accepts no more data for now: it is full, over a quota or a size limit, or mounted read-only.
 pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
 }
 
-/// Makes the directory `dir` and those above it that are missing, durably.
+/// Creates the directory `dir` and its missing parents, durably.
 pub fn make_dirs(dir: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|one| !one.as_os_str().is_empty() && !one.exists()).collect();
     fs::create_dir_all(dir)?;
@@ -41,7 +41,7 @@ pub fn make_dirs(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the directory `dir` for its owner alone, whatever umask says, and as [`make_dirs`] those above it; durably.
+/// Creates the directory `dir` for its owner alone, whatever the umask is, and its missing parents as [`make_dirs`] does; durably.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
     if dir.exists() {
         return Ok(());
@@ -55,7 +55,7 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the file at `path` by `make`, if it is not there: under another name first, so that it is never there in part.
+/// Creates the file at `path` with `make` if it does not exist. `make` writes another file, which is renamed when it is complete.
 pub fn make_whole<E: From<io::Error>>(path: &Path, make: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     if path.exists() {
         return Ok(());
@@ -63,7 +63,7 @@ pub fn make_whole<E: From<io::Error>>(path: &Path, make: impl FnOnce(&Path) -> R
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    // Of a start that was killed.
+    // A killed process may have left this file.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
@@ -74,7 +74,7 @@ pub fn make_whole<E: From<io::Error>>(path: &Path, make: impl FnOnce(&Path) -> R
     Ok(sync_dir(path.parent().unwrap_or(Path::new(".")))?)
 }
 
-/// A file that is open, and where it should stay.
+/// The path and the identity of an open file, to detect that it was removed or replaced.
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
@@ -82,13 +82,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// The file that is at `path` now.
+    /// Notes the identity of the file that is at `path` now.
     pub fn of(path: &Path) -> io::Result<Self> {
         let found = fs::metadata(path)?;
         Ok(Self { path: path.to_owned(), file: (found.dev(), found.ino()) })
     }
 
-    /// That it still is: what is written to one that was removed or replaced is gone when it is closed.
+    /// Checks that the same file is still at the path. Data that is written to a removed or replaced file is lost.
     pub fn check(&self) -> io::Result<()> {
         match fs::metadata(&self.path) {
             Ok(found) if (found.dev(), found.ino()) == self.file => Ok(()),
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-/// Whether `file` is what lies at `path`, and not one that was removed or replaced.
+/// Whether `file` is still at `path`, so that it was neither removed nor replaced.
 pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let own = file.metadata()?;
     match fs::metadata(path) {
@@ -113,43 +113,46 @@ pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 /// Makes the entries of `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    // What is no directory is not waited for.
+    // `Dir::open` does not wait if `dir` is a pipe.
     Dir::open(dir)?.itself()?.sync_all()
 }
 
-/// A directory that cannot be taken.
+/// Why a directory cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process has locked the directory.
     #[error("directory `{}` is in use by process {owner}", dir.display())]
     InUse {
-        /// The directory.
+        /// Path of the directory.
         dir: PathBuf,
-        /// Its owner's process id, as written in the lock file.
+        /// Process id of the owner, from the lock file.
         owner: String,
     },
-    /// The directory or its lock file cannot be made.
+    /// The directory or its lock file cannot be created.
     #[error("cannot lock directory `{}`", dir.display())]
     Io {
-        /// The directory.
+        /// Path of the directory.
         dir: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Sole ownership of a directory while the value lives; the system gives it back when the process ends, however it ends.
+/// Exclusive ownership of a directory while the value lives. The system releases the lock when the process ends, even after a crash.
 #[derive(Debug)]
 pub struct DirLock {
     _file: File,
 }
 
 impl DirLock {
-    /// Makes `dir` if need be and locks its file `LOCK`.
+    /// Creates `dir` if it does not exist, and locks its file `LOCK`.
+    ///
+    /// # Errors
+    /// `InUse` if another process has the lock.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
         let io = |source| LockError::Io { dir: dir.to_owned(), source };
-        // State, and secrets.
+        // The directory will contain state and secrets.
         make_private_dir(dir).map_err(io)?;
         let mut file = make_private_file(&dir.join("LOCK")).map_err(io)?;
         match file.try_lock() {

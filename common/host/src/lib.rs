@@ -1,6 +1,6 @@
-//! What touches the host: layered configuration, durable files, git, data hashing, tracing.
+//! Access to the host: layered configuration, durable files, Git, data hashing, tracing.
 //!
-//! Deliberately absent: anything of the cluster, of the store, of libtorch or of the network, but for what `git` fetches.
+//! Deliberately absent: the cluster, the store, libtorch, and the network except for Git fetches.
 
 pub mod access;
 pub mod config;

@@ -1,12 +1,12 @@
-//! Files and directories of a place in which others can write too: a shared store, a directory that came with a repository.
+//! Safe access to directories that others can write to: a shared store, a directory that came with a repository.
 //!
 //! ```text
 //!  path of the operator ──Dir::open──▶ Dir ──dir(name)──▶ Dir ──file(name)──▶ File
 //!     may be a link                     each name below: no link, no pipe, no device
 //! ```
 //!
-//! No link is followed below the place itself, no opening waits (as that of a pipe does), and nothing is read without a bound. A
-//! directory is held open, so that exchanging it meanwhile leads nowhere else.
+//! Below the first directory no link is followed. No open waits, as opening a pipe would, and no read is unbounded. Directories are
+//! kept open, so that exchanging one by a link has no effect.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
-/// Of every opening: a pipe is not waited for, and a link at the last name is refused.
+/// Flags of every open: opening a pipe does not wait, and a link as the last component is an error.
 const CAREFUL: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE_DIR: Mode = Mode::RWXU;
 
-/// A directory that is open: what is opened in it lies in it.
+/// An open directory. Files are opened relative to it, by a single name.
 #[derive(Debug)]
 pub struct Dir {
     at: OwnedFd,
@@ -33,16 +33,16 @@ pub struct Dir {
 }
 
 impl Dir {
-    /// Opens the directory at `path`, wherever that leads.
+    /// Opens the directory at `path`. Links in `path` are followed.
     pub fn open(path: &Path) -> io::Result<Self> {
         let at = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { at, path: path.to_owned() })
     }
 
-    /// Opens the directory `name` in it.
+    /// Opens the subdirectory `name`.
     ///
     /// # Errors
-    /// A link, or anything else that is no directory, among others.
+    /// If it does not exist, or is not a directory, for example a link.
     pub fn dir(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         let name = name.as_ref();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -53,7 +53,7 @@ impl Dir {
         Ok(Self { at, path: self.path.join(name) })
     }
 
-    /// The same, made for its owner alone if it is not there. Whether it was made.
+    /// As [`Dir::dir`], but creates the directory for its owner alone if it does not exist. Also returns whether it was created.
     pub fn make_dir(&self, name: impl AsRef<OsStr>) -> io::Result<(Self, bool)> {
         let name = name.as_ref();
         let made = match mkdirat(&self.at, name, PRIVATE_DIR) {
@@ -64,24 +64,24 @@ impl Dir {
         Ok((self.dir(name)?, made))
     }
 
-    /// Opens the file `name` in it, to be read.
+    /// Opens the file `name` for reading.
     ///
     /// # Errors
-    /// A link, or anything else that is no regular file, among others.
+    /// If it does not exist, or is not a regular file, for example a link.
     pub fn file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.opened(name.as_ref(), OFlags::RDONLY)
     }
 
-    /// Opens the file `name` in it, to be read and added to, and makes it for its owner alone if it is not there.
+    /// Opens the file `name` for reading and appending, and creates it for its owner alone if it does not exist.
     ///
     /// # Errors
-    /// As [`Dir::file`], and a file that has another name too, which may be anywhere.
+    /// As [`Dir::file`], and if the file has other hard links: they may be anywhere.
     pub fn append(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         let file = self.opened(name.as_ref(), OFlags::RDWR | OFlags::APPEND | OFlags::CREATE)?;
         alone(file)
     }
 
-    /// Opens the file `name` in it, which is there, to be read and changed.
+    /// Opens the existing file `name` for reading and writing.
     ///
     /// # Errors
     /// As [`Dir::append`].
@@ -89,26 +89,26 @@ impl Dir {
         alone(self.opened(name.as_ref(), OFlags::RDWR)?)
     }
 
-    /// The same, of a file that is there, to be locked by whoever may write to it.
+    /// Opens the existing file `name` for reading and appending, to lock it. The file may have other hard links.
     pub fn existing(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.opened(name.as_ref(), OFlags::RDWR | OFlags::APPEND)
     }
 
-    /// Makes the file `name` in it for its owner alone, to be read and written.
+    /// Creates the file `name` for its owner alone and opens it for reading and writing.
     ///
     /// # Errors
-    /// `AlreadyExists` if anything has that name.
+    /// `AlreadyExists` if the name exists.
     pub fn create(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         self.opened(name.as_ref(), OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
     }
 
-    /// What has that name in it, if it is a file or a directory; a link is neither.
+    /// The type of the entry `name`. Links are not followed.
     pub fn kind(&self, name: impl AsRef<OsStr>) -> io::Result<FileType> {
         let found = statat(&self.at, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(FileType::from_raw_mode(found.st_mode))
     }
 
-    /// Whether `file` has that name in it.
+    /// Whether the entry `name` is `file`.
     pub fn has(&self, file: &File, name: impl AsRef<OsStr>) -> io::Result<bool> {
         let own = file.metadata()?;
         match statat(&self.at, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -118,17 +118,17 @@ impl Dir {
         }
     }
 
-    /// Removes the file, or the link, `name`.
+    /// Removes the file or link `name`.
     pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(unlinkat(&self.at, name.as_ref(), AtFlags::empty())?)
     }
 
-    /// Gives the file `name` the name `new` in `to`, in the place of a file or a link there.
+    /// Moves the file `name` to the name `new` in `to`, and replaces an existing file or link.
     pub fn rename(&self, name: impl AsRef<OsStr>, to: &Self, new: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(renameat(&self.at, name.as_ref(), &to.at, new.as_ref())?)
     }
 
-    /// The names in it.
+    /// Names of all entries, in no particular order.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::new(self.itself()?)? {
@@ -141,20 +141,20 @@ impl Dir {
         Ok(names)
     }
 
-    /// Itself as a file: to be synced, or given another mode.
+    /// Opens the directory itself as a file, to sync it or to change its mode.
     pub fn itself(&self) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(File::from(openat(&self.at, ".", flags, Mode::empty())?))
     }
 
-    /// Where it was when it was opened.
+    /// Its path when it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     fn opened(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
         let file = openat(&self.at, name, flags | CAREFUL, PRIVATE_FILE).map_err(|error| match error {
-            // A link; a pipe that nobody reads, or a socket; a directory that is to be written to.
+            // LOOP: a link. NXIO: a pipe without a reader, or a socket. ISDIR: a directory, opened for writing.
             Errno::LOOP | Errno::NXIO | Errno::ISDIR => self.refused(name, "regular file"),
             other => other.into(),
         })?;
@@ -163,19 +163,19 @@ impl Dir {
 
     fn refused(&self, name: &OsStr, wanted: &str) -> io::Error {
         let is_link = self.kind(name).is_ok_and(|kind| kind == FileType::Symlink);
-        let found = if is_link { "a symbolic link and " } else { "" };
-        io::Error::other(format!("it is {found}no {wanted}: whoever can write there has put it there; remove it"))
+        let found = if is_link { "a symbolic link, " } else { "" };
+        io::Error::other(format!("it is {found}not a {wanted}; remove it, and check who can write to its directory"))
     }
 }
 
-/// Opens the file at `path` to be read; a link at its last name is refused, and whatever is no regular file.
+/// Opens the file at `path` for reading. A link as the last component is an error, and so is everything but a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     let (dir, name) = split(path)?;
     Dir::open(dir)?.file(name)
 }
 
-/// Opens the file at `path` to be read and written, and makes it for its owner alone if it is not there; as careful as [`open`], and
-/// a file with a second name is refused.
+/// Opens the file at `path` for reading and writing, and creates it for its owner alone if it does not exist. It rejects the same files
+/// as [`open`], and a file with several hard links.
 pub fn make(path: &Path) -> io::Result<File> {
     let (dir, name) = split(path)?;
     let file = Dir::open(dir)?.opened(name, OFlags::RDWR | OFlags::CREATE)?;
@@ -185,12 +185,12 @@ pub fn make(path: &Path) -> io::Result<File> {
 /// The contents of the file at `path`, opened by [`open`].
 ///
 /// # Errors
-/// A file of more than `most` bytes, among others.
+/// As [`open`], and if the file has more than `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     contents(&open(path)?, most)
 }
 
-/// The contents of `file`, from where it stands.
+/// The contents of `file` from its present position on.
 ///
 /// # Errors
 /// If there are more than `most` bytes.
@@ -203,13 +203,13 @@ pub fn contents(file: &File, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Something in `dir`, however deep, that is no regular file, directory or socket: a link, a pipe. `None`: there is nothing.
+/// Searches `dir` recursively for an entry that is not a regular file, directory or socket: a link or a pipe. `None` if there is none.
 pub fn stray(dir: &Path) -> io::Result<Option<PathBuf>> {
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(&dir)? {
             let entry = entry?;
-            // Of a link it is the link's own.
+            // For a link this is the type of the link itself.
             let kind = entry.file_type()?;
             if kind.is_dir() {
                 open.push(entry.path());
@@ -231,14 +231,16 @@ fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
-    Err(io::Error::other("it is no regular file: whoever can write there has put it there; remove it"))
+    Err(io::Error::other("it is not a regular file; remove it, and check who can write to its directory"))
 }
 
-/// Where links to others' files are not forbidden by the system, a second name may be one of theirs.
+/// Rejects a file with several hard links. Unless the system forbids hard links to others' files, the file may be another user's.
 fn alone(file: File) -> io::Result<File> {
     match file.metadata()?.nlink() {
         0 | 1 => Ok(file),
-        names => Err(io::Error::other(format!("the file has {names} names, and writing would change all of them"))),
+        names => {
+            Err(io::Error::other(format!("it has {names} hard links, and writing would change all of them; remove it")))
+        }
     }
 }
 
@@ -274,15 +276,15 @@ mod tests {
                 open(&place.path().join(name)),
             ] {
                 let error = opened.unwrap_err();
-                assert!(error.to_string().contains("no regular file"), "{name}: {error}");
+                assert!(error.to_string().contains("not a regular file"), "{name}: {error}");
             }
             assert_eq!(dir.create(name).unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{name}");
         }
         assert!(dir.file("link").unwrap_err().to_string().contains("a symbolic link"));
         assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
-        // A second name of a file that is anywhere.
+        // A second hard link of a file elsewhere.
         fs::hard_link(&other, place.path().join("second")).unwrap();
-        assert!(dir.append("second").unwrap_err().to_string().contains("has 2 names"));
+        assert!(dir.append("second").unwrap_err().to_string().contains("has 2 hard links"));
         assert!(dir.change("second").is_err() && dir.change("missing").is_err());
         assert!(make(&place.path().join("second")).is_err() && dir.file("second").is_ok());
     }
@@ -293,11 +295,11 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("f"), "mine").unwrap();
         symlink(outside.path(), place.path().join("link")).unwrap();
-        // The place itself may be one.
+        // The first directory itself may be a link.
         let dir = Dir::open(place.path()).unwrap();
         assert!(Dir::open(&place.path().join("link")).is_ok());
         for refused in [dir.dir("link"), dir.make_dir("link").map(|(dir, _)| dir)] {
-            assert!(refused.unwrap_err().to_string().contains("it is a symbolic link and no directory"));
+            assert!(refused.unwrap_err().to_string().contains("it is a symbolic link, not a directory"));
         }
         let (tmp, made) = dir.make_dir("tmp").unwrap();
         assert!(made && !dir.make_dir("tmp").unwrap().1);

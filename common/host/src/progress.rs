@@ -1,6 +1,7 @@
-//! Whether this process gets on with its work, for an onlooker: a count that grows with every part of it.
+//! Progress of this process, for its agent: a count that grows with every piece of work.
 //!
-//! The process is one, and so are these numbers. Cheap enough for each chunk of a file and each part of a step.
+//! The numbers are global, one set per process. Updates are single atomic operations, so every chunk of a file and every phase of a
+//! step can count.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -9,19 +10,19 @@ static STEP: AtomicU64 = AtomicU64::new(0);
 static PHASE: AtomicU8 = AtomicU8::new(0);
 static WAITS: AtomicU32 = AtomicU32::new(0);
 
-/// What a process is about.
+/// The present phase of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Its data is verified, its model built, its checkpoint read.
+    /// It verifies data, builds the model and reads the checkpoint.
     Loading,
-    /// It makes steps, evaluates and begins checkpoints.
+    /// It makes steps, evaluates and starts checkpoints.
     Training,
-    /// Its last step is made.
+    /// It has made its last step.
     Ending,
 }
 
 impl Phase {
-    /// As the agent's reason for a hung process writes it.
+    /// The phase in messages about a hung process.
     pub fn word(self) -> &'static str {
         match self {
             Self::Loading => "loading",
@@ -31,47 +32,47 @@ impl Phase {
     }
 }
 
-/// What an onlooker sees.
+/// A snapshot of the progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Grows with every part of the work.
+    /// Number of pieces of work done.
     pub count: u64,
-    /// What it is about.
+    /// The present phase.
     pub phase: Phase,
-    /// Steps completed.
+    /// Optimizer steps completed.
     pub step: u64,
-    /// It waits for others (processes, the coordinator, a store): that it does not get on is not its fault.
+    /// The process waits for other processes, the coordinator or a store, so a count that does not grow is not its fault.
     pub waits: bool,
 }
 
-/// It waits for others for as long as this lives.
+/// Marks the process as waiting for others until it is dropped.
 #[derive(Debug)]
 pub struct Waits(());
 
-/// A part of the work is done.
+/// Counts a piece of work.
 pub fn advance() {
     COUNT.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The process turns to `phase`.
+/// Enters `phase`, and counts that as a piece of work.
 pub fn begin(phase: Phase) {
     PHASE.store(phase as u8, Ordering::Relaxed);
     advance();
 }
 
-/// So many steps are completed.
+/// Sets the number of completed steps, and counts that as a piece of work.
 pub fn at_step(step: u64) {
     STEP.store(step, Ordering::Relaxed);
     advance();
 }
 
-/// The process waits for others, until the value is dropped.
+/// Marks the process as waiting for others until the returned value is dropped.
 pub fn waits() -> Waits {
     WAITS.fetch_add(1, Ordering::Relaxed);
     Waits(())
 }
 
-/// As it is now.
+/// The present progress.
 pub fn seen() -> Seen {
     let phase = match PHASE.load(Ordering::Relaxed) {
         0 => Phase::Loading,

@@ -1,4 +1,4 @@
-//! Panics that are caught and told in other words: nothing of them is printed.
+//! Catches panics without printing them, so that the caller can report an error of its own.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
@@ -10,24 +10,24 @@ use tracing::debug;
 
 thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
-    /// What the hook was told of the last panic while it was quiet.
+    /// The message of the last panic that was not printed.
     static SAID: RefCell<String> = const { RefCell::new(String::new()) };
-    /// What the program's last words are.
+    /// Makes the error message to print before a panic that cannot be caught ends the program.
     static LAST_WORDS: RefCell<Option<Rc<dyn Fn() -> String>>> = const { RefCell::new(None) };
 }
 
-/// Exit code of `coord` for what is wrong on this machine.
+/// Exit code of `coord` for a failure on this machine.
 const LOCAL_FAILURE: i32 = 6;
 
-/// How Rust calls panics that end the program: one out of the end of a value while another one is on its way, for one.
+/// Rust's messages of panics that cannot be caught, for example a panic in a destructor while another panic unwinds.
 const ABORTS: [&str; 2] = ["panic in a destructor during cleanup", "panic in a function that cannot unwind"];
 
-/// A value whose end may panic, as that of a database with damaged pages does: nothing of it is printed, and nothing ends by it.
+/// A value whose destructor may panic, for example a database with damaged pages. Such a panic is caught and not printed.
 #[derive(Debug)]
 pub struct Quiet<T>(Option<T>);
 
 impl<T> Quiet<T> {
-    /// Holds `value`.
+    /// Wraps `value`.
     pub fn new(value: T) -> Self {
         Self(Some(value))
     }
@@ -45,12 +45,12 @@ impl<T> Drop for Quiet<T> {
     fn drop(&mut self) {
         let value = self.0.take();
         if let Err(panic) = quietly(|| drop(value)) {
-            debug!(panic, "what could not be ended in order is left as it is");
+            debug!(panic, "a destructor panicked; its resources stay as they are");
         }
     }
 }
 
-/// What `work` gives, or the words of its panic, which this thread does not print meanwhile.
+/// Runs `work` and returns its result, or the message of its panic, which is not printed.
 pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| panic::set_hook(hook(panic::take_hook())));
@@ -60,8 +60,8 @@ pub fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|_| SAID.take())
 }
 
-/// As [`quietly`]; at a panic that cannot be caught, one while another is on its way, the program ends with `last_words` and the code of
-/// `coord` for what is wrong on this machine.
+/// As [`quietly`]. At a panic that cannot be caught, for example a second one while the first unwinds, the program prints `last_words`
+/// and ends with the exit code of `coord` for a failure on this machine.
 pub fn quietly_or<T>(last_words: impl Fn() -> String + 'static, work: impl FnOnce() -> T) -> Result<T, String> {
     let before = LAST_WORDS.replace(Some(Rc::new(last_words)));
     let done = quietly(work);
@@ -69,7 +69,7 @@ pub fn quietly_or<T>(last_words: impl Fn() -> String + 'static, work: impl FnOnc
     done
 }
 
-#[expect(clippy::print_stderr, reason = "nobody is left who could print it")]
+#[expect(clippy::print_stderr, reason = "the program ends here, so no caller can print it")]
 fn end(last_words: &str) {
     eprintln!("error: {last_words}");
     std::process::exit(LOCAL_FAILURE);
@@ -77,7 +77,7 @@ fn end(last_words: &str) {
 
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Send + Sync>;
 
-/// `otherwise`, but for threads that are quiet.
+/// A panic hook that calls `otherwise`, except on threads that are in [`quietly`].
 fn hook(otherwise: Hook) -> Hook {
     Box::new(move |panic| {
         if IS_QUIET.get() && panic.payload_as_str().is_some_and(|words| ABORTS.contains(&words)) {
@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// Ends its process if a variable says so.
+    /// Ends its process if `LOCKSTEP_TWO_PANICS` is set: the test below starts it so.
     #[test]
     fn two_panics_at_once() {
         if std::env::var_os("LOCKSTEP_TWO_PANICS").is_none() {
@@ -135,7 +135,7 @@ mod tests {
         let printed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&printed);
         assert_eq!(quietly(|| 1), Ok(1));
-        // As whoever prints. Of this test's own: others may run beside it.
+        // Counts printed panics, but only those of this test: others may run in parallel.
         panic::set_hook(hook(Box::new(move |panic| {
             let is_own = panic.payload_as_str().is_some_and(|words| words.starts_with("of this test"));
             count.fetch_add(usize::from(is_own), Ordering::Relaxed);
@@ -145,7 +145,7 @@ mod tests {
         drop(Quiet::new(Ends));
         assert_eq!(printed.load(Ordering::Relaxed), 0);
         assert!(catch_unwind(|| panic!("of this test: a fault")).is_err());
-        // Also of another thread, while this one is quiet.
+        // A panic of another thread is printed, also while this thread is quiet.
         let other = quietly(|| std::thread::spawn(|| panic!("of this test: another")).join().is_err());
         assert_eq!((other, printed.load(Ordering::Relaxed)), (Ok(true), 2));
     }

@@ -1,13 +1,13 @@
-//! Which failures may pass: of a disk, the network, a device or the memory, rather than of what was asked for.
+//! Classification of failures as transient: failures of a disk, the network, a device or memory, in contrast to a wrong job.
 //!
-//! Many come through libraries that keep only the text of what happened, so the text is what is looked at.
+//! Many failures come through libraries that pass on only a text, so the text decides.
 
 use std::error::Error;
 
 use lockstep_common::chain;
 use rustix::io::Errno;
 
-/// Errors of the system that another attempt, perhaps elsewhere, may not meet.
+/// System errors that a retry, perhaps on another node, may not meet.
 const SYSTEM: [Errno; 21] = [
     Errno::IO,
     Errno::AGAIN,
@@ -32,7 +32,7 @@ const SYSTEM: [Errno; 21] = [
     Errno::DQUOT,
 ];
 
-/// What CUDA and libtorch's allocators say of a device or a memory, in lower case.
+/// Parts of messages of CUDA and of libtorch's allocators about devices and memory, in lower case.
 const DEVICE: [&str; 6] = [
     "uncorrectable ecc error",
     "uncorrectable nvlink error",
@@ -42,14 +42,14 @@ const DEVICE: [&str; 6] = [
     "can't allocate memory",
 ];
 
-/// Whether the failure may pass.
+/// Whether `error` or one of its causes is transient.
 pub fn is_of(error: &dyn Error) -> bool {
     is_in(&chain(error))
 }
 
-/// Whether the failure that `text` describes may pass.
+/// Whether the failure that `text` describes is transient.
 pub fn is_in(text: &str) -> bool {
-    // As the standard library writes the number of an error of the system.
+    // The standard library writes the number of a system error in this form.
     let numbers = text.split("(os error ").skip(1).filter_map(|rest| rest.split_once(')')?.0.parse::<i32>().ok());
     let text = text.to_lowercase();
     numbers.into_iter().any(|number| SYSTEM.iter().any(|errno| errno.raw_os_error() == number))
@@ -74,7 +74,7 @@ mod tests {
         for errno in [Errno::NOENT, Errno::ACCESS, Errno::INVAL, Errno::ISDIR] {
             assert!(!is_of(&Wrapped(errno.into())), "{errno:?}");
         }
-        // As libtorch 2.13 and CUDA 13 write them.
+        // Messages of libtorch 2.13 and CUDA 13.
         for text in [
             "CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be asynchronously reported",
             "CUDA error: uncorrectable NVLink error detected during the execution",

@@ -1,4 +1,4 @@
-//! A line that cannot be written is lost, and ends nothing.
+//! A log line that cannot be written is lost, and does not end the process.
 //!
 //! The process is this same test, started again with its standard error on a full disk.
 

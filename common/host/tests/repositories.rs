@@ -1,6 +1,6 @@
-//! Repositories in forms that libgit2 alone does not read, and configurations that hide changes or name commands.
+//! Repositories in formats that libgit2 alone cannot read, and configurations that hide changes or name commands.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+#![expect(clippy::unwrap_used, reason = "a failure in a helper fails its test")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -15,7 +15,7 @@ use lockstep_support::{commit, git, printed};
 
 const LIMIT: u64 = 1 << 20;
 
-/// A repository with two commits of `a/f` and `b/f`, and one more file.
+/// Makes a repository with two commits of `a/f` and `b/f`, and one more file.
 fn repository(dir: &Path) {
     for text in ["1\n", "2\n"] {
         for name in ["a", "b"] {
@@ -28,7 +28,8 @@ fn repository(dir: &Path) {
     git(dir, &["config", "uploadpack.allowFilter", "true"]);
 }
 
-/// A repository with the submodule `sub`, and a linked work tree of it with the same; of each tree its root and its submodule's.
+/// Makes a repository with the submodule `sub`, and a linked work tree with the same submodule. Returns for each tree its root and the
+/// root of its submodule.
 fn trees(dir: &Path) -> [[PathBuf; 2]; 2] {
     let (inner, tree, linked) = (dir.join("inner"), dir.join("tree"), dir.join("linked"));
     repository(&inner);
@@ -70,7 +71,7 @@ fn split_and_sparse_indexes_are_read_in_submodules_and_linked_work_trees_too() {
             restored(&root, &to);
             assert_eq!(fs::read_to_string(to.join("sub/a/f")).unwrap(), "x2\n", "{form} {index}");
             git(&sub, &["checkout", "-q", "a/f"]);
-            // Another commit in it, and one that is recorded, and not committed yet.
+            // Another commit in the submodule is a change, also after it was staged.
             git(&sub, &["checkout", "-q", "HEAD~1"]);
             assert_eq!(changed(&root), ["sub"], "{form} {index}");
             git(&root, &["add", "sub"]);
@@ -94,7 +95,7 @@ fn what_a_partial_clone_left_with_its_remote_is_fetched_beside_it_or_the_error_s
         let to = dir.path().join(format!("to-{filter}"));
         restored(&part, &to);
         assert_eq!(fs::read_to_string(to.join("b/f")).unwrap(), "b2\n", "{filter}");
-        // Also where it is but one of the sources, or an older revision is read.
+        // It is also fetched if the clone is only one of the sources, or if an older revision is read.
         let (again, sources) = (dir.path().join(format!("again-{filter}")), [part.clone()].to_vec());
         let sources = Sources { packed: None, repositories: sources };
         let none = dir.path().join("none.git");
@@ -152,7 +153,7 @@ fn a_submodule_that_cannot_be_read_is_named_and_one_that_was_never_made_is_none(
     }
 }
 
-/// What git is told, the file that then changes, and how.
+/// Arguments of a git command, the file that changes afterwards, and the change.
 type Case<'a> = (&'a [&'a str], &'a str, &'a dyn Fn(&Path));
 
 #[test]
@@ -224,7 +225,7 @@ impl Executable for fs::Metadata {
     }
 }
 
-/// A repository's own configuration may name commands, and git runs them.
+/// A repository's own configuration may name commands that git would run.
 #[test]
 fn no_command_of_a_repository_is_run() {
     for form in [
@@ -248,13 +249,13 @@ fn no_command_of_a_repository_is_run() {
         files_at(&part.join("b"), &commit, dir.path()).unwrap().unwrap();
         changes(&part, &commit, &git(&origin, &["rev-parse", "HEAD"])).unwrap().unwrap();
         assert!(!ran.exists(), "{}", fs::read_to_string(&ran).unwrap());
-        // git itself does run them.
+        // Git itself runs them.
         Command::new("git").current_dir(&part).arg("status").output().unwrap();
         assert!(ran.exists());
     }
 }
 
-/// Names `command` wherever a configuration of `repository` can.
+/// Sets `command` in every setting of `repository` that names a command.
 fn name_commands(repository: &Path, command: &Path) {
     fs::set_permissions(command, fs::Permissions::from_mode(0o755)).unwrap();
     for key in [
@@ -288,7 +289,7 @@ fn name_commands(repository: &Path, command: &Path) {
     fs::write(repository.join(".git/info/attributes"), "* filter=x diff=x merge=x\n").unwrap();
 }
 
-/// Writes what the file `name` is like now into its entry of the index, so that the index says of it that it is as in the commit.
+/// Writes the present size and times of the file `name` into its index entry, so that the index claims that the file is unchanged.
 fn vouch(root: &Path, name: &str) {
     let (at, path) = (root.join(name).symlink_metadata().unwrap(), root.join(".git/index"));
     let mut index = fs::read(&path).unwrap();
@@ -316,11 +317,11 @@ fn vouch(root: &Path, name: &str) {
     for (at, word) in words.into_iter().enumerate() {
         index[entry + 4 * at..entry + 4 * at + 4].copy_from_slice(&word.to_be_bytes());
     }
-    // A sum of zeros is none, as `index.skipHash` writes it; libgit2 and git take it.
+    // A checksum of zeros means none, as with `index.skipHash`; libgit2 and git accept it.
     let sum = index.len() - 20;
     index[sum..].fill(0);
     fs::write(&path, &index).unwrap();
-    // Younger than all files, as if all of them had been settled for long.
+    // The index becomes newer than all files, so that git does not compare their contents.
     let later = std::time::SystemTime::now() + std::time::Duration::from_mins(1);
     File::options().append(true).open(&path).unwrap().set_modified(later).unwrap();
 }
@@ -372,12 +373,12 @@ fn files_where_a_submodule_lost_its_repository_are_a_change_and_are_refused_by_n
     fs::write(sub.join("a/f"), "other").unwrap();
     assert_eq!(changed(&tree), ["sub"]);
     let refused = snapshot(&tree, LIMIT).unwrap_err().to_string();
-    assert!(refused.contains("sub` cannot be kept") && refused.contains("git submodule update --init"), "{refused}");
-    // One that was never initialised has an empty directory, and is no change.
+    assert!(refused.contains("sub` with the run") && refused.contains("git submodule update --init"), "{refused}");
+    // A submodule that was never initialised has an empty directory, which is not a change.
     fs::remove_dir_all(&sub).unwrap();
     fs::create_dir(&sub).unwrap();
     assert_eq!(changed(&tree), [] as [&str; 0]);
-    // A repository elsewhere is not the submodule, and is not looked at.
+    // A repository elsewhere is not the submodule, and is not read.
     fs::remove_dir(&sub).unwrap();
     symlink(dir.path().join("inner"), &sub).unwrap();
     assert_eq!(changed(&tree), ["sub"]);
@@ -404,12 +405,12 @@ fn a_directory_that_became_a_link_is_kept_as_a_link() {
     assert_eq!(fs::read_to_string(to.join("a/f")).unwrap(), "a2\n");
 }
 
-/// Whoever hands out a directory can put anything in its `.git`.
+/// The author of a directory can put anything into its `.git`.
 #[test]
 fn a_broken_repository_is_told_and_no_pipe_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let (above, root) = (dir.path(), dir.path().join("tree"));
-    // A broken one is not taken for a part of the one above.
+    // A broken repository must not be mistaken for a directory of the outer one.
     repository(above);
     let pipe = |path: &Path| drop(printed(Command::new("mkfifo").arg(path)));
     let own = root.join(".git");
@@ -447,7 +448,7 @@ fn a_broken_repository_is_told_and_no_pipe_is_waited_for() {
             let path = root.join(place).join(name);
             pipe(&path);
             let said = describe(&root).map_or_else(|error| error.to_string(), |_| String::new());
-            assert_eq!(said.contains(&format!("`{}` cannot be kept", path.display())), place != "out", "{said}");
+            assert_eq!(said.contains(&format!("cannot store `{}`", path.display())), place != "out", "{said}");
             fs::remove_file(&path).unwrap();
         }
     }
@@ -462,10 +463,10 @@ fn a_broken_repository_is_told_and_no_pipe_is_waited_for() {
     fs::write(&own, "garbage").unwrap();
     refused("does not begin with `gitdir:`", &own);
     fs::write(&own, "gitdir: ../gone").unwrap();
-    refused("is not there", &own);
+    refused("does not exist", &own);
     fs::remove_file(&own).unwrap();
     symlink("gone", &own).unwrap();
     refused("No such file", &own);
     fs::remove_file(&own).unwrap();
-    assert!(describe(&root).unwrap().is_some(), "it lies in the tree above");
+    assert!(describe(&root).unwrap().is_some(), "the outer repository contains it");
 }

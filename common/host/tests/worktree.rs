@@ -1,6 +1,6 @@
-//! A work tree as bytes and back, with git itself as the one that makes the trees.
+//! Snapshots of work trees that git itself made, and their restoration.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails its test")]
+#![expect(clippy::unwrap_used, reason = "a failure in a helper fails its test")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,7 +22,7 @@ fn write(dir: &Path, name: &str, bytes: impl AsRef<[u8]>) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Everything below `dir` but what git keeps there: kind or mode, and bytes, by path.
+/// All entries below `dir` except `.git`: kind or mode, and bytes, by path.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, (String, Vec<u8>)> {
     let (mut found, mut open) = (BTreeMap::new(), vec![dir.to_owned()]);
     while let Some(directory) = open.pop() {
@@ -46,7 +46,7 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, (String, Vec<u8>)> {
     found
 }
 
-/// A repository with one commit.
+/// Makes a repository with one commit.
 fn repository(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     for name in ["kept", "edited", "staged", "deleted", "removed", "renamed", "mode", "becomes-directory", "d/inner"] {
@@ -58,7 +58,7 @@ fn repository(dir: &Path) {
     commit(dir, "first");
 }
 
-/// Every kind of change that a work tree can have.
+/// Makes every kind of change that a work tree can have.
 fn change(dir: &Path) {
     write(dir, "edited", "edited, and not staged\n");
     write(dir, "staged", "staged\n");
@@ -111,7 +111,7 @@ fn every_kind_of_change_comes_back_byte_for_byte() {
         "untracked/deep/er",
         "untracked/new-link",
     ];
-    assert_eq!(untracked, expected, "neither what is staged nor what is ignored");
+    assert_eq!(untracked, expected, "neither staged nor ignored files");
     assert_eq!((tree(&from), git(&from, &["status", "--porcelain"])), (before.clone(), status), "nothing is changed");
     assert_eq!((fs::read(from.join(".git/index")).unwrap(), tree(&from.join(".git/objects"))), (index, objects));
     assert_eq!(snapshot(&from, LIMIT).unwrap().bytes, taken.bytes, "again the same bytes");
@@ -120,7 +120,7 @@ fn every_kind_of_change_comes_back_byte_for_byte() {
     before.retain(|path, _| path != Path::new("ignored") && !path.starts_with("target"));
     assert_eq!(tree(&to), before);
     assert_eq!(git(&to, &["rev-parse", "HEAD"]), git(&from, &["rev-parse", "HEAD"]));
-    // What was staged is a change like others.
+    // Staged changes come back unstaged.
     git(&from, &["reset", "-q"]);
     let lines = |dir: &Path| git(dir, &["status", "--porcelain", "-uall"]);
     assert_eq!(lines(&to), lines(&from));
@@ -149,7 +149,7 @@ fn what_filters_hide_is_kept_as_it_lies_on_the_disk() {
     commit(&origin, "lines");
     git(dir.path(), &["clone", "-q", "origin", "from"]);
     assert_eq!(fs::read(from.join("lines.txt")).unwrap(), b"one\r\ntwo\r\n");
-    // A filter of the user's own, which keeps lengths.
+    // A configured filter that keeps the length of files.
     git(&from, &["config", "filter.upper.clean", "tr a-z A-Z"]);
     git(&from, &["config", "filter.upper.smudge", "tr A-Z a-z"]);
     write(&from, ".git/info/attributes", "*.low filter=upper\n");
@@ -181,7 +181,7 @@ fn submodules_come_back_with_their_own_changes() {
     assert_eq!(parts[1].url.as_deref(), inner.to_str());
 
     let error = restore(&taken.bytes, &to, &sources(&[&from, &inner])).unwrap_err();
-    assert!(error.to_string().contains("of submodule `libs/inner` is in none of"), "{error}");
+    assert!(error.to_string().contains("of submodule `libs/inner` was not found; searched repositories: `"), "{error}");
     assert!(!to.exists(), "nothing is left of it");
     restore(&taken.bytes, &to, &sources(&[&from, &module])).unwrap();
     let mut expected = tree(&from);
@@ -190,11 +190,11 @@ fn submodules_come_back_with_their_own_changes() {
     let status = |dir: &Path| git(dir, &["status", "--porcelain", "libs"]);
     assert_eq!(status(&to), status(&from));
 
-    // Whatever git was told of it.
+    // The `ignore` setting does not hide the change.
     git(&from, &["config", "-f", ".gitmodules", "submodule.libs/inner.ignore", "all"]);
     assert!(describe(&from).unwrap().unwrap().changed.iter().any(|path| path == "libs/inner"));
 
-    // Without any repository, from what was kept of both.
+    // Restored without any repository, from the stored commits of both.
     let packed = source(&from, LIMIT).unwrap().unwrap();
     assert_eq!(source(&from, LIMIT).unwrap().unwrap(), packed, "again the same bytes");
     assert!(source(&from, 300).unwrap().is_none(), "too large is no error");

@@ -1,4 +1,4 @@
-//! How a coordinator is reached.
+//! Opens connections to a coordinator.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use tonic::transport::{Channel, Endpoint, Error};
 /// Longest time that a connection may take to open.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Between pings on a connection that is kept, and for their answer.
+/// Time between pings on a long-lived connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Time to wait for the answer to a ping.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Opens connections to one coordinator.
@@ -19,7 +20,7 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// To `address`, a `HOST:PORT`; none if it is no such thing.
+    /// A dialer for `address`; `None` if it is not `HOST:PORT` with a port above 0.
     pub fn to(address: &str) -> Option<Self> {
         let (host, port) = address.rsplit_once(':')?;
         if host.is_empty() || port.parse::<u16>().ok()? == 0 {
@@ -30,22 +31,22 @@ impl Dialer {
         Some(Self { address: address.to_owned(), endpoint })
     }
 
-    /// For connections that are kept: one that breaks without a word is found out by pings.
+    /// Makes connections send pings, to detect a lost connection: for long-lived connections.
     #[must_use]
     pub fn kept(self) -> Self {
         let endpoint = self.endpoint.http2_keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_DEADLINE);
         Self { endpoint: endpoint.keep_alive_while_idle(true), ..self }
     }
 
-    /// Where the coordinator is, as it was given.
+    /// The coordinator's address, as it was passed to [`Dialer::to`].
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Opens a connection, which opens itself again after a loss.
+    /// Opens a connection. If it is lost later, the next call on it reconnects.
     ///
     /// # Errors
-    /// Nobody answers there within 5 s.
+    /// If the connection is refused, or not open within 5 s.
     pub async fn connect(&self) -> Result<Channel, Error> {
         self.endpoint.connect().await
     }

@@ -1,10 +1,10 @@
-//! Connections between programs: the only place that opens a gRPC connection or serves one, over plain HTTP/2.
+//! Connections between programs. Only this crate opens or serves gRPC connections, over plain HTTP/2.
 //!
 //! ```text
 //!  client, agent ── Dialer ──▶ TCP ──▶ listen::Port ── serve ── coordinator
 //! ```
 //!
-//! Deliberately absent: what is said.
+//! Deliberately absent: the messages.
 
 mod dialer;
 pub mod listen;

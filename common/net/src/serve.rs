@@ -1,4 +1,4 @@
-//! How gRPC is served.
+//! Serves gRPC on a port.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tonic::transport::{Error, Server};
 
 use crate::listen::Port;
 
-/// Between pings on a connection, and for their answer: a peer that vanished without a word is found out.
+/// Time between pings on a connection, and time to wait for their answer. Pings detect lost peers.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// Calls that one connection may have open: our own clients have a few.
+/// Calls that one connection may have open at a time. Our own clients have a few.
 const STREAMS: u32 = 64;
 
-/// Answers on `port` until `stop`, and then until all open streams have ended.
+/// Serves `routes` on `port` until `stop` is cancelled and all open streams have ended.
 pub async fn serve(port: Port, routes: Routes, stop: CancellationToken) -> Result<(), Error> {
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -1,4 +1,4 @@
-//! Between wire types and those of `lockstep-common`.
+//! Conversions between wire types and types of `lockstep-common`.
 
 use lockstep_common::Digest;
 use lockstep_common::manifest::{self, Piece};
@@ -59,7 +59,7 @@ impl From<&manifest::DataFile> for DataFile {
     }
 }
 
-/// A digest field that does not hold 32 bytes.
+/// A digest field does not have 32 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadDigest;
 

@@ -4,10 +4,10 @@ use std::io::{self, Read, Write};
 
 use prost::Message;
 
-/// The longest frame that is read: a bound on what a broken peer can make us allocate.
+/// The longest frame that is read. It limits the memory that a faulty peer can make us allocate.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 
-/// Writes one message.
+/// Writes one message as a frame and flushes.
 pub fn write(to: &mut impl Write, message: &impl Message) -> io::Result<()> {
     to.write_all(&encode(message))?;
     to.flush()
@@ -25,7 +25,7 @@ pub fn encode(message: &impl Message) -> Vec<u8> {
 /// Reads one message; `None` at the end of the stream between two messages.
 ///
 /// # Errors
-/// `InvalidData` for a frame that is too long or no such message, `UnexpectedEof` for half a frame.
+/// `InvalidData` for a frame that is too long or does not decode, `UnexpectedEof` if the stream ends inside a frame.
 pub fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<Option<M>> {
     let mut length = [0; 4];
     if from.read(&mut length[..1])? == 0 {
@@ -34,7 +34,8 @@ pub fn read<M: Message + Default>(from: &mut impl Read) -> io::Result<Option<M>>
     from.read_exact(&mut length[1..])?;
     let length = u32::from_be_bytes(length) as usize;
     if length > MAX_FRAME_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is too long")));
+        let why = format!("a frame of {length} bytes is too long: at most {MAX_FRAME_BYTES} are possible");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     let mut bytes = vec![0; length];
     from.read_exact(&mut bytes)?;

@@ -13,24 +13,24 @@ mod generated {
 
 pub use generated::*;
 
-/// What builds must share to work together: raised when a message changes its meaning, or one waits for another that earlier builds
-/// do not send. Builds before it existed count as 1.
+/// Version of the protocol. Only builds with the same version work together. It is increased when a message changes its meaning, or
+/// when one side waits for a message that earlier builds do not send. Builds from before it existed count as 1.
 pub const PROTOCOL: u32 = 6;
 
-/// Longest description (bytes of its blob) of one process's share of a checkpoint that a coordinator takes: it reads them whole.
+/// Size limit of the blob that describes one process's share of a checkpoint, in bytes. A coordinator reads such blobs into memory.
 pub const MAX_SHARE_BYTES: usize = 64 << 20;
 
-/// Longest block of reports (encoded) that a coordinator takes: it becomes a command, and the log takes none of more than 16 MiB.
+/// Size limit of an encoded block of reports, in bytes. A block becomes a command, and the log accepts at most 16 MiB.
 pub const MAX_BLOCK_BYTES: usize = 15 << 20;
 
-/// Why a peer of another protocol is refused; `None` if both speak the same. 0 is what builds say that know no protocol.
+/// The message that rejects a peer of another protocol; `None` if both have the same. Builds that know no protocol send 0.
 pub fn misfit(peer: &str, version: &str, protocol: u32) -> Option<String> {
     let protocol = protocol.max(1);
-    let version = if version.is_empty() { "an unnamed version" } else { version };
+    let version = if version.is_empty() { "unknown version" } else { version };
     (protocol != PROTOCOL).then(|| {
         format!(
-            "{peer} is of another build: {version}, protocol {protocol}; this one is {}, protocol {PROTOCOL}. Install the same \
-             version of Lockstep on all machines, and build programs against it",
+            "{peer} has an incompatible version: {version}, protocol {protocol}; this program has {}, protocol {PROTOCOL}. Install the \
+             same version of Lockstep on all machines, and build programs against it",
             env!("CARGO_PKG_VERSION")
         )
     })

@@ -1,11 +1,11 @@
-//! Points of a series on the wire: columns, with differences where those are small.
+//! Points of a series on the wire: one column for each field; steps and times as differences, which are small.
 
 use lockstep_common::series::{Point, SeriesKey};
 
 use crate::Series;
 
 impl Series {
-    /// `points`, whose steps do not descend.
+    /// Encodes `points`. Their steps must not descend.
     pub fn of_points(key: &SeriesKey, points: &[Point]) -> Self {
         let (mut step, mut at_ms) = (0, 0);
         Self {
@@ -23,7 +23,7 @@ impl Series {
         }
     }
 
-    /// They again; as many as there are of everything.
+    /// Decodes the points. Their number is the length of the shortest column.
     pub fn points(&self) -> impl Iterator<Item = Point> {
         let (mut step, mut at_ms) = (0_u64, 0_u64);
         self.steps.iter().zip(&self.at_ms).zip(&self.values).map(move |((more, later), value)| {
@@ -46,7 +46,7 @@ mod tests {
         let series = Series::of_points(&key, &points);
         assert_eq!((series.steps.as_slice(), series.at_ms[1], series.part), ([10, 0, 2].as_slice(), -63, Some(3)));
         assert_eq!(series.points().collect::<Vec<_>>(), points);
-        // Whatever the network brings.
+        // Values from the network do not overflow.
         let wild = Series { steps: vec![u64::MAX, 5], at_ms: vec![i64::MIN, 1], values: vec![0.0, 0.0], ..series };
         assert_eq!(wild.points().last(), Some(point(u64::MAX, 1, 0.0)));
     }

@@ -1,21 +1,21 @@
-//! A word of the bytes of samples, for the record: equal for equal samples, however ranks and processes share a batch.
+//! A 64-bit hash of the bytes of samples, for the record. Equal samples have equal hashes, whichever ranks and processes read them.
 //! Hot: two multiplications for 32 bytes, no allocation.
 //!
-//! Each row of each array becomes a word of its bytes, its number and its array. Words are added modulo 2^64, so that
-//! their order does not matter. Frozen: `golden/contents.txt`. It finds damage; it is no defence against forgery.
+//! Each row of each array is hashed with its row number and its array number. The hashes are added modulo 2^64, so that their order
+//! does not matter. Frozen: `golden/contents.txt`. The hash detects damage; it does not protect against forgery.
 
-/// Fractional bits of square roots: numbers without a pattern.
+/// Fractional bits of square roots: constants without a pattern.
 const KEYS: [u64; 4] = [0x6a09_e667_f3bc_c908, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b, 0xa54f_f53a_5f1d_36f1];
 
-/// Bytes of one round.
+/// Bytes that one round consumes.
 const BLOCK: usize = 32;
 
-/// The bytes of some samples.
+/// The sum of the hashes of all rows so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents(u64);
 
 impl Contents {
-    /// Takes in `bytes`, row number `row` of an `array` of the batch, of which inputs are the first.
+    /// Adds row `row` of array `array`, whose contents are `bytes`. Array 0 has the batch's inputs.
     #[inline]
     pub fn add(&mut self, array: u64, row: u64, bytes: &[u8]) {
         let mut lanes = [mix(row ^ KEYS[0], array ^ KEYS[1]), KEYS[2]];
@@ -32,17 +32,17 @@ impl Contents {
         self.0 = self.0.wrapping_add(word);
     }
 
-    /// Takes in the samples of `others`.
+    /// Adds all rows of `others`.
     pub fn join(&mut self, others: Self) {
         self.0 = self.0.wrapping_add(others.0);
     }
 
-    /// As a word; never 0, which stands for samples whose bytes are not known.
+    /// The hash; never 0, which means that the bytes of the samples are not known.
     pub fn word(self) -> u64 {
         self.0.max(1)
     }
 
-    /// Of all samples, from the words of their parts; 0 if one of the parts is not known.
+    /// The hash of all samples, from the hashes of disjoint parts; 0 if one of them is 0.
     pub fn of_parts(parts: impl IntoIterator<Item = u64>) -> u64 {
         let add = |sum: u64, part: u64| (part != 0).then(|| sum.wrapping_add(part));
         parts.into_iter().try_fold(0, add).map_or(0, |sum| Self(sum).word())
@@ -56,7 +56,7 @@ fn round(block: &[u8; BLOCK], lanes: [u64; 2]) -> [u64; 2] {
     [mix(word(first) ^ KEYS[0], word(second) ^ lanes[0]), mix(word(third) ^ KEYS[1], word(fourth) ^ lanes[1])]
 }
 
-/// Both halves of the product, which has 128 bits at most.
+/// Exclusive or of both halves of the 128-bit product.
 #[inline]
 fn mix(a: u64, b: u64) -> u64 {
     let product = u128::from(a).wrapping_mul(u128::from(b));

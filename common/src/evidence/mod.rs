@@ -1,4 +1,4 @@
-//! What shows that two runs computed the same: words of samples, the record, what is known to change bits.
+//! Evidence that two runs computed the same bits: hashes of samples, the record, and the numerics fingerprint's variables.
 
 pub mod contents;
 pub mod numerics;

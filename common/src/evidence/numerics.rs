@@ -1,15 +1,14 @@
-//! The environment variables that decide a result's bits or a rank process's speed, and that libtorch reads only once, as
-//! it is loaded: whoever starts a rank process must set them before.
+//! Environment variables that determine a result's bits or a rank process's speed. libtorch reads them once, when it is loaded, so
+//! they must be set before a rank process starts.
 //!
-//! A function of the job alone, so that every process of a run gets the same. What is set here, and what else a person
-//! may have set, is part of the numerics fingerprint ([`VARIABLES`]).
+//! Their values depend on the job alone, so that every process of a run has the same. The numerics fingerprint includes these
+//! variables and others that a user may have set ([`VARIABLES`]).
 
 use crate::job::{JobSpec, Level};
 use crate::seed::{Stream, derive};
 
-/// The variables that are known to change bits, or that libraries choose code paths by. Their values, or that they are not
-/// set, belong to the numerics fingerprint. oneDNN reads each of its own under two names, and libtorch
-/// gives it those of a third.
+/// Variables that are known to change bits or to select code paths in libraries. The numerics fingerprint has the value of each, or
+/// that it is not set. oneDNN reads each of its variables under two names (`ONEDNN_`, `DNNL_`); `MKLDNN_` is a third, older name.
 pub const VARIABLES: &[&str] = &[
     "ATEN_CPU_CAPABILITY",
     "CUBLASLT_WORKSPACE_SIZE",
@@ -63,18 +62,19 @@ pub const VARIABLES: &[&str] = &[
     "TORCH_MKLDNN_MATMUL_MIN_SIZE",
 ];
 
-/// Version of Lockstep's own arithmetic: raised with every change that gives a sound job other bits. It is in the numerics
-/// fingerprint, so builds that differ in it do not train together and do not resume each other's checkpoints without a person's word.
+/// Version of Lockstep's own arithmetic: increased with every change that alters the bits of a correct job. It is in the numerics
+/// fingerprint, so builds with different versions cannot train together, and resuming each other's checkpoints needs
+/// `coord resume --accept`.
 pub const ARITHMETIC: u32 = 1;
 
-/// The fingerprint's key of [`ARITHMETIC`].
+/// Key of [`ARITHMETIC`] in the numerics fingerprint.
 pub const ARITHMETIC_KEY: &str = "lockstep.arithmetic";
 
-/// The fingerprint's key of what computes the gradients of a TorchScript module; other models have none.
+/// Key in the numerics fingerprint of the method that computes a TorchScript module's gradients. Other models do not have this key.
 pub const SCRIPT_GRADIENTS: &str = "torchscript.gradients";
 
-/// The value of a fingerprint's key for builds that did not measure it yet: the value that held for all of them. None for
-/// keys that every build has measured.
+/// The value of fingerprint key `key` in builds that did not measure it yet: all of them had this value. `None` for keys that
+/// every build has measured.
 pub fn of_earlier_builds(key: &str) -> Option<&'static str> {
     match key {
         ARITHMETIC_KEY | "env.OMP_MAX_ACTIVE_LEVELS" => Some("1"),
@@ -84,14 +84,13 @@ pub fn of_earlier_builds(key: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether a fingerprint's key is about libraries that only a process on a GPU uses. Builds up to 0.1.0 wrote these down for
+/// Whether a fingerprint key describes a library that only a process on a GPU uses. Builds up to 0.1.0 recorded these keys for
 /// processes on the CPU, too.
 pub fn of_gpu_libraries(key: &str) -> bool {
     key.starts_with("cuda.") || key.starts_with("nccl.") || matches!(key, "cudnn.compiled" | "cudnn.runtime")
 }
 
-/// The variable by which an agent tells a program of the user's own what is known of it: JSON, text by text, for the run's
-/// environment.
+/// Variable in which an agent passes a user's program the facts about itself, for the run's environment: a JSON object of strings.
 pub const PROGRAM: &str = "LOCKSTEP_PROGRAM";
 
 /// `PYTHONHASHSEED` of a run with root seed `seed`.
@@ -99,41 +98,41 @@ pub fn python_hash_seed(seed: u64) -> u64 {
     derive(seed, Stream::User, 0, 0) >> 32
 }
 
-/// The variables, with their values, that a rank process of `job` must be started with.
+/// Environment variables, with values, for each rank process of `job`.
 pub fn environment(job: &JobSpec) -> Vec<(String, String)> {
     let threads = job.numerics.threads.to_string();
     let hash_seed = python_hash_seed(job.seed).to_string();
     let mut variables = vec![
         ("OMP_NUM_THREADS", threads.as_str()),
         ("MKL_NUM_THREADS", threads.as_str()),
-        // Both may otherwise take fewer threads on a busy machine, and sums are cut by the number of threads.
+        // Otherwise both may use fewer threads on a busy machine. The number of threads determines how sums are split.
         ("OMP_DYNAMIC", "FALSE"),
         ("MKL_DYNAMIC", "FALSE"),
-        // c10d otherwise ends the process after an NCCL failure, which is ours to report.
+        // Otherwise c10d ends the process after an NCCL failure, before the process can report it.
         ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0"),
-        // For whatever Python a program of the rank process may start.
+        // For any Python that a user's program starts.
         ("PYTHONHASHSEED", &hash_seed),
-        // OpenMP's own default. With 0 every loop runs in one thread, whatever the job says, and oneDNN waits for the others.
+        // OpenMP's own default. With 0 every loop runs in one thread, whatever the job sets, and oneDNN waits for the others.
         ("OMP_MAX_ACTIVE_LEVELS", "1"),
-        // No limit: under one, oneDNN waits for ever for threads that never come.
+        // No limit. With a limit, oneDNN waits forever for threads that are never started.
         ("OMP_THREAD_LIMIT", "4294967295"),
-        // Tensors of one step are the next step's: memory that went back to the system would cost a page fault for
-        // every 4 KiB of every temporary, at every step.
+        // Each step needs as much memory as the one before. Memory that glibc returned to the system would cost a page fault for
+        // every 4 KiB of every temporary tensor, in every step.
         ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
         ("MALLOC_TRIM_THRESHOLD_", "4294967296"),
         ("MALLOC_TOP_PAD_", "268435456"),
     ];
     if job.numerics.level != Level::Off {
-        // cuBLAS is repeatable only with a workspace of fixed size.
+        // cuBLAS is deterministic only with a workspace of fixed size.
         variables.push(("CUBLAS_WORKSPACE_CONFIG", ":4096:8"));
-        // Otherwise NCCL chooses by what it finds of the network, and another choice adds in another order. The tree only has
-        // it move bytes.
+        // Otherwise NCCL selects algorithm and protocol by the network, and another selection adds in another order. This matters
+        // for `native` reduction; `tree` uses NCCL only to move bytes.
         variables.extend([("NCCL_ALGO", "Ring"), ("NCCL_PROTO", "Simple")]);
     }
     if job.numerics.level == Level::Portable {
         variables.extend([
             ("ATEN_CPU_CAPABILITY", "default"),
-            // The only value that is the same on Intel's and AMD's processors.
+            // The only value that gives the same bits on Intel and AMD processors.
             ("MKL_CBWR", "COMPATIBLE"),
             ("ONEDNN_MAX_CPU_ISA", "SSE41"),
             ("DNNL_MAX_CPU_ISA", "SSE41"),

@@ -1,4 +1,4 @@
-//! The record: the evidence of a run, step by step, chained so that equal digests mean equal histories.
+//! The record: a run's evidence for each step. Digests are chained, so that equal digests mean equal histories.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Domain};
 
-/// What is recorded of one step. Bits, not decimals.
+/// The record of one step. Floats are stored as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Steps completed with this one.
+    /// Optimizer steps completed, including this one.
     pub step: u64,
     /// Mean loss over the batch: bits of an f64.
     pub loss: u64,
@@ -17,17 +17,17 @@ pub struct Evidence {
     pub grad_norm: u64,
     /// Learning rate: bits of an f64.
     pub lr: u64,
-    /// Which samples were read, by [`positions`].
+    /// Hash of the sample positions, see [`positions`].
     pub positions: u64,
-    /// All tensors' fingerprints in one, by [`Fingerprints::digest`]; 0 where none were taken.
+    /// Digest of all tensors' fingerprints, see [`Fingerprints::digest`]; 0 if this step has none.
     pub fingerprint: u64,
-    /// The bytes of the samples, by [`crate::contents::Contents`]; 0 where they are not known, as in older records.
+    /// Hash of the samples' bytes, see [`crate::contents::Contents`]; 0 if not known, as in older records.
     #[serde(default)]
     pub contents: u64,
 }
 
 impl Evidence {
-    /// The record's digest after this step, from the one `before` it.
+    /// The record's digest after this step. `before` is its digest after the previous step.
     pub fn chain(&self, before: &Digest) -> Digest {
         let mut hasher = Domain::Record.hasher();
         hasher.update(before.as_bytes());
@@ -40,9 +40,9 @@ impl Evidence {
         Digest::of(&hasher)
     }
 
-    /// The parts in which two steps differ, in the order in which they come to be: name, this one's, the other's.
+    /// Fields that differ between two steps, as name, own value and other value, in the order in which a step computes them.
     pub fn differences(&self, other: &Self) -> Vec<(&'static str, u64, u64)> {
-        // A word that one of them lacks is no difference.
+        // A hash that one step lacks is not a difference.
         let if_known = |a: u64, b: u64| if a == 0 || b == 0 { (0, 0) } else { (a, b) };
         let (contents, others) = if_known(self.contents, other.contents);
         let (fingerprint, of_other) = if_known(self.fingerprint, other.fingerprint);
@@ -59,7 +59,7 @@ impl Evidence {
     }
 }
 
-/// What [`Evidence::differences`] calls the bytes of the samples.
+/// Name of [`Evidence::contents`] in [`Evidence::differences`].
 pub const SAMPLE_BYTES: &str = "sample bytes";
 
 /// The record's digest before the first step.
@@ -67,8 +67,7 @@ pub fn chain_start() -> Digest {
     Domain::Record.digest(b"")
 }
 
-/// A digest of the sample positions that all ranks have read in one step, in rank order: the same for every number of
-/// ranks that shares the batch.
+/// Hash of the sample positions that all ranks read in one step, in rank order. It does not depend on the number of ranks.
 pub fn positions(all: &[u64]) -> u64 {
     let mut bytes = Vec::with_capacity(size_of_val(all));
     for position in all {
@@ -77,23 +76,23 @@ pub fn positions(all: &[u64]) -> u64 {
     first_word(&Domain::Samples.digest(&bytes))
 }
 
-/// Fingerprints of tensors, in the order in which a forward pass meets them.
+/// Fingerprints of tensors, in the order in which a forward pass uses the tensors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprints {
-    /// `rank/<rank>`: its gradient, before it is added to others'; `model/<name>`, `grad/<name>`,
-    /// `optimizer/<state>/<name>`, `buffer/<name>`: as they are after the step.
+    /// `rank/<rank>`: the rank's gradient before the reduction. `model/<name>`, `grad/<name>`, `optimizer/<state>/<name>`,
+    /// `buffer/<name>`: values after the step.
     pub names: Vec<String>,
-    /// One for each name: the sum over all elements of their bits mixed with their places.
+    /// The fingerprint for each name: a sum over all elements, each element's bits mixed with its index.
     pub sums: Vec<u64>,
 }
 
 impl Fingerprints {
-    /// One number for all; never 0.
+    /// Digest of all names and fingerprints; never 0.
     pub fn digest(&self) -> u64 {
         digest_of_sums(&self.names, &self.sums)
     }
 
-    /// What differs, in order: the name, and its sum on either side; also what only one side has.
+    /// Tensors that differ, as name, own fingerprint and other fingerprint. A tensor that only one side has differs, too.
     pub fn differences<'a>(&'a self, other: &'a Self) -> Vec<(&'a str, Option<u64>, Option<u64>)> {
         let (here, there) = (self.by_name(), other.by_name());
         let only_there = other.names.iter().filter(|name| !here.contains_key(name.as_str()));
@@ -107,7 +106,7 @@ impl Fingerprints {
     }
 }
 
-/// [`Fingerprints::digest`] of a part of them.
+/// [`Fingerprints::digest`] of the tensors `names` with fingerprints `sums`.
 pub fn digest_of_sums(names: &[String], sums: &[u64]) -> u64 {
     let mut hasher = Domain::Fingerprint.hasher();
     for (name, sum) in names.iter().zip(sums) {
@@ -150,7 +149,7 @@ mod tests {
             assert_eq!(lacks.differences(&STEP), []);
         }
         let data = STEP.differences(&Evidence { contents: 9, loss: 9, ..STEP });
-        assert_eq!(data, [(SAMPLE_BYTES, 7, 9), ("loss", 2, 9)], "the bytes come before what comes of them");
+        assert_eq!(data, [(SAMPLE_BYTES, 7, 9), ("loss", 2, 9)], "differences are in the order of computation");
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! The job: what `coord submit` takes, parsed once into a [`JobSpec`] that cannot be wrong.
+//! The job that `coord submit` takes. It is parsed once, into a valid [`JobSpec`].
 
 mod error;
 mod parse;
+#[cfg(test)]
+mod reference;
 mod schema;
 mod spec;
 

@@ -1,4 +1,4 @@
-//! From text to [`JobSpec`]: TOML, overrides, and errors that name the key.
+//! Parses TOML and overrides into a [`JobSpec`]. Errors name the key.
 
 use serde::de::DeserializeOwned;
 
@@ -6,10 +6,13 @@ use super::error::JobError;
 use super::schema::Job;
 use super::spec::JobSpec;
 
-/// Bytes of a mistyped key.
+/// The longest unknown key, in bytes, for which a similar known key is searched.
 const LONGEST_TYPED: usize = 100;
 
-/// Parses a job file, after setting each `key=value` of `overrides` (a value is TOML, or else a plain string).
+/// Parses the job file `text`. Each `key=value` of `overrides` is set first; a value that is not valid TOML is taken as a string.
+///
+/// # Errors
+/// `Syntax`, `Override`, `UnknownKey`, `Type`, or `Value` if a value is out of range or contradicts another key.
 pub fn parse_toml(text: &str, overrides: &[String]) -> Result<JobSpec, JobError> {
     let mut table: toml::Table = text
         .parse()
@@ -39,7 +42,7 @@ fn set(table: &mut toml::Table, text: &str) -> Result<(), JobError> {
     Ok(())
 }
 
-/// Deserializes, and turns serde's words for an unknown key into [`JobError::UnknownKey`].
+/// Deserializes `value`. Serde's message for an unknown key becomes [`JobError::UnknownKey`].
 fn deserialize<T: DeserializeOwned>(value: toml::Value) -> Result<T, JobError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
@@ -48,13 +51,13 @@ fn deserialize<T: DeserializeOwned>(value: toml::Value) -> Result<T, JobError> {
         if detail.starts_with("unknown field") {
             let field = quoted.next().unwrap_or_default().to_owned();
             let nearest = quoted
-                // Of a long one the distance takes seconds, and no key is near.
+                // The distance of a very long key takes seconds to compute, and no known key is similar to it.
                 .filter(|_| field.len() <= LONGEST_TYPED)
                 .map(|known| (strsim::damerau_levenshtein(&field, known), known))
                 .min()
                 .filter(|(distance, known)| *distance <= known.len().max(field.len()) / 2)
                 .map(|(_, known)| known.to_owned());
-            // For some types the path ends with the field itself, for some with its parent.
+            // The path ends with the field itself or with its parent, depending on the type.
             let parent = path.strip_suffix(&field).unwrap_or(&path).trim_matches('.');
             let key = if parent.is_empty() { field } else { format!("{parent}.{field}") };
             return JobError::UnknownKey { key, nearest };
@@ -64,7 +67,7 @@ fn deserialize<T: DeserializeOwned>(value: toml::Value) -> Result<T, JobError> {
             parent => format!("{parent}.{field}"),
         };
         if let Some(field) = detail.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
-            return JobError::Type { key: of_parent(field), detail: "it is missing".to_owned() };
+            return JobError::Type { key: of_parent(field), detail: "required, but missing".to_owned() };
         }
         JobError::Type { key: path, detail: crate::quoted(&detail) }
     })

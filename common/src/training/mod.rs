@@ -1,4 +1,5 @@
-//! What decides a step: seeds, samples, ranks on processes, the order of additions, the learning rate.
+//! Inputs of a step that depend on the job and the step number alone: seeds, samples, placement of ranks, order of additions,
+//! learning rate.
 
 pub mod permutation;
 pub mod reduction;

@@ -1,14 +1,14 @@
-//! A keyed permutation of `[0, n)`: the shuffle that needs no buffer and can be entered anywhere in O(1).
+//! A keyed permutation of `[0, n)`: a shuffle without a buffer, with access to any position in O(1).
 //!
-//! A balanced Feistel network over the smallest even number of bits that holds `n`, walked until it lands inside
-//! (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). At most four domain elements stand against
-//! one of `[0, n)`, so the walk takes under four rounds on average.
+//! It is a balanced Feistel network over the smallest even number of bits that holds `n`, applied again until the result is below `n`
+//! (cycle walking: Black & Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). The network's domain has at most `4 n`
+//! elements, so a position takes at most four applications on average.
 
 use crate::seed::{Stream, derive};
 
 const ROUNDS: usize = 8;
 
-/// Elements that are computed side by side.
+/// Elements that the network processes at the same time.
 const LANES: usize = 4;
 
 /// A permutation of `[0, n)`. Frozen: `golden/permutation.txt`.
@@ -20,10 +20,10 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    /// The permutation of `[0, n)` that `seed` keys.
+    /// The permutation of `[0, n)` with key `seed`.
     ///
     /// # Panics
-    /// If `n` is 0: there is nothing to permute, and callers have refused empty data before.
+    /// If `n` is 0. Callers reject empty data before.
     pub fn new(n: u64, seed: u64) -> Self {
         assert!(n > 0, "a permutation of nothing");
         let bits = (64 - (n - 1).leading_zeros()).max(2);
@@ -31,7 +31,7 @@ impl Permutation {
         Self { n, half_bits: bits.div_ceil(2), keys }
     }
 
-    /// Where position `index` of the shuffled order points to.
+    /// The element at position `index` of the shuffled order.
     ///
     /// # Panics
     /// If `index` is not below `n`.
@@ -45,11 +45,11 @@ impl Permutation {
         one[0]
     }
 
-    /// [`Permutation::at`] for each of `indices`, in place. Faster: one element's rounds wait for each other, those of
-    /// different elements do not.
+    /// [`Permutation::at`] for each of `indices`, in place. It is faster than single calls, because the processor computes several
+    /// elements in parallel; the rounds of one element depend on each other.
     ///
     /// # Panics
-    /// As `at`.
+    /// If an index is not below `n`.
     pub fn apply(&self, indices: &mut [u64]) {
         assert!(indices.iter().all(|index| *index < self.n), "positions {indices:?} of {}", self.n);
         let mut outside: Vec<usize> = (0..indices.len()).collect();
@@ -64,7 +64,7 @@ impl Permutation {
         }
     }
 
-    /// The network, over several elements side by side.
+    /// Applies the network once to `N` elements in parallel.
     fn encrypt<const N: usize>(&self, values: &mut [u64; N]) {
         let mask = (1_u64 << self.half_bits) - 1;
         let (mut left, mut right) = (values.map(|value| value >> self.half_bits), values.map(|value| value & mask));

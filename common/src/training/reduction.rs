@@ -1,8 +1,8 @@
-//! The reduction tree: the one order in which ranks' values are added.
+//! The reduction tree: the order in which ranks' values are added.
 //!
 //! Floating-point addition is not associative, so the order is part of the contract. The tree over `[0, ranks)` splits
-//! at the largest power of two below the count. A process adds what its ranks give up to the maximal subtrees that it
-//! covers; the rest is finished from all processes' subtrees. Whatever the number of processes, the same additions are
+//! at the largest power of two below the count. A process adds the values of its ranks up to the maximal subtrees that it
+//! covers. Then the sums of all processes' subtrees are added. For every number of processes, the same additions are
 //! made on the same operands. Frozen: `golden/reduction.txt`.
 //!
 //! ```text
@@ -16,7 +16,7 @@ use std::ops::Range;
 /// A node of the tree: the sum over ranks `lo..hi`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// First rank.
+    /// First rank of the range.
     pub lo: u32,
     /// One past the last rank.
     pub hi: u32,
@@ -57,8 +57,8 @@ pub fn cover(hosted: &Range<u32>, ranks: u32) -> Vec<Node> {
     nodes
 }
 
-/// How many additions follow the arrival of `node`, when values arrive in rank order and are kept on a stack: each takes
-/// the two topmost values and puts back `lower + upper`. Only sums inside `within` are made.
+/// The number of additions to make after the value of `node` was pushed onto a stack. Values are pushed in rank order. Each addition
+/// pops the two topmost values and pushes `lower + upper`. Only sums of ranks inside `within` are counted.
 pub fn merges(node: Node, within: &Range<u32>, ranks: u32) -> usize {
     let mut count = 0;
     let mut at = Node::root(ranks);
@@ -70,7 +70,7 @@ pub fn merges(node: Node, within: &Range<u32>, ranks: u32) -> usize {
     count
 }
 
-/// Adds `leaves` (one for each rank) in tree order: the definition that everything else must agree with.
+/// Adds `leaves` (one for each rank) in tree order. This is the definition; every other implementation must give the same result.
 pub fn reference<T: Clone>(leaves: &[T], add: &impl Fn(&T, &T) -> T) -> T {
     fn sum<T: Clone>(node: Node, leaves: &[T], add: &impl Fn(&T, &T) -> T) -> T {
         if node.is_leaf() {
@@ -99,7 +99,7 @@ mod tests {
         }
     }
 
-    /// What processes do: fold the hosted ranks, then finish from everybody's subtrees.
+    /// The algorithm of the processes: each adds the values of its ranks, then the sums of all subtrees are added.
     fn distributed(ranks: u32, processes: u32) -> String {
         let mut finish = Vec::new();
         for process in 0..processes {

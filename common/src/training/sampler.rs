@@ -1,4 +1,4 @@
-//! Which samples a rank reads at a step. All that resumes of it is the step number.
+//! The sampler: the samples that a rank reads at a step. Its only state is the step number.
 
 use std::ops::Range;
 
@@ -7,21 +7,22 @@ use serde::{Deserialize, Serialize};
 use crate::permutation::Permutation;
 use crate::seed::{Stream, derive};
 
-/// What happens to the samples that do not fill a batch at the end of an epoch.
+/// Treatment of the samples at the end of an epoch that do not fill a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LastBatch {
-    /// They are left out of this epoch; the next one has another order.
+    /// This epoch does not read them.
     #[default]
     Drop,
-    /// The batch is filled up from the beginning of the same epoch's order.
+    /// Samples from the beginning of the same epoch fill the batch, so they are read twice.
     Pad,
 }
 
-/// A sampler that cannot be built.
+/// Why a sampler cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SamplerError {
-    /// The ranks' shares of a batch would differ.
+    /// The ranks' micro-batches would have different sizes.
     #[error("`batch.size` = {batch} is not divisible by `ranks` = {ranks}")]
     BatchNotDivisible {
         /// Global batch size.
@@ -29,7 +30,7 @@ pub enum SamplerError {
         /// Number of ranks.
         ranks: u32,
     },
-    /// Not one batch in an epoch.
+    /// An epoch has less than one batch.
     #[error(
         "the data has {samples} samples, less than one batch of {batch}: lower `batch.size`, or set `batch.last = \"pad\"`"
     )]
@@ -41,10 +42,10 @@ pub enum SamplerError {
     },
 }
 
-/// The order of samples of a whole run: epochs, batches, ranks.
+/// The order of samples of a whole run.
 ///
-/// Global position stream cut into batches, batches into ranks. A function of `(seed, epoch, step, rank)` alone.
-/// Frozen: `golden/sampler.txt`.
+/// The positions of an epoch are split into batches, and each batch into consecutive ranges for the ranks. The result depends on
+/// `(seed, epoch, step, rank)` alone. Frozen: `golden/sampler.txt`.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     samples: u64,
@@ -56,10 +57,10 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler over `samples` training samples, `batch` of them a step over all `ranks`; `seed` is the run's root seed.
+    /// A sampler over `samples` training samples; all `ranks` together read `batch` of them in a step. `seed` is the run's root seed.
     ///
     /// # Errors
-    /// `BatchNotDivisible`; `TooFewSamples` if an epoch would have no step.
+    /// `BatchNotDivisible` if `ranks` does not divide `batch`; `TooFewSamples` if an epoch would have no step.
     pub fn new(
         samples: u64,
         batch: u64,
@@ -81,7 +82,7 @@ impl Sampler {
         Ok(Self { samples, batch, ranks, seed, shuffle, steps_per_epoch })
     }
 
-    /// Logical ranks.
+    /// Number of logical ranks.
     pub fn ranks(&self) -> u32 {
         self.ranks
     }
@@ -91,23 +92,23 @@ impl Sampler {
         self.steps_per_epoch
     }
 
-    /// The epoch that the step after `step` completed ones belongs to.
+    /// The epoch of the next step when `step` steps are completed.
     pub fn epoch(&self, step: u64) -> u64 {
         step / self.steps_per_epoch
     }
 
-    /// Samples of one rank in one step.
+    /// Number of samples that one rank reads in one step.
     pub fn micro_batch(&self) -> u64 {
         self.batch / u64::from(self.ranks)
     }
 
-    /// Global sample positions that `rank` reads when `step` steps are completed; the union over ranks is the batch, in
-    /// order.
+    /// Sample positions that `rank` reads in the next step when `step` steps are completed. The positions of all ranks, one after
+    /// another, are the batch.
     pub fn positions(&self, step: u64, rank: u32) -> Vec<u64> {
         self.in_order(step, rank..rank + 1, self.order(self.epoch(step)).as_ref())
     }
 
-    /// The order of an epoch, unless it is the data's own.
+    /// The permutation of an epoch; `None` if samples are not shuffled.
     fn order(&self, epoch: u64) -> Option<Permutation> {
         self.shuffle.then(|| Permutation::new(self.samples, derive(self.seed, Stream::Order, epoch, 0)))
     }
@@ -125,11 +126,11 @@ impl Sampler {
     }
 }
 
-/// Reads a sampler's positions step after step: the order of an epoch, which costs more than a position, is made once.
+/// Reads a sampler's positions step by step. It keeps the permutation of the epoch, which takes longer to make than a position.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     sampler: Sampler,
-    /// Of the epoch that was read last.
+    /// Number and permutation of the epoch that was read last.
     order: Option<(u64, Option<Permutation>)>,
 }
 
@@ -139,12 +140,12 @@ impl Cursor {
         Self { sampler, order: None }
     }
 
-    /// The sampler.
+    /// The sampler whose positions it reads.
     pub fn sampler(&self) -> &Sampler {
         &self.sampler
     }
 
-    /// What [`Sampler::positions`] gives for each of `ranks`, one after another.
+    /// The positions of each of `ranks` as [`Sampler::positions`] returns them, one rank after another.
     pub fn positions(&mut self, step: u64, ranks: Range<u32>) -> Vec<u64> {
         let epoch = self.sampler.epoch(step);
         let sampler = &self.sampler;
@@ -184,7 +185,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each sample is read exactly once an epoch by exactly one rank; the number of ranks moves only the cuts.
+        /// In an epoch exactly one rank reads each sample, once. The number of ranks does not change the order of samples.
         #[test]
         fn ranks_partition_every_batch(samples in 8_u64..400, ranks in 1_u32..9, per_rank in 1_u64..5, epoch in 0_u64..3, seed: u64) {
             let batch = u64::from(ranks) * per_rank;

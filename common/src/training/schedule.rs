@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate changes. Every schedule first rises linearly over `warmup_steps`.
+/// The learning rate schedule. Every schedule first rises linearly over `warmup_steps`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Schedule {
     /// Stays at the optimizer's `lr`.
@@ -35,9 +36,9 @@ pub enum Schedule {
         /// Steps of linear warm-up.
         #[serde(default)]
         warmup_steps: u64,
-        /// Steps between two multiplications.
+        /// Steps between two multiplications, at least 1.
         every_steps: u64,
-        /// The multiplier.
+        /// Multiplier of the learning rate, above 0.
         factor: f64,
     },
 }
@@ -58,14 +59,13 @@ impl Schedule {
         }
     }
 
-    /// The learning rate of the update that follows `step` completed ones, of `steps` in all, where the optimizer's is
-    /// `base`.
+    /// The learning rate of the next update when `step` of `steps` steps are completed. `base` is the optimizer's `lr`.
     pub fn lr(&self, base: f64, step: u64, steps: u64) -> f64 {
         let warmup = self.warmup_steps();
         if step < warmup {
             return base * (step + 1) as f64 / warmup as f64;
         }
-        // 0 at the end of the warm-up, 1 at the last update.
+        // `done` is 0 at the end of the warm-up and 1 at the last update.
         let span = steps.saturating_sub(warmup + 1).max(1);
         let done = ((step - warmup) as f64 / span as f64).min(1.0);
         match *self {

@@ -1,24 +1,24 @@
-//! Seeds: every random number of a run follows from its root seed.
+//! Seeds: every random number of a run is derived from the run's root seed.
 
 use serde::{Deserialize, Serialize};
 
-/// What a seed is for. The tags are frozen.
+/// The purpose of a seed. The tags are frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
-    /// Initial weights.
+    /// Initial weights of the model.
     Init,
     /// The order of samples in an epoch.
     Order,
-    /// Dropout, and all else that draws from torch's generators in a training step.
+    /// torch's generators in a training step, for example for dropout.
     Forward,
     /// Random transforms of one sample.
     Augment,
-    /// For users' programs.
+    /// Random numbers of users' programs.
     User,
     /// The split of a data set into training and validation samples.
     Split,
-    /// What an evaluation draws; apart, so that evaluating changes nothing.
+    /// torch's generators in an evaluation. They are separate, so that an evaluation does not change the training.
     Eval,
 }
 
@@ -36,7 +36,7 @@ impl Stream {
     }
 }
 
-/// The seed of `stream` at `counter` (a step or an epoch, by the stream) for `rank`.
+/// The seed of `stream` for `rank` at `counter`, which is a step or an epoch, depending on the stream.
 ///
 /// Domain-separated blake3; pure and frozen: `golden/seeds.txt`.
 pub fn derive(root: u64, stream: Stream, counter: u64, rank: u32) -> u64 {

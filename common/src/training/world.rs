@@ -1,8 +1,8 @@
-//! Ranks and processes: which process hosts which ranks.
+//! The distribution of ranks over processes.
 
 use std::ops::Range;
 
-/// The ranks that `process` hosts: consecutive, in order, and as even as possible, the first processes one more.
+/// The ranks that `process` hosts: consecutive and in order. Numbers of ranks differ by at most one; the first processes host more.
 ///
 /// # Panics
 /// If `process >= processes`, or there are more processes than ranks.
@@ -20,9 +20,11 @@ pub fn host_of(rank: u32, processes: u32, ranks: u32) -> u32 {
         .expect("the processes' ranges cover all ranks")
 }
 
-/// Shares out replicated state for writing: which process writes item `i` of `bytes`.
+/// Assigns items of a replicated state to processes for writing: element `i` of the result is the process that writes an item of
+/// `bytes[i]` bytes.
 ///
-/// Largest first to the least loaded process (lowest number on a tie), so that all finish at about the same time.
+/// Each item, the largest first, goes to the process with the fewest bytes so far (on a tie, to the lowest number). So all processes
+/// finish at about the same time.
 pub fn shares(bytes: &[u64], processes: u32) -> Vec<u32> {
     let mut order: Vec<usize> = (0..bytes.len()).collect();
     order.sort_by_key(|&item| (std::cmp::Reverse(bytes[item]), item));

@@ -1,9 +1,9 @@
-//! Whether a file holds what it should.
+//! Comparison of a file with bytes in memory.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 
-/// Whether `file`, which is as long, holds exactly `bytes`. One that cannot be read does not.
+/// Whether the contents of `file` are `bytes`. The caller has compared the lengths. False if the file cannot be read.
 pub(crate) fn are(file: &mut File, bytes: &[u8]) -> bool {
     let mut same = || -> io::Result<bool> {
         let mut buffer = vec![0; (1 << 18).min(bytes.len().max(1))];
@@ -18,7 +18,7 @@ pub(crate) fn are(file: &mut File, bytes: &[u8]) -> bool {
     same().unwrap_or(false)
 }
 
-/// Reads until `buffer` is full or the file ends; how many bytes.
+/// Reads until `buffer` is full or the file ends. Returns the number of bytes.
 fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -1,18 +1,18 @@
 //! The blob store: immutable files named by the blake3 digest of their contents, in a local or shared directory.
 //!
 //! ```text
-//! DIR/ab/abcdef…(64)      a blob; complete from the moment that it has its name
-//! DIR/tmp/…               being written, and locked meanwhile
+//! DIR/ab/abcdef…(64)      a blob; complete as soon as it has its name
+//! DIR/tmp/…               files that are being written; their writers lock them
 //! ```
 //!
-//! A name is given only to complete, synced contents, so a blob that is there is whole, unless the disk changed it: every
-//! read is verified, and so is a blob that is found where one is to be put; a damaged one is written again. Two writers of the
-//! same blob do no harm.
+//! Only complete, synced contents get a name, so an existing blob is complete unless the disk changed it. Every read verifies the
+//! blob. A write that finds an existing blob verifies it, too, and replaces it if it is damaged. Two writers of the same blob do no
+//! harm.
 //!
-//! Others may write to the store, so nothing in it is followed or waited for: [`lockstep_host::plain`].
+//! Others may write to the store, so no link in it is followed, and no open waits: [`lockstep_host::plain`].
 //!
-//! A name may be there and not be durable: its writer crashed before it synced the directory. So whoever finds a blob where
-//! it wants to put one syncs that directory, too.
+//! A name may exist without being durable, if its writer crashed before it synced the directory. So a write that finds an existing
+//! blob syncs the directory, too.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,15 +35,15 @@ use crate::layout::TMP;
 use crate::unfinished::Unfinished;
 use crate::{contents, left};
 
-/// Large tensors are cut into pieces of this size: small enough to hash and write in parallel, large enough that their
-/// number does not matter.
+/// Size of the pieces that large tensors are split into. Pieces are small enough to hash and write in parallel, and large enough
+/// that their number does not matter.
 pub const PIECE_BYTES: usize = 8 << 20;
 
-/// Blobs of at least so many bytes leave the system's memory when they are durable: hardly one is read soon, memory that training
-/// needs is not taken for it, and the next one gets memory that this machine has, which on a virtual one is much faster.
+/// Blobs of at least this size leave the page cache when they are durable. They are rarely read soon, and training needs the memory.
+/// The next blob can reuse that memory, which on a virtual machine is much faster than getting new memory.
 pub(crate) const UNCACHED_BYTES: u64 = 1 << 20;
 
-/// A store in a directory.
+/// A blob store in a directory.
 #[derive(Debug)]
 pub struct BlobStore {
     pub(crate) dir: PathBuf,
@@ -51,16 +51,17 @@ pub struct BlobStore {
     unsynced: Mutex<Unsynced>,
 }
 
-/// Directories with entries that [`BlobStore::sync`] has yet to make durable.
+/// Directories with new entries that [`BlobStore::sync`] must make durable.
 #[derive(Debug, Default)]
 struct Unsynced {
-    /// By directory, the number of its last entry: one that came during a sync is not covered by it.
+    /// The number of the last entry of each directory. A sync does not cover entries that were added while it ran.
     dirs: BTreeMap<PathBuf, u64>,
     entries: u64,
 }
 
 impl BlobStore {
-    /// Opens the store at `dir`, and makes it if it is not there: for who owns it. See [`BlobStore::existing`].
+    /// Opens the store at `dir` and creates it if it does not exist. Only the owner of the store calls this; others call
+    /// [`BlobStore::existing`].
     pub fn open(dir: &Path) -> Result<Self, BlobError> {
         let access = Access::of(dir);
         let make = || -> io::Result<()> {
@@ -75,11 +76,11 @@ impl BlobStore {
         Ok(Self { dir: dir.to_owned(), access, unsynced: Mutex::default() })
     }
 
-    /// Opens the store at `dir`, which somebody else has made. A directory that is made here would take blobs that nobody
-    /// else sees.
+    /// Opens the store at `dir`, which its owner has created. It is not created here: on a machine where the store is not mounted,
+    /// blobs would go into a directory that no other machine can read.
     ///
     /// # Errors
-    /// `NoStore` if there is none; `Io` if its directory for unfinished files is a link.
+    /// `NoStore` if there is no store; `Io` if its directory for unfinished files is a link.
     pub fn existing(dir: &Path) -> Result<Self, BlobError> {
         match Dir::open(dir).and_then(|dir| dir.dir(TMP)) {
             Ok(_) => Ok(Self { dir: dir.to_owned(), access: Access::of(dir), unsynced: Mutex::default() }),
@@ -90,31 +91,31 @@ impl BlobStore {
         }
     }
 
-    /// Deletes what writers that are gone have left half written: files without a change for `age` that nobody holds. Gives their
+    /// Deletes unfinished files of writers that no longer exist: files that are not locked and did not change for `age`. Returns their
     /// number.
     pub fn sweep(&self, age: Duration) -> Result<usize, BlobError> {
         let swept = self.tmp().and_then(|tmp| left::sweep(&tmp, age));
-        swept.map_err(|source| BlobError::Io { action: "look through", path: self.dir.join(TMP), source })
+        swept.map_err(|source| BlobError::Io { action: "clean up", path: self.dir.join(TMP), source })
     }
 
-    /// The directory of what is being written, as it is now.
+    /// Opens the directory of unfinished files.
     pub(crate) fn tmp(&self) -> io::Result<Dir> {
         Dir::open(&self.dir)?.dir(TMP)
     }
 
-    /// The same directory for another thread, which makes durable what itself has put.
+    /// A second handle of the same store, for another thread. Its [`BlobStore::sync`] covers only blobs that were put through it.
     #[must_use]
     pub fn another(&self) -> Self {
         Self { dir: self.dir.clone(), access: self.access, unsynced: Mutex::default() }
     }
 
-    /// Stores `bytes`. The contents are durable on return, the name after [`BlobStore::sync`].
+    /// Stores `bytes`, unless the store has this blob. The contents are durable on return, the name after [`BlobStore::sync`].
     pub fn put(&self, bytes: &[u8]) -> Result<Piece, BlobError> {
         self.put_trusting(bytes, true)
     }
 
-    /// As [`BlobStore::put`], but always into a new file: after a failed sync a file, or a directory's entries, may be reported
-    /// as written and be lost.
+    /// As [`BlobStore::put`], but always writes a new file. For use after a failed sync: the system may then report data as written
+    /// that it has lost.
     pub fn put_anew(&self, bytes: &[u8]) -> Result<Piece, BlobError> {
         self.put_trusting(bytes, false)
     }
@@ -137,7 +138,7 @@ impl BlobStore {
         Ok(piece)
     }
 
-    /// Gives a complete file its name, if no whole one has it yet.
+    /// Renames a complete file to its blob's name, unless an undamaged blob of this name exists.
     pub(crate) fn keep(&self, unfinished: Unfinished, piece: &Piece) -> Result<(), BlobError> {
         if self.verify(piece).is_ok() {
             self.note(piece);
@@ -146,7 +147,7 @@ impl BlobStore {
         self.name(unfinished, piece)
     }
 
-    /// Gives a complete file its name, in the place of one that is there.
+    /// Renames a complete file to its blob's name and replaces an existing file.
     fn name(&self, unfinished: Unfinished, piece: &Piece) -> Result<(), BlobError> {
         let path = self.local_path(&piece.digest);
         let io = |action, path: &Path| {
@@ -160,7 +161,7 @@ impl BlobStore {
             self.access.give(&unfinished.file)?;
             unfinished.file.sync_data()?;
             if piece.bytes >= UNCACHED_BYTES {
-                // Advice: a file system that cannot take it keeps the memory.
+                // This is advice only: if it fails, the page cache keeps the blob.
                 rustix::fs::fadvise(&unfinished.file, 0, None, rustix::fs::Advice::DontNeed).ok();
             }
             unfinished.persist(&parent, &name)
@@ -171,7 +172,7 @@ impl BlobStore {
         Ok(())
     }
 
-    /// The directory of a blob is to be synced.
+    /// Notes that the directory of `piece` must be synced.
     fn note(&self, piece: &Piece) {
         if let Some(dir) = self.local_path(&piece.digest).parent() {
             let mut unsynced = self.unsynced();
@@ -185,8 +186,8 @@ impl BlobStore {
         self.unsynced.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Makes the names of everything put or found so far durable, also of what another thread put. After a failure all of them
-    /// are still to be synced.
+    /// Makes the names of all blobs durable that were put or found through this handle, also by other threads. After a failure, the
+    /// next call syncs all of them again.
     pub fn sync(&self) -> Result<(), BlobError> {
         let dirs = self.unsynced().dirs.clone();
         if dirs.is_empty() {
@@ -199,8 +200,8 @@ impl BlobStore {
         Ok(())
     }
 
-    /// Whether a blob is there and whole, which is read; its name is durable then. One that cannot be read is not whole: it is
-    /// to be put again.
+    /// Whether the store has an undamaged `piece`. Reads the whole blob and makes its name durable. False for a blob that cannot be
+    /// read: the caller should put it again.
     pub fn has_durably(&self, piece: &Piece) -> Result<bool, BlobError> {
         let there = self.verify(piece).is_ok();
         if there {
@@ -210,28 +211,31 @@ impl BlobStore {
         Ok(there)
     }
 
-    /// The blob with this digest, as long as it is; none if it is not there.
+    /// The blob with this digest and its present length; `None` if it does not exist. The contents are not read.
     pub fn find(&self, digest: Digest) -> Option<Piece> {
         let bytes = std::fs::metadata(self.local_path(&digest)).ok()?.len();
         Some(Piece { digest, bytes })
     }
 
-    /// Opens a blob and compares its size. The system may answer for a file's existence from memory; an open asks a file system
-    /// over the network.
+    /// Checks that a blob exists and has the right size. It opens the file, because a network file system may answer a mere query for
+    /// existence from its cache.
     pub fn check(&self, piece: &Piece) -> Result<(), BlobError> {
         self.opened(piece).map(drop)
     }
 
     /// Reads and verifies a blob.
     pub fn get(&self, piece: &Piece) -> Result<Vec<u8>, BlobError> {
-        // Before memory is taken for what may not be there.
+        // The file is opened first, so that no memory is allocated for a missing blob.
         let file = self.opened(piece)?;
         let mut bytes = vec![0; piece.bytes as usize];
         self.read(file, piece, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// Reads and verifies consecutive pieces into `into`, which is as long as all of them, on all cores.
+    /// Reads and verifies `pieces` on all cores and writes them to `into`, one after another.
+    ///
+    /// # Panics
+    /// If `into` is not exactly as long as all pieces together.
     pub fn get_into(&self, pieces: &[Piece], into: &mut [u8]) -> Result<(), BlobError> {
         let mut parts = Vec::with_capacity(pieces.len());
         let mut rest = into;
@@ -244,12 +248,12 @@ impl BlobStore {
         parts.into_par_iter().try_for_each(|(piece, part)| self.read(self.opened(piece)?, piece, part))
     }
 
-    /// Whether a blob is there, as long as it should be; its contents are not read.
+    /// Whether a blob exists and has the right size. The contents are not read.
     pub fn has(&self, piece: &Piece) -> bool {
         self.opened(piece).is_ok()
     }
 
-    /// Reads a blob, whatever its size, to see that it is whole.
+    /// Reads a blob of any size and verifies its digest, with constant memory.
     pub fn verify(&self, piece: &Piece) -> Result<(), BlobError> {
         let path = self.local_path(&piece.digest);
         let file = self.opened(piece)?;
@@ -261,14 +265,17 @@ impl BlobStore {
         }
     }
 
-    /// The file that a blob is or would be on this machine, for those who open data by a path: programs of users, other tools. Nothing
-    /// is verified.
+    /// The path of a blob on this machine, whether it exists or not: for users' programs and other tools that open files by path.
+    /// Nothing is verified.
     pub fn local_path(&self, digest: &Digest) -> PathBuf {
         let name = digest.to_hex();
         self.dir.join(&name[..2]).join(name)
     }
 
-    /// The file of a blob, as long as it should be. Its contents are not verified.
+    /// Opens the file of a blob and checks its size. The contents are not verified.
+    ///
+    /// # Errors
+    /// `Missing` if there is no such file, `Truncated` if its size is wrong.
     pub fn opened(&self, piece: &Piece) -> Result<File, BlobError> {
         let path = self.local_path(&piece.digest);
         let io = |source| BlobError::Io { action: "read", path: path.clone(), source };

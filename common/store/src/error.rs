@@ -1,4 +1,4 @@
-//! What a store answers in the place of a blob.
+//! Errors of the store.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,53 +8,53 @@ use lockstep_common::Digest;
 /// A blob that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// The store itself is not there.
+    /// The directory of the store does not exist.
     #[error("this machine does not see the store `{}`: mount the coordinator's store there", dir.display())]
     NoStore {
-        /// Where it should be.
+        /// Directory of the store.
         dir: PathBuf,
     },
-    /// No such blob.
+    /// There is no such blob.
     #[error("blob `{digest}` is missing from the store `{}`", dir.display())]
     Missing {
-        /// The blob.
+        /// Name of the blob.
         digest: Digest,
-        /// The store.
+        /// Directory of the store.
         dir: PathBuf,
     },
-    /// Its length is not what the manifest says.
+    /// The blob's file has another length than the manifest says.
     #[error(
-        "blob `{digest}` {}: {found} bytes of {expected} in `{}`",
-        if found < expected { "is truncated" } else { "is longer than it was" }, path.display()
+        "blob `{digest}` {}: {found} bytes instead of {expected} in `{}`",
+        if found < expected { "is truncated" } else { "is too long" }, path.display()
     )]
     Truncated {
-        /// The blob.
+        /// Name of the blob.
         digest: Digest,
-        /// Its file.
+        /// File of the blob.
         path: PathBuf,
-        /// Length in the manifest.
+        /// Length in the manifest, in bytes.
         expected: u64,
-        /// Length of the file.
+        /// Length of the file, in bytes.
         found: u64,
     },
-    /// Its contents changed.
+    /// The blob's contents changed.
     #[error("blob `{digest}` is corrupt: the contents of `{}` have the digest `{found}`", path.display())]
     Corrupt {
-        /// The blob.
+        /// Name of the blob.
         digest: Digest,
-        /// Its file.
+        /// File of the blob.
         path: PathBuf,
-        /// What its contents hash to.
+        /// Digest of the present contents.
         found: Digest,
     },
-    /// The disk refused.
+    /// An operation of the file system failed.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// What was tried.
+        /// The operation, as a verb.
         action: &'static str,
-        /// On which file.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

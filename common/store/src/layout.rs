@@ -1,7 +1,7 @@
 //! Names in the directory of a store.
 
-/// Directory of what is being written.
+/// Directory of unfinished files.
 pub(crate) const TMP: &str = "tmp";
 
-/// Behind the digest of a blob of which a part is there.
+/// Suffix of a partial blob's file; the digest of the whole blob comes before it.
 pub(crate) const PART: &str = ".part";

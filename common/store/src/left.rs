@@ -1,7 +1,7 @@
-//! Files of a store that are being written: locked by whoever writes them, and deleted when their writer is gone.
+//! Clean-up of unfinished files: their writers lock them, and files of dead writers are deleted.
 //!
-//! The store is shared, so other machines' saves lie there too. Where a file system has no locks, age alone tells. Only what has a
-//! name that a store gives is deleted.
+//! The store is shared, so other machines' unfinished files are in it, too. On a file system without locks, only the age decides.
+//! Only files with a name that a store makes are deleted.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,12 +11,12 @@ use lockstep_host::plain::Dir;
 
 use crate::unfinished::is_name;
 
-/// Deletes the files in `tmp` that nobody has written to for `age`, and nobody has locked; how many those were.
+/// Deletes the files in `tmp` that did not change for `age` and are not locked. Returns their number.
 pub(crate) fn sweep(tmp: &Dir, age: Duration) -> io::Result<usize> {
     let mut deleted = 0;
     for name in tmp.names()? {
         if let Some(name) = name.to_str().filter(|name| is_name(name)) {
-            // Whoever has removed it meanwhile, or made it for another user, knows why.
+            // An error is no problem: another process removed the file, or it belongs to another user.
             deleted += usize::from(delete(tmp, name, age).unwrap_or_default());
         }
     }
@@ -29,7 +29,7 @@ fn delete(tmp: &Dir, name: &str, age: Duration) -> io::Result<bool> {
     if !is_left(&tmp.file(name)?)? {
         return Ok(false);
     }
-    // For writing: over NFS no other file is locked.
+    // NFS can lock a file only if it is open for writing.
     let file = tmp.existing(name)?;
     if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) || !is_left(&file)? || !tmp.has(&file, name)? {
         return Ok(false);

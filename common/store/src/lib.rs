@@ -1,6 +1,7 @@
-//! The store: blobs by their digests, in a directory that the coordinator and every node see, and the check that they see the same.
+//! The store: blobs, named by their digests, in a directory that the coordinator and every node share; and a check that they
+//! really share it.
 //!
-//! Deliberately absent: what the blobs are, and who may name them.
+//! Deliberately absent: the meaning of blobs, and permissions to read them.
 
 mod contents;
 mod directory;

@@ -1,4 +1,4 @@
-//! A blob that is read bit by bit, and verified at its end.
+//! Reads a blob in chunks and verifies it at the end.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Take};
@@ -10,18 +10,18 @@ use lockstep_common::{Digest, Domain};
 use crate::directory::BlobStore;
 use crate::error::BlobError;
 
-/// A blob that is read and hashed bit by bit.
+/// A blob that is read and hashed in chunks.
 #[derive(Debug)]
 pub struct BlobReader {
     piece: Piece,
     path: PathBuf,
     file: Take<File>,
-    /// None for one that is not read from its beginning: then only who has what lies before sees whether it is whole.
+    /// `None` if the reader did not begin at offset 0: then only a caller who has the bytes before can verify the blob.
     hasher: Option<blake3::Hasher>,
 }
 
 impl BlobStore {
-    /// Reads the blob from `offset` (bytes) on.
+    /// A reader of the blob that begins at `offset` bytes.
     pub fn reader(&self, piece: Piece, offset: u64) -> Result<BlobReader, BlobError> {
         let path = self.local_path(&piece.digest);
         let mut file = self.opened(&piece)?;
@@ -34,7 +34,7 @@ impl BlobStore {
 }
 
 impl BlobReader {
-    /// The next bytes, at most `most`; none at the end.
+    /// The next bytes, at most `most`; empty at the end.
     pub fn next(&mut self, most: usize) -> Result<Vec<u8>, BlobError> {
         let mut data = Vec::with_capacity(most);
         let read = (&mut self.file).take(most as u64).read_to_end(&mut data);
@@ -45,10 +45,10 @@ impl BlobReader {
         Ok(data)
     }
 
-    /// Whether all that was read is what it should be.
+    /// Verifies the digest, after the blob was read to its end.
     ///
     /// # Errors
-    /// `Corrupt`, for a blob that was read from its beginning.
+    /// `Corrupt` if the digest is wrong. A blob that was not read from offset 0 is not verified.
     pub fn end(self) -> Result<(), BlobError> {
         let Self { piece: Piece { digest, .. }, path, hasher, .. } = self;
         match hasher.map(|hasher| Digest::of(&hasher)) {

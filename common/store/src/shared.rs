@@ -1,13 +1,13 @@
-//! Whether two machines see one store: nobody believes it.
+//! Checks that two machines access the same store: each reads a file that the other wrote.
 //!
 //! ```text
 //!  owner   writes tmp/join-NAME.owner ────────> guest reads it
 //!  owner   reads  tmp/join-NAME.guest <──────── guest writes it
 //! ```
 //!
-//! Both files hold a random text that only their writer knows, and are removed by both sides. A node must not lose its work because
-//! the disk is full: a file may stay empty, as that it is there under its random name says enough; where the owner can make none,
-//! the guest reads the store's mark, and where the guest can make none, it says so.
+//! Both files contain a random text that only their writer knows. Both sides remove the files. The check must pass on a full disk, so
+//! that nodes do not lose their work: a file may stay empty, because its random name is proof enough. If the owner cannot create a
+//! file, the guest reads the store's mark. If the guest cannot create one, it tells the owner so.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -20,50 +20,49 @@ use lockstep_host::plain::{self, Dir};
 
 use crate::layout::TMP;
 
-/// How long a file of the other side is looked for. A new name is asked for over the network at once; this is for a server
-/// that is slow.
+/// Time to wait for the other side's file. A network file system usually shows it at once; a slow server needs this time.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Between two looks.
+/// Time between two attempts to read the other side's file.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The file of the store's newest mark, by which its owner knows older copies of it.
+/// The file with the store's newest mark. The owner of the store detects older copies of the store by it.
 pub const MARK: &str = "store-mark";
 
-/// Longest text (bytes) that is read.
+/// Longest text that is read, in bytes.
 const TEXT_BYTES: u64 = 256;
 
 const PREFIX: &str = "join-";
 const OWNER: &str = ".owner";
 const GUEST: &str = ".guest";
 
-/// The owner's side of one check. Its files are removed with it.
+/// The owner's side of one check. Dropping it removes the files of both sides.
 #[derive(Debug)]
 pub struct Offer {
     tmp: Dir,
     own: String,
     guest: String,
-    /// Of a disk that took no file: the store's mark.
+    /// The store's mark, if the disk was too full for a file.
     mark: Option<String>,
 }
 
-/// The guest's side: its file is removed with it.
+/// The guest's side of one check. Dropping it removes the guest's file.
 #[derive(Debug)]
 pub struct Answer {
     tmp: Dir,
     own: String,
-    /// What the owner wrote, or the store's mark.
+    /// Contents of the owner's file, or the store's mark.
     pub found: String,
-    /// What was written; empty if the disk took no file.
+    /// Contents of the guest's file; empty if the disk was full.
     pub wrote: String,
 }
 
 impl Offer {
-    /// Writes `text` into the store at `store`, under a name that nobody else uses.
+    /// Writes `text` into the store at `store`, in a file of the check `name`, which must be unique.
     pub fn write(store: &Path, name: &str, text: &str) -> io::Result<Self> {
         let ((own, guest), tmp) = (names(name), tmp(store)?);
         let mark = match write(&tmp, &own, Access::of(store), text) {
-            // Without a mark, that is why.
+            // If there is no mark, the error is that the disk is full.
             Err(error) if is_full(&error) => Some(read_mark(store).map_err(|_| error)?),
             written => {
                 written?;
@@ -73,15 +72,15 @@ impl Offer {
         Ok(Self { tmp, own, guest, mark })
     }
 
-    /// Whether a guest that found `found` has read what was written as `text`.
+    /// Whether `found`, which the guest has read, is the owner's `text` or the store's mark.
     pub fn was_read(&self, text: &str, found: &str) -> bool {
         self.mark.as_ref().map_or_else(|| is_same(found, text), |mark| mark == found)
     }
 
-    /// That the guest's file holds `text`. A guest whose disk was full has written none.
+    /// Checks that the guest's file contains `text`. An empty `text` means that the guest's disk was full: there is no file then.
     ///
     /// # Errors
-    /// What is seen in its place.
+    /// A message with the path and the reason.
     pub fn check(&self, text: &str) -> Result<(), String> {
         if text.is_empty() {
             return Ok(());
@@ -89,7 +88,7 @@ impl Offer {
         let path = self.tmp.path().join(&self.guest);
         match read(&self.tmp, &self.guest) {
             Ok(found) if is_same(&found, text) => Ok(()),
-            Ok(_) => Err(format!("`{}` holds something else", path.display())),
+            Ok(_) => Err(format!("`{}` does not contain the text that the node wrote", path.display())),
             Err(error) => Err(format!("cannot read `{}`: {error}", path.display())),
         }
     }
@@ -102,10 +101,10 @@ impl Drop for Offer {
     }
 }
 
-/// Reads the owner's file in the store at `store`, and writes one that holds `text`. Makes no directory.
+/// Reads the owner's file in the store at `store`, and writes the guest's file with `text`. Creates no directory.
 ///
 /// # Errors
-/// What could not be read or written, for people.
+/// A message with the path that could not be read or written, and the reason.
 pub fn answer(store: &Path, name: &str, text: &str) -> Result<Answer, String> {
     let (owner, own) = names(name);
     let path = |name: &str| store.join(TMP).join(name).display().to_string();
@@ -117,7 +116,7 @@ pub fn answer(store: &Path, name: &str, text: &str) -> Result<Answer, String> {
     let found = found.map_err(|error| format!("cannot read `{}`: {error}", path(&owner)))?;
     let written = write(&tmp, &own, Access::of(store), text);
     let wrote = match written {
-        // One that is mounted read-only here is not: its owner may write.
+        // A store that is mounted read-only on this node is an error: its owner can write to it.
         Err(error) if is_full(&error) && error.kind() != io::ErrorKind::ReadOnlyFilesystem => String::new(),
         Err(error) => return Err(format!("cannot write `{}`: {error}", path(&own))),
         Ok(()) => text.to_owned(),
@@ -131,10 +130,10 @@ impl Drop for Answer {
     }
 }
 
-/// No check takes as long.
+/// Age from which a file of a check is abandoned: no check takes as long.
 const LEFT: Duration = Duration::from_hours(1);
 
-/// Removes what checks that were cut off have left in the store at `store`. Those of another coordinator may be under way.
+/// Removes files of interrupted checks from the store at `store`. Younger files stay: another coordinator's check may be running.
 pub fn sweep(store: &Path) {
     let Ok(tmp) = tmp(store) else { return };
     for name in tmp.names().unwrap_or_default() {
@@ -146,18 +145,18 @@ pub fn sweep(store: &Path) {
     }
 }
 
-/// Whether a check gives a file such a name.
+/// Whether `name` is the name of a check's file.
 pub(crate) fn is_name(name: &str) -> bool {
     let name = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(OWNER).or(name.strip_suffix(GUEST)));
     name.is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// The store's mark.
+/// The text of the store's mark.
 fn read_mark(store: &Path) -> io::Result<String> {
     text(plain::read(&store.join(MARK), TEXT_BYTES)?)
 }
 
-/// Whether a file holds what its writer says that it wrote.
+/// Whether a file's contents are its writer's `text`, or empty because the disk was full.
 fn is_same(found: &str, text: &str) -> bool {
     found == text || found.is_empty()
 }
@@ -165,9 +164,9 @@ fn is_same(found: &str, text: &str) -> bool {
 /// Writes a file, which stays empty if the disk is full.
 ///
 /// # Errors
-/// A disk that does not even take the name of a file, among others.
+/// If the disk is so full that it cannot create a file, and for other errors.
 fn write(tmp: &Dir, name: &str, access: Access, text: &str) -> io::Result<()> {
-    // For whom a blob is: a node of another user must fail here, and not at its first checkpoint.
+    // The file has the access rights of a blob, so that a node of another user fails here and not at its first checkpoint.
     let mut file = tmp.create(name)?;
     let written = access.give(&file).and_then(|()| file.write_all(text.as_bytes()));
     match written {
@@ -181,7 +180,7 @@ fn write(tmp: &Dir, name: &str, access: Access, text: &str) -> io::Result<()> {
 }
 
 fn names(name: &str) -> (String, String) {
-    // A name from a network must not lead elsewhere.
+    // A name from the network must not lead out of the directory.
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     (format!("{PREFIX}{name}{OWNER}"), format!("{PREFIX}{name}{GUEST}"))
 }
@@ -190,7 +189,7 @@ fn tmp(store: &Path) -> io::Result<Dir> {
     Dir::open(store)?.dir(TMP)
 }
 
-/// The text of the file `name`, once it is there.
+/// The text of the file `name`. Waits up to [`PATIENCE`] for it.
 fn read(tmp: &Dir, name: &str) -> io::Result<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -202,10 +201,10 @@ fn read(tmp: &Dir, name: &str) -> io::Result<String> {
 }
 
 fn text(bytes: Vec<u8>) -> io::Result<String> {
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is no text"))
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
 }
 
-/// The other side may have removed it.
+/// Removes a file. Errors are ignored: the other side may have removed it.
 fn remove(tmp: &Dir, name: &str) {
     let _ = tmp.remove(name);
 }
@@ -235,7 +234,7 @@ mod tests {
         assert_eq!((answer.found.as_str(), answer.wrote.as_str()), ("from the owner", "from the guest"));
         assert!(offer.was_read("from the owner", &answer.found) && !offer.was_read("other", &answer.found));
         offer.check("from the guest").unwrap();
-        assert!(offer.check("other").unwrap_err().ends_with(".guest` holds something else"));
+        assert!(offer.check("other").unwrap_err().ends_with(".guest` does not contain the text that the node wrote"));
         drop(answer);
         drop(offer);
         assert_eq!(count(&store), 0);
@@ -248,7 +247,7 @@ mod tests {
         let missing = answer(guests.path(), "a1", "y").unwrap_err();
         assert!(missing.contains("cannot read") && missing.contains("join-a1.owner"), "{missing}");
         assert_eq!(count(&guests), 0);
-        // One that could read, and writes elsewhere.
+        // A guest that can read the owner's text, but writes to another directory.
         fs::write(guests.path().join("tmp/join-a1.owner"), "x").unwrap();
         let answer = answer(guests.path(), "a1", "y").unwrap();
         let missing = offer.check("y").unwrap_err();
@@ -263,7 +262,7 @@ mod tests {
         assert_eq!(count(&guests), 0);
     }
 
-    /// The store's mark stands for the file that the owner could not make.
+    /// The store's mark replaces the file that the owner could not create.
     #[test]
     fn where_the_disk_takes_no_file_the_mark_is_compared() {
         let (store, other) = (store(), store());
@@ -299,7 +298,7 @@ mod tests {
         assert_eq!(offer.own, "join-a1.owner");
     }
 
-    /// Of another member of the store's group, or of a node that lies.
+    /// Another member of the store's group, or a malicious node, could make such a link or pipe.
     #[test]
     fn a_link_or_a_pipe_in_the_place_of_a_file_is_neither_written_through_nor_read_nor_waited_for() {
         use std::os::unix::fs::symlink;
@@ -322,7 +321,7 @@ mod tests {
             } else {
                 symlink(guest, at("join-a1.guest")).unwrap();
             }
-            assert!(offer.check("y").unwrap_err().contains("no regular file"), "{guest}");
+            assert!(offer.check("y").unwrap_err().contains("not a regular file"), "{guest}");
         }
         fs::remove_file(at("join-a1.guest")).unwrap();
         fs::write(at("join-a1.guest"), "y".repeat(257)).unwrap();

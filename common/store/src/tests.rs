@@ -1,4 +1,4 @@
-//! Blobs: what is put is got, what is damaged is found, what is not durable is not called so.
+//! Blobs: reading returns the bytes that were put, damage is detected, and nothing counts as durable before its sync.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -73,7 +73,7 @@ fn a_large_blob_that_is_durable_leaves_memory_to_others() {
     let (dir, store) = store();
     let large = store.put(&vec![7; UNCACHED_BYTES as usize]).unwrap();
     let small = store.put(&vec![7; UNCACHED_BYTES as usize - 1]).unwrap();
-    // A file system in memory forgets nothing, whoever asks.
+    // A file system in memory, such as tmpfs, ignores the advice. So the blob is compared with another file.
     let mut other = File::create(dir.path().join("other")).unwrap();
     other.write_all(&vec![7; UNCACHED_BYTES as usize]).unwrap();
     other.sync_data().unwrap();
@@ -114,12 +114,12 @@ fn a_blob_that_comes_in_parts_goes_on_where_it_stopped_and_is_checked() {
     part.write(b"ghty").unwrap();
     assert!(matches!(part.finish(), Err(BlobError::Corrupt { .. })));
     assert!(matches!(store.verify(&piece), Err(BlobError::Missing { .. })));
-    assert_eq!(store.part(&piece).unwrap().bytes(), 0, "it begins anew");
+    assert_eq!(store.part(&piece).unwrap().bytes(), 0, "the part starts from 0 again");
     store.writer().unwrap().write(b"left alone").unwrap();
     assert_eq!(fs::read_dir(store.dir.join("tmp")).unwrap().count(), 1, "only the part");
 }
 
-/// Takes the directory of a blob away, so that it cannot be synced, while `act` runs.
+/// Moves the directory of a blob away while `act` runs, so that it cannot be synced.
 fn without_directory(store: &BlobStore, piece: &Piece, act: impl FnOnce()) {
     let path = store.local_path(&piece.digest);
     let (there, away) = (path.parent().unwrap(), store.dir.join("away"));
@@ -144,7 +144,7 @@ fn a_failed_sync_is_not_forgotten() {
 fn the_name_of_a_blob_that_is_found_is_made_durable_too() {
     let (dir, writer) = store();
     let piece = writer.put(b"weights").unwrap();
-    // Its writer crashes before it syncs.
+    // The writer crashes before it syncs.
     let store = BlobStore::open(dir.path()).unwrap();
     store.put(b"weights").unwrap();
     without_directory(&store, &piece, || assert!(store.sync().is_err()));
@@ -227,7 +227,7 @@ fn a_blob_that_was_damaged_is_healed_by_whoever_puts_it_again() {
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
 }
 
-/// `/proc/self/mem` has pages that nobody can read, as a disk with a bad sector has: reading them is an error.
+/// Reading an unmapped page of `/proc/self/mem` is an error, like reading a bad sector of a disk.
 #[test]
 fn contents_that_cannot_be_read_are_an_error() {
     let memory = File::open("/proc/self/mem").unwrap();
@@ -260,7 +260,7 @@ fn what_writers_that_are_gone_left_is_deleted_and_nothing_that_is_young_or_held(
         file.set_modified(SystemTime::now() - 2 * day).unwrap();
     };
     let names = || fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>();
-    // Of running saves, here or on another machine, which have stood still.
+    // Files of running saves, here or on another machine, that did not change for a while.
     let piece = Piece { digest: lockstep_common::Domain::Blob.digest(b"part"), bytes: 4 };
     let (mut writer, mut part) = (store.writer().unwrap(), store.part(&piece).unwrap());
     writer.write(b"wri").unwrap();
@@ -278,7 +278,7 @@ fn what_writers_that_are_gone_left_is_deleted_and_nothing_that_is_young_or_held(
     }
     fs::create_dir(tmp.join("directory")).unwrap();
     assert_eq!(store.sweep(day).unwrap(), 3);
-    // What a store does not call so is not its own.
+    // Files with other names do not belong to a store.
     let others = [".tmpYoung", "directory", "0123.part", "thesis.tex", "join-x", ".tmp.x"].map(OsString::from);
     let kept: BTreeSet<OsString> = held.into_iter().chain(others).collect();
     assert_eq!(names(), kept);
@@ -286,7 +286,7 @@ fn what_writers_that_are_gone_left_is_deleted_and_nothing_that_is_young_or_held(
     part.write(b"rt").unwrap();
     part.finish().unwrap();
     assert_eq!(store.get(&piece).unwrap(), b"part");
-    // One that is given up is let go of.
+    // Dropping a part releases its lock.
     let mut part = store.part(&Piece { bytes: 9, ..piece }).unwrap();
     part.write(b"pa").unwrap();
     drop(part);
@@ -296,7 +296,7 @@ fn what_writers_that_are_gone_left_is_deleted_and_nothing_that_is_young_or_held(
     assert_eq!(store.sweep(day).unwrap(), 2);
 }
 
-/// In a store of a group, any of its members can put one there.
+/// In a store of a group, every member of the group can replace a directory by a link.
 #[test]
 fn a_directory_that_became_a_link_is_neither_swept_nor_written_to() {
     let day = Duration::from_hours(24);
@@ -326,9 +326,9 @@ fn a_directory_that_became_a_link_is_neither_swept_nor_written_to() {
     ];
     for error in refused.map(Result::unwrap_err) {
         let words = lockstep_common::chain(&error);
-        assert!(words.contains("it is a symbolic link and no directory") && words.contains("/tmp"), "{words}");
+        assert!(words.contains("it is a symbolic link, not a directory") && words.contains("/tmp"), "{words}");
     }
-    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 2, "{precious:?} and what was the directory");
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 2, "{precious:?} and the moved directory");
     back(&tmp);
     store.put(b"other").unwrap();
 
@@ -355,13 +355,13 @@ fn what_is_no_regular_file_is_no_blob_and_is_replaced_by_one() {
         plant(&path);
         for refused in [store.opened(&piece).map(drop), store.get(&piece).map(drop), store.check(&piece)] {
             let words = lockstep_common::chain(&refused.unwrap_err());
-            assert!(words.contains("no regular file"), "{words}");
+            assert!(words.contains("not a regular file"), "{words}");
         }
         assert!(!store.has_durably(&piece).unwrap() && !store.has(&piece));
         store.put(b"weights").unwrap();
         assert_eq!(store.get(&piece).unwrap(), b"weights");
     }
-    // Where a part of one would be.
+    // A link in place of a partial blob's file.
     let part = dir.path().join("tmp").join(format!("{}.part", piece.digest.to_hex()));
     symlink(&secret, &part).unwrap();
     assert!(matches!(store.part(&piece), Err(BlobError::Io { action: "open", .. })));

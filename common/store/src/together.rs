@@ -1,4 +1,4 @@
-//! Many blobs at once: while one is synced, others are hashed and written.
+//! Stores many blobs in parallel: while one is synced, others are hashed and written.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -9,23 +9,23 @@ use lockstep_common::manifest::Piece;
 use crate::directory::BlobStore;
 use crate::error::BlobError;
 
-/// Threads that hash and write. Most of their time goes into waiting for the disk: 60 blobs of 8 MiB took 0.85 s with one thread,
-/// 0.42 s with two, 0.38 s with four and 0.33 s with eight on a virtual disk.
+/// Threads that hash and write. They mostly wait for the disk: 60 blobs of 8 MiB took 0.85 s with one thread, 0.42 s with two,
+/// 0.38 s with four and 0.33 s with eight on a virtual disk.
 const THREADS: usize = 4;
 
-/// What is added to their niceness. Training has the cores first.
+/// Added to the niceness of these threads, so that training has priority.
 const NICENESS: i32 = 10;
 
 impl BlobStore {
-    /// Stores each of `parts`, as [`BlobStore::put`] does, on a few threads of low priority; their pieces, in order. `anew`: into new
-    /// files, as [`BlobStore::put_anew`].
+    /// Stores each of `parts`, as [`BlobStore::put`] does, on four threads of low priority. Returns their pieces, in order. `anew`:
+    /// always writes new files, as [`BlobStore::put_anew`] does.
     ///
     /// # Errors
-    /// The first that a thread met; some parts are stored then, and others are not.
+    /// The first error of a thread. Some parts are stored then, and others are not.
     pub fn put_all(&self, parts: &[&[u8]], anew: bool) -> Result<Vec<Piece>, BlobError> {
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
         let put = || {
-            // Of this thread alone. If it is refused, the thread is as important as the others.
+            // This changes only the thread's own priority. If it fails, the thread keeps the priority of the process.
             rustix::process::nice(NICENESS).ok();
             let mut stored = Vec::new();
             loop {

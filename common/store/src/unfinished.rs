@@ -1,4 +1,4 @@
-//! A file of a store that has no name of a blob yet, in the store's own directory for those.
+//! Unfinished files: they are in the store's directory `tmp` until they are renamed to a blob's name.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,13 +9,13 @@ use lockstep_host::plain::Dir;
 
 use crate::layout::PART;
 
-/// What a store's unfinished files are called.
+/// Prefix of the names of unfinished files.
 const PREFIX: &str = ".tmp";
 
-/// Names that are tried. Nobody else knows them, so one is enough.
+/// Names to try. They are random, so the first one is nearly always free.
 const TRIES: usize = 16;
 
-/// Removed with the value, unless it got a name.
+/// An unfinished file. Dropping the value removes the file, unless it was renamed to a blob's name.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     tmp: Dir,
@@ -25,11 +25,11 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Makes an empty one in `tmp`, held by this process.
+    /// Creates an empty file in `tmp` and locks it.
     pub(crate) fn new(tmp: Dir) -> io::Result<Self> {
         let mut tried = 0;
         loop {
-            // Its keys are random.
+            // `RandomState` has random keys, so the name is random.
             let name = format!("{PREFIX}{:016x}", RandomState::new().hash_one(std::process::id()));
             match tmp.create(&name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < TRIES => tried += 1,
@@ -42,7 +42,7 @@ impl Unfinished {
         }
     }
 
-    /// The one that is called `name` in `tmp`.
+    /// The unfinished file `name` in `tmp`, which is open as `file`.
     pub(crate) fn of(tmp: Dir, name: String, file: File) -> Self {
         Self { tmp, name, file, has_name: false }
     }
@@ -51,7 +51,7 @@ impl Unfinished {
         self.tmp.path().join(&self.name)
     }
 
-    /// Gives it the name `new` in `dir`, in the place of what is there.
+    /// Renames it to `new` in `dir` and replaces an existing file.
     pub(crate) fn persist(mut self, dir: &Dir, new: &str) -> io::Result<()> {
         self.tmp.rename(&self.name, dir, new)?;
         self.has_name = true;
@@ -62,19 +62,19 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.has_name {
-            // Else it is deleted as one that nobody writes to.
+            // If this fails, `BlobStore::sweep` deletes the file later.
             let _ = self.tmp.remove(&self.name);
         }
     }
 }
 
-/// Marks `file` as being written, for as long as it is open.
+/// Locks `file` for as long as it is open, so that `BlobStore::sweep` does not delete it.
 fn hold(file: &File) {
-    // Without a lock it is kept for a day after its last change.
+    // If the file system has no locks, the age of the file protects it.
     let _ = file.try_lock();
 }
 
-/// Whether a store gives such a name to an unfinished file: [`Unfinished`], or [`crate::Part`].
+/// Whether `name` is a name of an unfinished file: an [`Unfinished`], a [`crate::Part`] or a file of [`crate::shared`].
 pub(crate) fn is_name(name: &str) -> bool {
     let is_part = |digest: &str| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
     match (name.strip_prefix(PREFIX), name.strip_suffix(PART)) {

@@ -1,4 +1,4 @@
-//! Blobs that are written bit by bit, from their beginning or from where an earlier attempt left off.
+//! Writes blobs in chunks, from their beginning or from the end of an earlier, interrupted attempt.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -11,14 +11,14 @@ use crate::error::BlobError;
 use crate::layout::{PART, TMP};
 use crate::unfinished::Unfinished;
 
-/// A blob that is being written. It has no name before [`BlobWriter::finish`], and leaves nothing without it.
+/// A blob that is being written. [`BlobWriter::finish`] gives it its name; dropping it without `finish` deletes the file.
 #[derive(Debug)]
 pub struct BlobWriter {
     unfinished: Unfinished,
     hasher: blake3::Hasher,
 }
 
-/// A blob of which a part is there: one writer at a time.
+/// A partial blob of known digest, which an interrupted attempt can continue. One writer at a time holds its lock.
 #[derive(Debug)]
 pub struct Part<'a> {
     store: &'a BlobStore,
@@ -29,7 +29,7 @@ pub struct Part<'a> {
 }
 
 impl BlobStore {
-    /// Stores what is written to it, bit by bit, however much it is.
+    /// A writer for a blob of any size and yet unknown digest.
     pub fn writer(&self) -> Result<BlobWriter, BlobError> {
         let unfinished = self.tmp().and_then(Unfinished::new);
         let unfinished =
@@ -37,7 +37,8 @@ impl BlobStore {
         Ok(BlobWriter { unfinished, hasher: lockstep_common::Domain::Blob.hasher() })
     }
 
-    /// Writes the blob `piece` where an earlier attempt left off; what that left is kept until the blob is whole.
+    /// A writer for the blob `piece` that continues where an earlier attempt stopped. If the writer is dropped, its bytes stay for the
+    /// next attempt. Waits while another writer has the same blob.
     pub fn part(&self, piece: &Piece) -> Result<Part<'_>, BlobError> {
         let name = format!("{}{PART}", piece.digest.to_hex());
         let open = || -> io::Result<_> {
@@ -49,7 +50,7 @@ impl BlobStore {
             };
             let mut file = open()?;
             while !tmp.has(&file, &name)? {
-                // Whoever had it has finished or deleted it.
+                // The writer that held the lock has renamed or deleted the file.
                 file = open()?;
             }
             if file.metadata()?.len() == 0 {
@@ -69,14 +70,14 @@ impl BlobStore {
 }
 
 impl BlobWriter {
-    /// Adds bytes.
+    /// Appends `bytes`.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         self.hasher.update(bytes);
         let written = self.unfinished.file.write_all(bytes);
         written.map_err(|source| BlobError::Io { action: "write", path: self.unfinished.path(), source })
     }
 
-    /// Names it by its contents in `store`, whose writer it is; durable after [`BlobStore::sync`].
+    /// Gives the blob its name. `store` must be the store that made this writer. The name is durable after [`BlobStore::sync`].
     pub fn finish(self, store: &BlobStore) -> Result<Piece, BlobError> {
         let piece = Piece { digest: Digest::of(&self.hasher), bytes: self.hasher.count() };
         store.keep(self.unfinished, &piece)?;
@@ -85,25 +86,28 @@ impl BlobWriter {
 }
 
 impl Part<'_> {
-    /// Bytes that are there.
+    /// Number of bytes written so far, by this attempt and earlier ones.
     pub fn bytes(&self) -> u64 {
         self.hasher.count()
     }
 
-    /// Adds the next bytes.
+    /// Appends the next `bytes`.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         self.hasher.update(bytes);
         let path = || self.store.dir.join(TMP).join(&self.name);
         self.file.write_all(bytes).map_err(|source| BlobError::Io { action: "write", path: path(), source })
     }
 
-    /// Gives the blob its name, if it is what it should be; else nothing of it is kept.
+    /// Verifies the digest and gives the blob its name.
+    ///
+    /// # Errors
+    /// `Corrupt` if the digest is wrong. The partial blob is deleted then.
     pub fn finish(self) -> Result<(), BlobError> {
         let path = self.store.dir.join(TMP).join(&self.name);
         let (found, expected) = (Digest::of(&self.hasher), self.piece.digest);
         let tmp = self.store.tmp();
-        let tmp = tmp.map_err(|source| BlobError::Io { action: "name", path: path.clone(), source })?;
-        // What is left of one that is not what it should be would be in the way the next time.
+        let tmp = tmp.map_err(|source| BlobError::Io { action: "rename", path: path.clone(), source })?;
+        // Dropping `unfinished` deletes the file: the next attempt could not continue corrupt bytes.
         let unfinished = Unfinished::of(tmp, self.name, self.file);
         if found != expected {
             return Err(BlobError::Corrupt { digest: expected, path, found });

@@ -1,4 +1,4 @@
-//! Who may read a store: its owner, and its group once it is shared.
+//! Access rights of a store: for its owner alone, and for its group after it was shared.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::fs::{self, Permissions};
@@ -43,7 +43,7 @@ fn a_store_is_its_owners_and_its_groups_once_it_is_shared() {
     assert_eq!(modes(&at), [GROUP_FILE, GROUP_DIR]);
     assert_eq!(store.get(&piece).unwrap(), b"two");
     drop(offer);
-    // The group's right to write alone is what many umasks leave.
+    // A directory that is merely group-writable is not shared: many umasks allow that.
     fs::set_permissions(&at, Permissions::from_mode(0o775)).unwrap();
     assert_eq!(Access::of(&at), Access::Owner);
 }
@@ -61,7 +61,7 @@ fn a_store_is_not_shared_through_a_link() {
     std::os::unix::fs::symlink(&precious, at.join("tmp/x")).unwrap();
     share(&at).unwrap();
     assert_eq!((mode(&precious), mode(other.path())), (PRIVATE_FILE, before));
-    // The lock of a directory is emptied and written to.
+    // Taking the lock of a directory overwrites its lock file.
     std::os::unix::fs::symlink(&precious, at.join("LOCK")).unwrap();
     assert!(durable::DirLock::acquire(&at).is_err());
     assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");

@@ -1,4 +1,4 @@
-//! What makes a job: its text, its values, and what follows from them for a process.
+//! Jobs: parsing, checks of values, and the environment of processes.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod numerics;
@@ -6,7 +6,7 @@ mod parse;
 mod program;
 mod validate;
 
-/// What a job needs at least, and ranks.
+/// All required keys of a job, and `ranks`.
 const JOB: &str = r#"
     name = "t"
     steps = 10

@@ -1,4 +1,4 @@
-//! What the environment of a process is set to by its job.
+//! The environment variables that a job sets for its processes.
 
 use lockstep_common::job::parse_toml;
 use lockstep_common::numerics::{VARIABLES, environment};
@@ -35,7 +35,7 @@ fn what_is_set_and_changes_bits_is_part_of_the_fingerprint() {
     let job = parse_toml(JOB, &["numerics.level=portable".to_owned()]).unwrap();
     for (name, _) in environment(&job) {
         let speed_only = name.starts_with("MALLOC_") || name == "TORCH_NCCL_ASYNC_ERROR_HANDLING";
-        // A seed, and a checkpoint has it among them.
+        // `PYTHONHASHSEED` is derived from the seed, which a checkpoint records.
         assert!(speed_only || name == "PYTHONHASHSEED" || VARIABLES.contains(&name.as_str()), "{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! Texts that are no job are refused by key; overrides and defaults are applied to the others.
+//! An invalid job is rejected with its key; overrides and defaults are applied.
 
 use lockstep_common::job::{JobError, JobSpec, parse_toml};
 
@@ -26,8 +26,9 @@ fn an_unknown_key_is_refused_with_its_path_and_the_nearest_known_one() {
 fn a_wrong_type_and_a_missing_key_are_refused_with_the_key() {
     assert!(refused("steps = 10", "steps = \"ten\"").starts_with("key `steps`: invalid type: string \"ten\""));
     assert!(refused("lr = 0.1", "lr = []").starts_with("key `optimizer.lr`: invalid type: sequence"));
-    assert_eq!(refused("batch = { size = 8 }", "batch = { last = \"pad\" }"), "key `batch.size`: it is missing");
-    assert_eq!(refused("steps = 10", ""), "key `steps`: it is missing");
+    let missing = |key: &str| format!("key `{key}`: required, but missing");
+    assert_eq!(refused("batch = { size = 8 }", "batch = { last = \"pad\" }"), missing("batch.size"));
+    assert_eq!(refused("steps = 10", ""), missing("steps"));
     let long = refused("steps = 10", &format!("steps = \"{}\"", "x".repeat(10_000)));
     assert!(long.starts_with("key `steps`: invalid type: string \"xxx") && long.len() < 300, "{}", long.len());
     assert!(refused("\"mlp\"", "\"mpl\"").contains("unknown variant `mpl`"));

@@ -1,4 +1,4 @@
-//! Jobs with a program of their own.
+//! Jobs with a `[program]`.
 
 use lockstep_common::job::{JobSpec, Model, Parameter, parse_toml};
 

@@ -1,4 +1,4 @@
-//! Values that make no sense are refused by key, and the text of a job keeps its bytes.
+//! An invalid value is rejected with its key, and the text of a job keeps its bytes.
 
 use lockstep_common::Domain;
 use lockstep_common::job::{JobSpec, parse_toml};
@@ -8,7 +8,7 @@ use super::JOB;
 #[test]
 fn a_text_keeps_its_bytes_and_its_digest_whatever_is_added_later() {
     let job = parse_toml(JOB, &[]).unwrap();
-    // As an earlier version wrote it, which had no `report` and no `code`, and as a person may have spaced it.
+    // The text of an earlier version, which had neither `report` nor `code`; with a space that the canonical form does not have.
     let text = String::from_utf8(job.canonical()).unwrap();
     let (head, _) = text.split_once(",\"report\"").unwrap();
     let earlier = format!("{head} }}");
@@ -74,7 +74,7 @@ fn a_vocabulary_that_tokens_cannot_name_is_refused_of_a_new_job_only() {
         assert_eq!(
             refused,
             format!(
-                "key `model.vocabulary`: {} is more than the {tokens} tokens of `data.dtype = \"{dtype}\"`",
+                "key `model.vocabulary`: {} is more than the {tokens} tokens that `data.dtype = \"{dtype}\"` allows",
                 tokens + 1
             )
         );
@@ -88,7 +88,7 @@ fn a_vocabulary_that_tokens_cannot_name_is_refused_of_a_new_job_only() {
 #[test]
 fn a_batch_that_no_machine_holds_is_refused_of_a_new_job_only() {
     let refused = parse_toml(JOB, &["batch.size=16777220".to_owned()]).unwrap_err().to_string();
-    assert_eq!(refused, "key `batch.size`: 16777220 samples are more than a step may have, which are 16777216");
+    assert_eq!(refused, "key `batch.size`: 16777220 samples per step are too many: at most 16777216 are possible");
     let job = parse_toml(JOB, &["batch.size=16777216".to_owned()]).unwrap();
     let text = String::from_utf8(job.canonical()).unwrap();
     let larger = text.replace("16777216", "16777220");
@@ -102,11 +102,11 @@ fn a_batch_that_no_machine_holds_is_refused_of_a_new_job_only() {
 fn threads_and_layers_that_no_process_can_have_are_refused_of_a_new_job_only() {
     let set = |key: &str| parse_toml(JOB, &[key.to_owned()]);
     let refused = |key: &str| set(key).unwrap_err().to_string();
-    let words = "key `numerics.threads`: 4294967295 threads are more than a process may have, which are 1024";
+    let words = "key `numerics.threads`: 4294967295 threads are too many: a process may have 1024";
     assert_eq!(refused("numerics.threads=4294967295"), words);
     assert!(refused("numerics.threads=1025").starts_with("key `numerics.threads`: 1025 "));
     let hidden = |layers: usize| format!("model.hidden=[{}]", vec!["4"; layers].join(","));
-    let words = "key `model.hidden`: 10001 layers are more than a built-in model may have, which are 10000";
+    let words = "key `model.hidden`: 10001 layers are too many: a built-in model may have 10000";
     assert_eq!(refused(&hidden(10_001)), words);
     set(&hidden(10_000)).unwrap();
     let text = String::from_utf8(set("numerics.threads=1024").unwrap().canonical()).unwrap();

@@ -1,4 +1,4 @@
-//! The program finds libtorch where it was built against it.
+//! Sets the rpath with which the program finds libtorch: the path that it was built with.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

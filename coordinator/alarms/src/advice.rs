@@ -1,8 +1,11 @@
-//! What to try, in the terms of the run: no checkpoint is named that does not exist, and no precision that it does not use.
+//! Advice of an alarm, fitted to the run: it names only checkpoints that exist, and bfloat16 only if the run uses it.
 
 use crate::alarm::{Alarm, Kind};
 
-/// What advice needs to know of a run beside its numbers.
+/// Settings of a job that make training steps smaller.
+const GENTLER: &str = "a lower `optimizer.lr` or more `schedule.warmup_steps`";
+
+/// Properties of a run that its advice depends on and its series do not contain.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Step and short id of each checkpoint, by ascending step.
@@ -12,11 +15,29 @@ pub struct Facts {
 }
 
 impl Alarm {
-    /// Puts `facts` into what to try. Without, advice begins with "if there is one".
+    /// Replaces the first entry of `try` by one that names a checkpoint of `facts`, for the kinds whose advice depends on it.
     pub fn advise(&mut self, facts: &Facts) {
         let first = match self.kind {
-            Kind::NotFinite => facts.before(self.since_step, "; everything after it is lost"),
-            Kind::Divergence => facts.before(self.since_step, ", with a lower learning rate or a longer warm-up"),
+            Kind::NotFinite => match facts.before(self.since_step) {
+                Ok((step, id)) => format!(
+                    "correct the data or the code, then resume from the last checkpoint before it, at step {step} \
+                     (`coord resume {id} --accept data` or `--accept code`); without a change it repeats the same steps"
+                ),
+                Err(none) => {
+                    format!(
+                        "{none} with corrected data or code, and write checkpoints more often (`checkpoint.every_steps`)"
+                    )
+                }
+            },
+            Kind::Divergence => match facts.before(self.since_step) {
+                Ok((step, id)) => format!(
+                    "submit the run again with {GENTLER}, which `coord resume` cannot change; `coord export {id} --to DIR` \
+                     exports the model of the last checkpoint before it, at step {step}"
+                ),
+                Err(none) => {
+                    format!("{none} with {GENTLER}, and write checkpoints more often (`checkpoint.every_steps`)")
+                }
+            },
             Kind::Overfitting => facts.nearest(self.since_step),
             _ => return,
         };
@@ -24,34 +45,26 @@ impl Alarm {
             *line = first;
         }
         if self.kind == Kind::NotFinite && facts.is_bf16 {
-            self.try_.push("set `numerics.autocast = \"off\"`, to see whether bfloat16 is the cause".to_owned());
+            self.try_.push("set `numerics.autocast = \"off\"` to see whether bfloat16 is the cause".to_owned());
         }
     }
 }
 
 impl Facts {
-    /// Where to go on from once step `since` is wrong, and `how`.
-    fn before(&self, since: u64, how: &str) -> String {
-        match self.checkpoints.iter().rev().find(|(step, _)| *step < since) {
-            Some((step, id)) => {
-                format!("resume from the last checkpoint before it, at step {step} (`coord resume {id}`){how}")
-            }
-            None => format!(
-                "no checkpoint was written before step {since}: submit the run again{}, and write checkpoints more often \
-                 (`checkpoint.every_steps`)",
-                how.strip_prefix(',').unwrap_or_default()
-            ),
-        }
+    /// Step and id of the last checkpoint before step `since`, or the beginning of a sentence that says that there is none.
+    fn before(&self, since: u64) -> Result<&(u64, String), String> {
+        let last = self.checkpoints.iter().rev().find(|(step, _)| *step < since);
+        last.ok_or_else(|| format!("no checkpoint was written before step {since}: submit the run again"))
     }
 
-    /// The checkpoint that is nearest to the minimum at step `least`.
+    /// Names the checkpoint nearest to the minimum at step `least`.
     fn nearest(&self, least: u64) -> String {
         match self.checkpoints.iter().min_by_key(|(step, _)| step.abs_diff(least)) {
             Some((step, id)) => format!(
-                "take the checkpoint at step {step} (`{id}`), the nearest to the minimum at step {least}, and stop there next time"
+                "use the checkpoint at step {step} (`{id}`), the nearest to the minimum at step {least}; end the next run there"
             ),
             None => format!(
-                "the run has no checkpoint of the minimum at step {least}: stop there next time, and write checkpoints \
+                "the run has no checkpoint near the minimum at step {least}: end the next run there, and write checkpoints \
                  (`checkpoint.every_steps`)"
             ),
         }
@@ -88,23 +101,33 @@ mod tests {
         let facts = Facts { checkpoints: vec![(20, "aa".to_owned()), (40, "bb".to_owned())], is_bf16: false };
         let none = Facts::default();
         let cases = [
-            (Kind::NotFinite, 41, &facts, "at step 40 (`coord resume bb`); everything after it is lost"),
-            (Kind::NotFinite, 40, &facts, "at step 20 (`coord resume aa`)"),
-            (Kind::Divergence, 25, &facts, "at step 20 (`coord resume aa`), with a lower learning rate"),
+            (Kind::NotFinite, 41, &facts, "at step 40 (`coord resume bb --accept data` or `--accept code`)"),
+            (Kind::NotFinite, 40, &facts, "at step 20 (`coord resume aa --accept"),
+            (
+                Kind::Divergence,
+                25,
+                &facts,
+                "`coord export aa --to DIR` exports the model of the last checkpoint before it, at step 20",
+            ),
             (
                 Kind::Divergence,
                 20,
                 &facts,
-                "before step 20: submit the run again with a lower learning rate or a longer warm-up, and",
+                "before step 20: submit the run again with a lower `optimizer.lr` or more `schedule.warmup_steps`, and",
             ),
-            (Kind::NotFinite, 9, &none, "no checkpoint was written before step 9: submit the run again, and write"),
+            (
+                Kind::NotFinite,
+                9,
+                &none,
+                "no checkpoint was written before step 9: submit the run again with corrected data or code, and write",
+            ),
             (
                 Kind::Overfitting,
                 34,
                 &facts,
-                "take the checkpoint at step 40 (`bb`), the nearest to the minimum at step 34",
+                "use the checkpoint at step 40 (`bb`), the nearest to the minimum at step 34",
             ),
-            (Kind::Overfitting, 34, &none, "has no checkpoint of the minimum at step 34"),
+            (Kind::Overfitting, 34, &none, "has no checkpoint near the minimum at step 34"),
             (Kind::Plateau, 34, &none, "the general one"),
         ];
         for (kind, since, facts, words) in cases {

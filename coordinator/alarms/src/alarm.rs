@@ -1,74 +1,74 @@
-//! What is told of something wrong.
+//! An alarm: the fault, where it is, since when, and what to try.
 
 use lockstep_common::series::SeriesKey;
 use serde::{Deserialize, Serialize};
 
-/// Something wrong with a run, with the evidence and what to try.
+/// A fault of a run, with the evidence and what to try.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alarm {
-    /// What it is.
+    /// The rule that raised it.
     pub kind: Kind,
-    /// How bad.
+    /// Whether the run is only worse than it could be, or likely useless.
     pub severity: Severity,
-    /// The step at which it began, which is before it was found.
+    /// The step at which the fault began; it was found at a later step.
     pub since_step: u64,
-    /// About when that was, in milliseconds of Unix time.
+    /// Time of `since_step` in milliseconds of Unix time, interpolated between recorded steps.
     pub since_ms: u64,
-    /// The step at which it was over; it stands if there is none.
+    /// The step at which the fault ended; `None` while the alarm is active.
     pub until_step: Option<u64>,
-    /// Where: layer, rank, process; as far as it is known.
+    /// Layer, rank or process of the fault, in words; `None` if it is not known.
     pub place: Option<String>,
-    /// What to plot as evidence.
+    /// The series that shows the fault.
     pub series: SeriesKey,
-    /// One line.
+    /// Summary in one line, without values.
     pub title: String,
-    /// Sentences, with the figures.
+    /// Description in whole sentences, with the measured values.
     pub what: String,
-    /// What could help, the likeliest first.
+    /// Advice, the most promising first.
     #[serde(rename = "try")]
     pub try_: Vec<String>,
 }
 
-/// Kinds of things that go wrong.
+/// Kinds of faults. Their serialized names are part of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Loss or gradient norm left its range and stayed out.
+    /// The loss or the gradient norm left its range and did not return.
     Divergence,
-    /// NaN or infinity.
+    /// A loss, a norm or a tensor contains NaN or infinity.
     NotFinite,
-    /// A layer gets no gradient to speak of.
+    /// The gradient of a layer is zero, or tiny in comparison with the other layers.
     Vanishing,
-    /// A layer's outputs are zero.
+    /// Nearly all outputs of a layer are zero.
     DeadUnits,
-    /// The loss stands still where it should fall.
+    /// The loss no longer falls, although it is high and the learning rate is not at its end.
     Plateau,
     /// The loss on held-out data rises while that on training data falls.
     Overfitting,
-    /// Memory grows without end.
+    /// The memory of a process or of its device grows steadily.
     MemoryGrowth,
-    /// The device's allocator holds ever more than is used.
+    /// The device's allocator reserves more and more memory, while the allocated memory does not grow.
     Fragmentation,
     /// One process is slower than the others, which wait for it.
     Straggler,
     /// All processes wait for data.
     DataStarvation,
-    /// A device runs slower than it could, for heat or power.
+    /// A device runs below its clock because of heat or a power limit.
     Throttling,
-    /// Processes that should hold the same state do not. No number tells: the coordinator adds it.
+    /// Replicas of one state differ. The coordinator raises it: no series shows it.
     ReplicaMismatch,
-    /// Checkpoints cannot be written. No number tells: the coordinator adds it.
+    /// Checkpoints cannot be written. The coordinator raises it: no series shows it.
     CheckpointFailed,
-    /// Images, texts or files are over a run's quota. No number tells: whoever keeps them adds it.
+    /// Media or artifacts of the run exceeded its quota and were dropped. The store of media raises it: no series shows it.
     MediaLeftOut,
 }
 
-/// How bad it is.
+/// How severe a fault is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// The run goes on, worse than it could.
+    /// The run continues, but slower or worse than it could.
     Warning,
-    /// What the run computes from here on is likely worth nothing, or its hardware is in trouble.
+    /// The results of the run are likely useless from `since_step` on, or its hardware is faulty.
     Error,
 }

@@ -1,20 +1,20 @@
-//! The alarms of a run: those that stand, and those that are over.
+//! The alarms of a run, active and ended.
 
 use lockstep_common::series::SeriesKey;
 use serde::{Deserialize, Serialize};
 
 use crate::alarm::{Alarm, Kind, Severity};
 
-/// Alarms kept of a run: one that had more has told enough.
+/// Limit for the alarms of a run. Further ones are not recorded: a run with so many needs no more.
 const MOST: usize = 256;
 
-/// Of them, those of one kind and subject: what comes and goes more often goes on instead.
+/// Limit for the alarms of one kind and subject. A fault that comes and goes more often updates its last alarm instead.
 const MOST_OF_ONE: usize = 8;
 
-/// What a detector found.
+/// A fault that a detector found.
 pub(crate) struct Finding {
     pub(crate) kind: Kind,
-    /// Which of its kind: the process it is of, for example. One stands at a time of each kind and subject.
+    /// Tells apart faults of one kind, for example by process. At most one alarm of each kind and subject is active.
     pub(crate) subject: Option<u32>,
     pub(crate) severity: Severity,
     pub(crate) since: u32,
@@ -24,31 +24,31 @@ pub(crate) struct Finding {
     pub(crate) title: String,
     pub(crate) what: String,
     pub(crate) advice: &'static [&'static str],
-    /// The detector's own: by what it will tell that it is over.
+    /// The value by which the detector later decides that the fault has ended; its meaning depends on the kind.
     pub(crate) level: f64,
 }
 
-/// An alarm and what its detector needs of it.
+/// An alarm with the values that its detector needs later.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// How many were raised before.
+    /// Number of alarms that were raised before this one, including those that a rollback removed.
     number: u64,
     subject: Option<u32>,
     pub(crate) level: f64,
     pub(crate) alarm: Alarm,
 }
 
-/// See the module.
+/// Holds at most [`MOST`] alarms, in the order in which they were raised.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Board {
     entries: Vec<Entry>,
-    /// How many were ever raised, and up to which of them it was told.
+    /// Number of all alarms that were ever raised, and of those that [`Self::take_raised`] has returned or skipped.
     raised: u64,
     told: u64,
 }
 
 impl Board {
-    /// Writes it on the board, or anew what stands there of its kind and subject; that keeps its beginning and level.
+    /// Raises an alarm, or updates the active one of the same kind and subject, which keeps its beginning and its level.
     pub(crate) fn raise(&mut self, found: Finding) {
         let since = u64::from(found.since);
         let alarm = Alarm {
@@ -65,7 +65,7 @@ impl Board {
         };
         let same = |entry: &Entry| (entry.alarm.kind, entry.subject) == (found.kind, found.subject);
         let often = self.entries.iter().filter(|entry| same(entry)).count() >= MOST_OF_ONE;
-        // One that was over too soon goes on.
+        // An alarm that was ended too early, after this finding began, becomes active again.
         let known = self
             .entries
             .iter_mut()
@@ -86,7 +86,7 @@ impl Board {
             .find(|entry| (entry.alarm.kind, entry.subject) == (kind, subject) && entry.alarm.until_step.is_none())
     }
 
-    /// It is over since `until`, if it stood.
+    /// Ends the active alarm of this kind and subject, if there is one, at step `until`.
     pub(crate) fn end(&mut self, kind: Kind, subject: Option<u32>, until: u32) {
         for entry in &mut self.entries {
             if (entry.alarm.kind, entry.subject) == (kind, subject) && entry.alarm.until_step.is_none() {
@@ -95,7 +95,7 @@ impl Board {
         }
     }
 
-    /// One that stands of this kind began at `step` already.
+    /// Moves the beginning of the active alarm of this kind to `step`, which is earlier.
     pub(crate) fn antedate(&mut self, kind: Kind, step: u32, at_ms: u64) {
         for entry in &mut self.entries {
             if entry.alarm.kind == kind && entry.alarm.until_step.is_none() {
@@ -104,7 +104,7 @@ impl Board {
         }
     }
 
-    /// As after `step`: what began later never was, what ended later stands.
+    /// Restores the state after `step`: removes alarms that began later, and makes those active that ended later.
     pub(crate) fn rewind(&mut self, step: u64) {
         self.entries.retain(|entry| entry.alarm.since_step <= step);
         for entry in &mut self.entries {
@@ -112,7 +112,7 @@ impl Board {
         }
     }
 
-    /// Those that were raised since the last call.
+    /// The alarms that were raised since the last call.
     pub(crate) fn take_raised(&mut self) -> Vec<Alarm> {
         let told = std::mem::replace(&mut self.told, self.raised);
         if told == self.raised {
@@ -121,12 +121,12 @@ impl Board {
         self.entries.iter().filter(|entry| entry.number >= told).map(|entry| entry.alarm.clone()).collect()
     }
 
-    /// How many stand.
+    /// Number of active alarms.
     pub(crate) fn count_standing(&self) -> usize {
         self.entries.iter().filter(|entry| entry.alarm.until_step.is_none()).count()
     }
 
-    /// All, by when they began.
+    /// All alarms, by the step at which they began.
     pub(crate) fn alarms(&self) -> Vec<Alarm> {
         let mut all: Vec<Alarm> = self.entries.iter().map(|entry| entry.alarm.clone()).collect();
         all.sort_by_key(|alarm| alarm.since_step);

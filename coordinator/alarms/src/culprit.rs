@@ -1,39 +1,39 @@
-//! Which layer, or which rank, was the first whose gradient norm left its own range.
+//! Finds the layer, or the rank, whose gradient norm left its range first.
 //!
-//! A layer's range is that of its points well before the global norm was seen to leave its own: the layer goes first, and
-//! what is already wrong must not count as usual. It left at the first point above the range after which three of four
-//! points are above it too, so that a spike is no beginning. Of several that left at one recorded step, those that are not
-//! clearly less out than the worst are taken for equal, and the first in the forward pass is named: its outputs feed the
-//! others.
+//! The range of a layer is computed from points well before the global norm left its range: the layer leaves first, and points
+//! that are already wrong must not widen the range. A layer has left at the first point above the range if three quarters of the
+//! points from there on are above it, too: a spike does not count. If several layers left at the same recorded step, those within
+//! a factor of two of the worst count as equal, and the first of them in the forward pass is named, because its outputs feed
+//! the others.
 //!
-//! Where the weights of one layer alone grew, that layer it is: the gradients of all layers before it grow with its weights.
+//! If the weights of only one layer grew, that layer is named: its weights enlarge the gradients of all layers before it.
 
 use crate::robust::{median, spread};
 use crate::seen::Seen;
 use crate::slot::{Role, Slot};
 
-/// Steps before the beginning that may already be wrong.
+/// Steps before the onset whose values may already be wrong; the range excludes them.
 const MARGIN: u32 = 64;
 
-/// Points of a range at most, and how many are enough.
+/// Largest and smallest number of points from which a range is computed.
 const RANGE: usize = 24;
 const ENOUGH: usize = 6;
 
-/// So many times as large as before are weights that grew.
+/// Factor above which weights have grown.
 const GROWN: f64 = 1.5;
 
-/// One that left its range.
+/// A series that left its range.
 pub(crate) struct Left<'a> {
     pub(crate) slot: &'a Slot,
-    /// When it did.
+    /// The first step outside the range.
     pub(crate) step: u32,
-    /// The logarithm of its usual norm.
+    /// Logarithm of the median norm before.
     pub(crate) before: f64,
-    /// And of that at `step`.
+    /// Logarithm of the norm at `step`.
     pub(crate) then: f64,
 }
 
-/// The layer that left first, about when the global norm did at `onset`.
+/// The layer whose gradient norm left its range first, if the global norm left its range at step `onset`.
 pub(crate) fn first(seen: &Seen, onset: u32) -> Option<Left<'_>> {
     let mut all: Vec<Left<'_>> = seen.of(Role::LayerGrad).filter_map(|slot| left(slot, onset)).collect();
     let step = all.iter().map(|left| left.step).min()?;
@@ -43,8 +43,9 @@ pub(crate) fn first(seen: &Seen, onset: u32) -> Option<Left<'_>> {
     all.into_iter().min_by_key(|left| seen.forward(left.slot))
 }
 
-/// The layer whose weights have grown since about `onset`, if no other's did nearly as much. Weights are seen seldom: it may be
-/// found later than the rest.
+/// The layer whose weights have grown since about `onset`, if the weights of every other layer grew by less than half of that.
+///
+/// Weight norms are recorded rarely, so the layer may be known only some time after the alarm.
 pub(crate) fn grown_weights(seen: &Seen, onset: u32) -> Option<Left<'_>> {
     let grown = |slot: &'_ Slot| {
         let points = slot.trail.points();
@@ -60,7 +61,7 @@ pub(crate) fn grown_weights(seen: &Seen, onset: u32) -> Option<Left<'_>> {
     (most > GROWN.ln() && next < most / 2.0).then(|| all.swap_remove(0))
 }
 
-/// The rank that left, if no other is on its way.
+/// The rank whose gradient norm left its range, if no other rank's norm rose by a third as much (in logarithms).
 pub(crate) fn only_rank(seen: &Seen, onset: u32) -> Option<u32> {
     let ranks: Vec<&Slot> = seen.of(Role::RankNorm).collect();
     let only = ranks.iter().filter_map(|slot| left(slot, onset)).min_by_key(|left| left.step)?;
@@ -74,7 +75,7 @@ fn left(slot: &Slot, onset: u32) -> Option<Left<'_>> {
     let points = slot.trail.points();
     let mut calm = points.partition_point(|point| point.0 < onset.saturating_sub(MARGIN));
     if calm < ENOUGH {
-        // A young run: then the first third must do.
+        // The run is too young for a range before the margin: use the first third of its points.
         calm = points.len() / 3;
     }
     if calm < ENOUGH {

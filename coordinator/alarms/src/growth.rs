@@ -1,38 +1,41 @@
-//! Whether a sequence of windows grows steadily: what tells a leak from start-up, from a sawtooth and from a jump.
+//! Detects steady growth in a sequence of windows, and tells a leak from a start-up, a sawtooth and a jump.
 //!
-//! The stretch is cut in five, and the medians of the fifths must rise each time, and so must the least of each ([`EVEN`] and
-//! [`LOW`] of the mean rise: one jump is no growth). They must rise by much more than noise, better told by a line than by two
-//! jumps; no slower at the end than at the beginning or before (what levels off is an allocator warming up); and end above
-//! all there was before (else it is a tooth of a saw, which falls again).
+//! The examined stretch is cut into five pieces. It grows steadily if all of these hold:
+//!
+//! - The medians of the pieces rise from piece to piece by at least [`EVEN`] of the mean rise, and their minima by at least
+//!   [`LOW`] of it: a single jump is not growth.
+//! - The rise is much larger than the noise, and a line fits it better than two jumps do.
+//! - The rise at the end is not slower than that at the beginning or before the stretch: an allocator that warms up levels off.
+//! - The stretch ends above all earlier windows: the teeth of a sawtooth do not.
 
 use crate::history::Span;
 use crate::robust::{median, noise, slope};
 
-/// Pieces of a stretch.
+/// Number of pieces into which a stretch is cut.
 const PIECES: usize = 5;
 
-/// Windows of a stretch at least.
+/// Smallest number of windows of a stretch.
 pub(crate) const FEWEST: usize = 2 * PIECES;
 
-/// Each rise, of the mean rise.
+/// Smallest rise between two pieces, as a share of the mean rise.
 const EVEN: f64 = 0.4;
 
-/// Each rise of the least in a piece, of the mean rise.
+/// Smallest rise of the minimum between two pieces, as a share of the mean rise.
 const LOW: f64 = 0.2;
 
-/// Rise in all, in standard errors of the difference of two pieces.
+/// Smallest total rise, in standard errors of the difference of two pieces.
 const SURE: f64 = 5.5;
 
-/// Rise in all, in the scatter about the line of tenths of the stretch: what wanders is not steady.
+/// Smallest total rise, as a multiple of the scatter of the tenths of the stretch about a line: a random walk is not steady.
 const STRAIGHT: f64 = 7.0;
 
-/// Rise in all, of the range within a window: a saw whose period is near a window's length beats, slowly.
+/// Smallest total rise, as a share of the range within a window: a sawtooth with a period close to the window's length beats slowly.
 const WITHIN: f64 = 0.5;
 
-/// What the last rise may lack of the first, and the stretch of the rate before it, of that.
+/// Share of the first rise that the last rise may lack, and share of the previous stretch's rise that this stretch may lack.
 const LEVELS_OFF: f64 = 0.12;
 
-/// Pairs of windows for the slope grow with the square: at most of so many.
+/// Largest number of points from which the slope is computed: the number of pairs grows with its square.
 const SLOPE_POINTS: usize = 48;
 
 /// A steady growth.
@@ -41,24 +44,25 @@ pub(crate) struct Growth {
     /// The first step of the stretch.
     pub(crate) from: u32,
     pub(crate) per_step: f64,
-    /// From the first fifth to the last.
+    /// Difference between the medians of the first and the last piece.
     pub(crate) rise: f64,
 }
 
-/// The noise of a window. By all there are, since of few it would be a guess.
+/// The noise of a window, estimated from all windows: a few would give no reliable estimate.
 pub(crate) fn noise_of(windows: &[Span]) -> f64 {
     noise(&windows.iter().map(Span::value).collect::<Vec<_>>())
 }
 
-/// Rise from the first fifth to the last, and its standard error.
+/// Rise from the first piece to the last, and its standard error.
 pub(crate) fn rise(stretch: &[Span], noise: f64) -> (f64, f64) {
     let pieces = medians(stretch, PIECES);
-    // 1.25: a median's error by a mean's.
+    // 1.25: ratio of the standard errors of a median and a mean.
     let error = 1.25 * noise * (2.0 * PIECES as f64 / stretch.len() as f64).sqrt();
     (pieces[PIECES - 1] - pieces[0], error)
 }
 
-/// Of the longest stretch up to now that grows, by `least` and over `steps`: all windows, their half, quarter or eighth.
+/// The growth of the longest stretch that grows by at least `least` over at least `steps` steps: all windows, or their last half,
+/// quarter or eighth.
 pub(crate) fn steady(windows: &[Span], least: f64, steps: u32) -> Option<Growth> {
     let noise = noise_of(windows);
     [1, 2, 4, 8].into_iter().find_map(|parts| {
@@ -78,16 +82,16 @@ fn grows(stretch: &[Span], before: &[Span], noise: f64, least: f64) -> Option<Gr
     let rises: Vec<f64> = pieces.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let mean = rise / rises.len() as f64;
     let (first, last) = (rises[0], rises[rises.len() - 1]);
-    // So must the least of each: the foot of a saw stays where it is, or jumps.
+    // The minima must rise, too: those of a sawtooth stay level or jump.
     let lows: Vec<f64> = cut(stretch, PIECES)
         .map(|piece| piece.iter().map(|window| f64::from(window.low)).fold(f64::INFINITY, f64::min))
         .collect();
     let mut low_rises = lows.windows(2).map(|pair| pair[1] - pair[0]);
     let even = rises.iter().all(|&rise| rise >= EVEN * mean) && low_rises.all(|rise| rise >= LOW * mean);
-    // The sharpest linear test of a bend, where the error of a piece is that of a difference by the root of two.
+    // The linear contrast that detects a bend best. The error of one piece is that of a difference divided by the root of two.
     let bend: f64 = [2.0, -1.0, -2.0, -1.0, 2.0].iter().zip(&pieces).map(|(weight, piece)| weight * piece).sum();
     let bends = -bend > 7.0_f64.sqrt() * error && first - last > LEVELS_OFF * first;
-    // Nor may it be the end of a growth that was faster: that of the stretch as long before it.
+    // The stretch must not be the end of a faster growth: compare it with an equally long stretch before it.
     let earlier = &before[before.len().saturating_sub(stretch.len())..];
     let slows = earlier.len() >= PIECES && self::rise(earlier, 0.0).0 > (1.0 + LEVELS_OFF) * rise;
     let highest = before.iter().map(Span::value).fold(f64::MIN, f64::max);
@@ -113,7 +117,7 @@ fn grows(stretch: &[Span], before: &[Span], noise: f64, least: f64) -> Option<Gr
     Some(Growth { from: stretch[0].from, per_step: slope(&points), rise })
 }
 
-/// Whether three levels, with a jump between each, are nearer to the windows than a line is.
+/// Whether three constant levels with two jumps fit the windows better than a line does.
 fn jumps_explain(stretch: &[Span]) -> bool {
     let count = stretch.len();
     let mean = stretch.iter().map(Span::value).sum::<f64>() / count as f64;
@@ -129,13 +133,13 @@ fn jumps_explain(stretch: &[Span]) -> bool {
         sums.push(sums[sums.len() - 1] + value);
     }
     let level = |from: usize, to: usize| (sums[to] - sums[from]).powi(2) / (to - from) as f64;
-    // Of the variation about the mean, what is explained; levels are of two windows at least.
+    // Compares the explained part of the variation about the mean. Each level has at least two windows.
     (2..count - 3).any(|first| {
         (first + 2..count - 1).any(|second| level(0, first) + level(first, second) + level(second, count) > line)
     })
 }
 
-/// The step at which a level line best becomes a rising one; the first tenth, where a run starts up, is left out.
+/// The step at which growth began: where a level line that becomes a rising one fits best, without the first tenth (start-up).
 pub(crate) fn onset(windows: &[Span]) -> u32 {
     let windows = &windows[windows.len() / 10..];
     let at = |window: &Span| f64::from(window.from.midpoint(window.to));
@@ -156,7 +160,7 @@ pub(crate) fn onset(windows: &[Span]) -> u32 {
         .map_or(0, |best| best.1)
 }
 
-/// So many equal pieces.
+/// Cuts `stretch` into `pieces` parts of equal length; a part has at least one window.
 fn cut(stretch: &[Span], pieces: usize) -> impl Iterator<Item = &[Span]> {
     (0..pieces).map(move |piece| {
         let (from, to) = (piece * stretch.len() / pieces, (piece + 1) * stretch.len() / pieces);
@@ -164,7 +168,7 @@ fn cut(stretch: &[Span], pieces: usize) -> impl Iterator<Item = &[Span]> {
     })
 }
 
-/// The medians of so many equal pieces.
+/// The medians of `pieces` equal parts.
 fn medians(stretch: &[Span], pieces: usize) -> Vec<f64> {
     cut(stretch, pieces).map(|piece| median(piece.iter().map(Span::value))).collect()
 }

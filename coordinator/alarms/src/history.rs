@@ -1,26 +1,26 @@
-//! What is kept of a series: three forms, all bounded, all ascending by step, all cut by a rollback.
+//! The history of a series in three forms. Each is bounded and ascends by step; a rollback truncates it.
 //!
-//! Values are `f32` and steps `u32`: a run has fewer than four thousand million steps, and no rule needs more digits.
-//! They are finite: what is not goes to one detector and into no history, so that a saved watch can be text.
+//! Values are `f32` and steps `u32`: a run has fewer than four billion steps, and no rule needs more digits. All values are finite:
+//! others go only to the detector of `NotFinite`, because JSON, in which a watch may be saved, has no such numbers.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// Points of a [`Trail`] at most, those of them that are its start, and those that are its newest.
+/// Largest number of points of a [`Trail`], and how many of its first and newest points are never thinned.
 const TRAIL: usize = 80;
 pub(crate) const START: usize = 8;
 const NEWEST: usize = 32;
 
-/// The gap between two points in between, of their age; of a run of a million points some forty remain.
+/// Smallest gap between two thinned points, as a share of their age: about forty of a million points remain.
 const GAP: f64 = 0.25;
 
-/// A step as it is kept.
+/// The step as stored in histories; `u32::MAX` if it is larger.
 pub(crate) fn short(step: u64) -> u32 {
     u32::try_from(step).unwrap_or(u32::MAX)
 }
 
-/// The first points and the newest as they were; in between ever thinner with age.
+/// All of the first and the newest points; the points between them are the sparser the older they are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Trail<V>(Vec<(u32, V)>);
 
@@ -53,12 +53,12 @@ impl<V: Copy> Trail<V> {
         &self.0
     }
 
-    /// The newest `most`.
+    /// The newest points, at most `most`.
     pub(crate) fn newest(&self, most: usize) -> &[(u32, V)] {
         &self.0[self.0.len().saturating_sub(most)..]
     }
 
-    /// The value then: that of the last point not after `step`, or else of the first.
+    /// The value of the last point at or before `step`, or else of the first point.
     pub(crate) fn at(&self, step: u32) -> Option<V> {
         let after = self.0.partition_point(|point| point.0 <= step);
         self.0.get(after.saturating_sub(1)).map(|point| point.1)
@@ -69,15 +69,15 @@ impl<V: Copy> Trail<V> {
     }
 }
 
-/// Consecutive points as one.
+/// Consecutive points, summarised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Span {
-    /// The step of the first.
+    /// Step of the first point.
     pub(crate) from: u32,
-    /// Of the last.
+    /// Step of the last point.
     pub(crate) to: u32,
     pub(crate) value: f32,
-    /// The least and the greatest of the blocks in it.
+    /// Minimum and maximum of the values of its blocks.
     pub(crate) low: f32,
     pub(crate) high: f32,
 }
@@ -87,13 +87,13 @@ impl Span {
         f64::from(self.value)
     }
 
-    /// This and what follows it, as of one value.
+    /// Joins this span and the next one, with the given value.
     fn and(self, next: Self, value: f32) -> Self {
         Self { from: self.from, to: next.to, value, low: self.low.min(next.low), high: self.high.max(next.high) }
     }
 }
 
-/// The newest medians of so many points each. One wild point in a block does not move it.
+/// Medians of the newest blocks of `size` points each, at most `keep` of them. A single outlier does not move a block's value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Blocks {
     size: usize,
@@ -107,7 +107,7 @@ impl Blocks {
         Self { size, keep, pending: Vec::new(), done: VecDeque::new() }
     }
 
-    /// The block that this point completes.
+    /// Adds a point; returns the block that it completes.
     pub(crate) fn push(&mut self, step: u32, value: f32) -> Option<Span> {
         self.pending.push((step, value));
         if self.pending.len() < self.size {
@@ -136,12 +136,12 @@ impl Blocks {
         self.done.len()
     }
 
-    /// The newest block is 0.
+    /// The block of this age; the newest has age 0.
     pub(crate) fn back(&self, age: usize) -> Option<Span> {
         self.done.len().checked_sub(age + 1).map(|at| self.done[at])
     }
 
-    /// The values of the blocks that are at least `age` blocks old, at most `most` of them, the oldest first.
+    /// The values of the newest `most` blocks that have at least this age, the oldest first.
     pub(crate) fn before(&self, age: usize, most: usize) -> Vec<f64> {
         let end = self.done.len().saturating_sub(age);
         self.done.range(end.saturating_sub(most)..end).map(Span::value).collect()
@@ -153,15 +153,15 @@ impl Blocks {
     }
 }
 
-/// The whole run in a bounded number of windows of equal length, means of blocks: when there are too many, two become one.
+/// The whole run in fewer than `keep` windows of equal length, each the mean of its blocks. At `keep` windows, pairs are merged.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Windows {
     keep: usize,
-    /// Blocks of a window.
+    /// Number of blocks of a window.
     width: u32,
-    /// The first block there was.
+    /// The first block of the series.
     first: Option<Span>,
-    /// The window that is not full, and its blocks; its value is their sum.
+    /// The incomplete window, whose value is the sum of its blocks, and their number.
     open: Option<(Span, u32)>,
     done: Vec<Span>,
 }
@@ -171,7 +171,7 @@ impl Windows {
         Self { keep, width, first: None, open: None, done: Vec::new() }
     }
 
-    /// Whether this block completes a window.
+    /// Adds a block; returns whether it completes a window.
     pub(crate) fn push(&mut self, block: Span) -> bool {
         self.first.get_or_insert(block);
         let (open, blocks) = match self.open.take() {
@@ -195,12 +195,12 @@ impl Windows {
         &self.done
     }
 
-    /// Blocks of each window.
+    /// Number of blocks of each window.
     pub(crate) fn width(&self) -> usize {
         self.width as usize
     }
 
-    /// What the series began with: not averaged with what came after it, however long the run.
+    /// The value of the first block, which is never merged with later ones.
     pub(crate) fn first(&self) -> Option<f64> {
         self.first.map(|span| span.value())
     }

@@ -1,12 +1,13 @@
-//! What is wrong with a run, found in its numbers as they come: a function of them, without clock, chance or I/O.
+//! Detects faults of a run in its numbers, as they arrive. The alarms are a function of these numbers: no clock, no randomness,
+//! no I/O.
 //!
-//! A [`Watch`] takes points and histograms and keeps of them a bounded history ([`history`], at most about a kilobyte a
-//! series). Detectors ([`detectors`], one file a rule) look at that history whenever a block of it is full, never at each
-//! point, and hold no state of their own beyond it: that is what makes a rollback of the run ([`Watch::rewind`]) a cut of
-//! histories and alarms. What they find is written on the board, from where [`Watch::alarms`] tells it.
+//! A [`Watch`] takes points and histograms and keeps a bounded [`history`] of them, at most about a kilobyte per series. The
+//! [`detectors`], one rule per file, examine the history whenever a block is complete, not at every point. They have no state
+//! beyond it, so that a rollback of the run ([`Watch::rewind`]) only truncates histories and alarms. They write their findings
+//! to the [`board`], from which [`Watch::alarms`] returns them.
 //!
-//! A rule that cries on a healthy run is not read when it matters. So each rule asks for persistence, compares with the
-//! series' own noise, and states what healthy shape it could be taken in by; `tests/runs/healthy.rs` holds them to it.
+//! Nobody reads alarms that come on healthy runs. So each rule demands persistence, compares with the noise of the series, and
+//! documents the healthy shape that resembles its fault. `tests/runs/healthy.rs` checks that healthy runs raise no alarm.
 
 mod advice;
 mod alarm;

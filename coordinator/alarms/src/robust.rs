@@ -1,9 +1,9 @@
-//! Statistics that a few wild values do not move.
+//! Statistics that a few outliers do not move, and the format of numbers in alarms.
 
-/// What makes a median absolute deviation a standard deviation, of normal values.
+/// Ratio of the standard deviation and the median absolute deviation of a normal distribution.
 const MAD_TO_STD: f64 = 1.4826;
 
-/// The middle value, or the mean of the two middle ones; 0 of nothing.
+/// The middle value, or the mean of the two middle values; 0 if there are none.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     if sorted.is_empty() {
@@ -15,18 +15,18 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     if even { below.iter().copied().fold(f64::MIN, f64::max).midpoint(upper) } else { upper }
 }
 
-/// A standard deviation by the median distance from the median.
+/// The standard deviation, estimated from the median distance to the median.
 pub(crate) fn spread(values: impl IntoIterator<Item = f64> + Clone) -> f64 {
     let middle = median(values.clone());
     MAD_TO_STD * median(values.into_iter().map(|value| (value - middle).abs()))
 }
 
-/// The standard deviation of what is noise in a sequence: by its differences, in which a trend is a constant.
+/// The standard deviation of the noise in a sequence, estimated from its differences, in which a trend is a constant.
 pub(crate) fn noise(values: &[f64]) -> f64 {
     spread(values.windows(2).map(|pair| pair[1] - pair[0])) / std::f64::consts::SQRT_2
 }
 
-/// The slope of the line through `points` by Theil and Sen: the median of the slopes of all pairs.
+/// The Theil-Sen slope of `points`: the median of the slopes of all pairs.
 pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
     let pairs = points.iter().enumerate().flat_map(|(at, first)| {
         points[at + 1..]
@@ -37,7 +37,7 @@ pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
     median(pairs)
 }
 
-/// A number for a sentence: four digits that matter.
+/// A number for a sentence, with three or four significant digits.
 pub(crate) fn figure(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {

@@ -1,4 +1,4 @@
-//! All that is known of a run: its series, the order of its layers, and when its steps were.
+//! Everything that detectors know of a run: its series, the order of its layers, and the times of its steps.
 
 use lockstep_common::series::SeriesKey;
 use serde::{Deserialize, Serialize};
@@ -6,28 +6,28 @@ use serde::{Deserialize, Serialize};
 use crate::history::Trail;
 use crate::slot::{Role, Slot};
 
-/// Series that are watched; those that come later are not.
+/// Largest number of watched series; further series are ignored.
 const MOST_SERIES: usize = 4096;
 
-/// See the module.
+/// The histories of all series, which detectors read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Seen {
-    /// By when they were first seen.
+    /// The series in the order in which they first appeared.
     pub(crate) slots: Vec<Slot>,
-    /// Indices of them by key.
+    /// Indices into `slots`, sorted by key.
     sorted: Vec<u32>,
-    /// The slot of the last point: series come in the same order at each step, so the next one's is likely its neighbour.
+    /// Index of the last point's slot. Series arrive in the same order at each step, so the next point likely belongs to its neighbour.
     cursor: usize,
-    /// Parameters and modules as the forward pass meets them.
+    /// Names of parameters and modules in the order of the forward pass.
     pub(crate) order: Vec<String>,
-    /// Milliseconds at steps.
+    /// Times of steps, in milliseconds of Unix time.
     pub(crate) clock: Trail<u64>,
     pub(crate) evaluations: Trail<u8>,
     pub(crate) checkpoints: Trail<u8>,
 }
 
 impl Seen {
-    /// Where the series is kept; `None` if there are too many.
+    /// Index of the series, which is added if it is new; `None` if there are already [`MOST_SERIES`].
     pub(crate) fn slot(&mut self, key: &SeriesKey) -> Option<usize> {
         let next = if self.cursor + 1 < self.slots.len() { self.cursor + 1 } else { 0 };
         let index = if self.slots.get(next).is_some_and(|slot| slot.key == *key) {
@@ -47,22 +47,23 @@ impl Seen {
         Some(index)
     }
 
-    /// Those of a role, the first seen first.
+    /// The series of this role, in the order in which they first appeared.
     pub(crate) fn of(&self, role: Role) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(move |slot| slot.role == role)
     }
 
-    /// The one of a role and part.
+    /// The series of this role and part.
     pub(crate) fn part(&self, role: Role, part: Option<u32>) -> Option<&Slot> {
         self.of(role).find(|slot| slot.key.part == part)
     }
 
-    /// The one called `family/tensor`.
+    /// The series of this role for the same tensor as `slot`.
     pub(crate) fn beside(&self, role: Role, slot: &Slot) -> Option<&Slot> {
         self.of(role).find(|other| other.tensor() == slot.tensor())
     }
 
-    /// Where in the forward pass: by name, or by the first parameter within a module; else after all known, as first seen.
+    /// Sort key by position in the forward pass: that of the name, or of the first parameter within the module. Unknown names follow
+    /// all known ones, in the order in which they first appeared.
     pub(crate) fn forward(&self, slot: &Slot) -> (usize, usize) {
         let name = slot.tensor();
         let within = |known: &String| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
@@ -71,7 +72,7 @@ impl Seen {
         (known.unwrap_or(usize::MAX), seen)
     }
 
-    /// About when `step` was: between the steps of which it is known, as if all between took equally long.
+    /// Time of `step` in milliseconds of Unix time, interpolated linearly between recorded steps.
     pub(crate) fn ms(&self, step: u32) -> u64 {
         let points = self.clock.points();
         let after = points.partition_point(|point| point.0 < step);
@@ -84,7 +85,7 @@ impl Seen {
         }
     }
 
-    /// The learning rate at `step`, and the highest not after `now`; `None` if it is not recorded.
+    /// The learning rate at `step`, and the highest one so far; `None` if no learning rate is recorded.
     pub(crate) fn rate(&self, step: u32) -> Option<(f64, f64)> {
         let trail = &self.of(Role::LearningRate).next()?.trail;
         let peak = trail.points().iter().map(|point| point.1).fold(0.0, f32::max);

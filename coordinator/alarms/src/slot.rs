@@ -1,66 +1,66 @@
-//! One series of a run: what it means, and what is kept of it.
+//! One series of a run: its role and its history.
 
 use lockstep_common::series::SeriesKey;
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Blocks, Trail, Windows};
 
-/// The logarithm that stands for that of zero.
+/// Stored in place of the logarithm of zero.
 pub(crate) const LN_ZERO: f32 = -700.0;
 
-/// Values are kept within this, so that sums of them are finite too.
+/// Values are clamped to this magnitude, so that their sums are finite, too.
 const HUGE: f64 = 1e30;
 
-/// Points of a block of the loss, the gradient norm and the phases.
+/// Points per block of the loss, the gradient norm and the phases.
 pub(crate) const BLOCK: usize = 8;
 
-/// Samples of a block of memory, which is measured by the second and not by the step.
+/// Samples per block of memory, which is measured at intervals of time, not at each step.
 pub(crate) const MEMORY_BLOCK: usize = 4;
 
-/// What a series means.
+/// The meaning of a series for the detectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
     Loss,
     GradNorm,
     LearningRate,
     EvalLoss,
-    /// Another evaluation's result: only its steps matter.
+    /// Another result of an evaluation. Only its steps are used.
     Eval,
     /// The gradient norm of one rank.
     RankNorm,
-    /// Of a parameter.
+    /// Gradient norm of a parameter; the next two are its weight norm and the ratio of its update to its weight.
     LayerGrad,
     LayerWeight,
     LayerUpdate,
-    /// Seconds a step.
+    /// Seconds per step in one phase.
     Phase(Phase),
     Memory(Memory),
     Throttle,
     SmClock,
     Utilisation,
-    /// The histogram of a module's outputs: the share of zeros is kept.
+    /// Histograms of a module's outputs, of which only the share of zeros is stored.
     Activation,
     GradHistogram,
     WeightHistogram,
-    /// Of no rule.
+    /// Used by no detector.
     Other,
-    /// Elements of the first tensor that was not finite.
+    /// Number of non-finite elements in the first tensor that had some, as found by re-running the step.
     Origin,
 }
 
-/// Parts of a step.
+/// Phases of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
     Data,
     Forward,
     Backward,
-    /// What neither is a process's own work nor rare: reduction (and so waiting), optimizer, record, other.
+    /// Phases of every step that are not a process's own work: reduction (which includes waiting), optimizer, record, other.
     Rest,
-    /// Only its steps matter.
+    /// Only its steps are used.
     Checkpoint,
 }
 
-/// Memories that are measured.
+/// Kinds of measured memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Memory {
     Resident,
@@ -69,7 +69,7 @@ pub(crate) enum Memory {
 }
 
 impl Role {
-    /// What the series `name` means.
+    /// The role of the series `name`.
     pub(crate) fn of(name: &str) -> Self {
         match name {
             "loss" => Self::Loss,
@@ -102,7 +102,7 @@ impl Role {
         }
     }
 
-    /// Whether a value that is not finite is an alarm.
+    /// Whether a value that is not finite raises an alarm.
     pub(crate) fn must_be_finite(self) -> bool {
         matches!(
             self,
@@ -119,7 +119,7 @@ impl Role {
         )
     }
 
-    /// As it is kept: norms as logarithms, since they are compared by ratios.
+    /// The stored form of a value: norms as logarithms, because they are compared by ratios.
     pub(crate) fn kept(self, value: f64) -> f32 {
         match self {
             Self::GradNorm | Self::RankNorm | Self::LayerGrad | Self::LayerWeight | Self::LayerUpdate => {
@@ -130,7 +130,7 @@ impl Role {
     }
 }
 
-/// Whether it is as a run says where what is not finite began; users' own names may begin alike.
+/// Whether a run reports the origin of a non-finite value under this name. Users may log other names with the same prefix.
 fn tells_origin(name: &str) -> bool {
     let tensor = name.strip_prefix("not_finite/").unwrap_or_default();
     let family = tensor.split_once('/').map(|(family, _)| family);
@@ -138,16 +138,16 @@ fn tells_origin(name: &str) -> bool {
         || matches!(family, Some("weight" | "buffer" | "optimizer" | "activation" | "grad"))
 }
 
-/// A series and its history, in the forms that its role needs; the others stay empty.
+/// A series and its history in the forms that its role needs; the other forms stay empty.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Slot {
     pub(crate) key: SeriesKey,
     pub(crate) role: Role,
-    /// Points there were.
+    /// Number of finite points so far.
     pub(crate) count: u64,
-    /// The count at which the detector looks again, where that is not at each block.
+    /// The count at which the detector runs next, for roles that are not examined at each block.
     pub(crate) due: u64,
-    /// The step of the last point.
+    /// Step of the last point.
     pub(crate) last: Option<u32>,
     pub(crate) trail: Trail<f32>,
     pub(crate) blocks: Blocks,
@@ -167,7 +167,7 @@ impl Slot {
         Self { key, role, count: 0, due: 0, last: None, trail: Trail::default(), blocks, windows }
     }
 
-    /// The name without its family: a parameter or a module.
+    /// The part of the name after the first `/`: a parameter or a module.
     pub(crate) fn tensor(&self) -> &str {
         self.key.name.split_once('/').map_or(&self.key.name, |(_, tensor)| tensor)
     }

@@ -1,4 +1,4 @@
-//! Takes a run's numbers, keeps the histories, and asks the detectors when there is something new to look at.
+//! Takes a run's numbers, updates the histories, and runs a detector when its histories have a new block.
 
 use lockstep_common::series::{Histogram, Point, SeriesKey};
 use serde::{Deserialize, Serialize};
@@ -12,13 +12,13 @@ use crate::history::{Trail, short};
 use crate::seen::Seen;
 use crate::slot::{MEMORY_BLOCK, Phase, Role};
 
-/// Points of a layer's gradient norm between looks at all layers.
+/// Points of a layer's gradient norm between two examinations of all layers.
 const LAYER_LOOK: u64 = 32;
 
-/// Samples of a device between looks at it.
+/// Samples of a device between two examinations.
 const DEVICE_LOOK: u64 = 8;
 
-/// What watches one run. Equal numbers in equal order give equal alarms; it can be saved and gone on with.
+/// Watches one run. Equal numbers in equal order give equal alarms. A saved watch continues as if it had not been saved.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Watch {
     seen: Seen,
@@ -27,21 +27,23 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Of a run whose [layers](Self::layers) may not be known yet.
+    /// A watch of a new run; `layers` as for [`Self::layers`], empty if they are not known yet.
     pub fn new(layers: &[String]) -> Self {
         let mut watch = Self::default();
         watch.layers(layers);
         watch
     }
 
-    /// The names of parameters, and of modules if known, as the forward pass meets them: what is named *first* follows it.
+    /// Sets the names of parameters, and of modules if known, in the order of the forward pass. Alarms name the *first* layer in
+    /// this order.
     ///
-    /// A module that is not among them stands where the first parameter within it does.
+    /// A module that is not in `names` has the position of its first parameter.
     pub fn layers(&mut self, names: &[String]) {
         self.seen.order = names.to_vec();
     }
 
-    /// The next value of a series. Within a series steps ascend, and what does not is left out; series may interleave.
+    /// Adds the next value of a series. Its step must be larger than that of the series' last value, else it is ignored; series
+    /// may interleave.
     #[expect(clippy::too_many_lines, reason = "an arm for each role")]
     pub fn point(&mut self, key: &SeriesKey, point: &Point) {
         let step = short(point.step);
@@ -78,7 +80,7 @@ impl Watch {
             }
             Role::Phase(phase) => {
                 let full = slot.blocks.push(step, value).is_some();
-                // One look for all processes: when the first of them has a block.
+                // All processes are examined together, when the first one completes a block.
                 if full && phase == Phase::Backward && self.is_first(index) {
                     stragglers::look(&self.seen, &mut self.board);
                     starvation::look(&self.seen, &mut self.board);
@@ -87,7 +89,7 @@ impl Watch {
             Role::Memory(_) => {
                 let Some(block) = slot.blocks.push(step, value) else { return };
                 slot.windows.push(block);
-                // Ever rarer, as the history grows: a look is at all of it.
+                // The longer the history, the rarer the examination, because it reads all of the history.
                 if count >= slot.due {
                     slot.due = count + (count / 16).max(MEMORY_BLOCK as u64);
                     memory::look(&self.seen, &self.seen.slots[index], &mut self.board);
@@ -124,7 +126,7 @@ impl Watch {
         }
     }
 
-    /// The next distribution of a series `weight/..`, `grad/..` or `activation/..`.
+    /// Adds the next distribution of a series `weight/..`, `grad/..` or `activation/..`.
     pub fn histogram(&mut self, key: &SeriesKey, histogram: &Histogram) {
         let step = short(histogram.step);
         let Some(index) = self.take(key, step, histogram.at_ms) else { return };
@@ -137,29 +139,29 @@ impl Watch {
         }
     }
 
-    /// The run was rolled back to `step`: what came after it is forgotten, and alarms of what began after it are gone.
+    /// Rolls back to `step`: removes all later values, and the alarms that began later.
     pub fn rewind(&mut self, step: u64) {
         self.seen.rewind(short(step));
         self.not_finite.rewind(short(step));
         self.board.rewind(step);
     }
 
-    /// All alarms, those that stand and those that are over, by the step at which they began.
+    /// All alarms, active and ended, by the step at which they began.
     pub fn alarms(&self) -> Vec<Alarm> {
         self.board.alarms()
     }
 
-    /// Alarms that were raised since the last call: for whoever is to be told of each once.
+    /// Alarms that were raised since the last call, so that each is sent once.
     pub fn take_raised(&mut self) -> Vec<Alarm> {
         self.board.take_raised()
     }
 
-    /// How many alarms stand.
+    /// Number of active alarms.
     pub fn count_standing(&self) -> usize {
         self.board.count_standing()
     }
 
-    /// The slot of a point that is news, with its step noted.
+    /// The slot of a new point, after its step and time are noted; `None` if the point is not used.
     fn take(&mut self, key: &SeriesKey, step: u32, at_ms: u64) -> Option<usize> {
         let index = self.seen.slot(key)?;
         let slot = &mut self.seen.slots[index];
@@ -173,14 +175,14 @@ impl Watch {
         Some(index)
     }
 
-    /// Whether it is the first seen of its role.
+    /// Whether the series is the first of its role.
     fn is_first(&self, index: usize) -> bool {
         let role = self.seen.slots[index].role;
         self.seen.slots[..index].iter().all(|other| other.role != role)
     }
 }
 
-/// Notes that something happened at `step`, once.
+/// Notes an event at `step`, once.
 fn mark(marks: &mut Trail<u8>, step: u32) {
     if marks.newest(1).first().is_none_or(|last| last.0 < step) {
         marks.push(step, 0);

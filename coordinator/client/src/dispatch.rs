@@ -1,4 +1,4 @@
-//! From words to a command, and from a failure to lines on standard error.
+//! Parses the command line, runs the command, and prints its failure on standard error.
 
 use std::io;
 use std::pin::Pin;
@@ -30,11 +30,11 @@ use crate::watch::plot::plot;
 use crate::watch::top::top;
 use crate::watch::{logs, ps, show};
 
-/// Carries out the command line of this process.
+/// Runs the command line of this process and returns its exit code.
 pub fn main() -> Exit {
     match Arguments::try_parse() {
         Ok(arguments) => run(arguments),
-        // A wrong command line, or a text that was asked for: `--help`, `--version`.
+        // Either a wrong command line, or the text of `--help` or `--version`.
         Err(said) => match said.print() {
             Ok(()) if said.use_stderr() => Exit::Usage,
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => tell(&unwritten(&error)),
@@ -43,11 +43,11 @@ pub fn main() -> Exit {
     }
 }
 
-/// Carries out the command, and tells what hindered it.
+/// Runs the command to its end, and prints why it failed.
 fn run(arguments: Arguments) -> Exit {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return tell(&Failure::new(Exit::Local, format!("cannot start the runtime: {error}"))),
+        Err(error) => return tell(&Failure::new(Exit::Local, format!("cannot start the threads of `coord`: {error}"))),
     };
     let exit = runtime.block_on(dispatch(arguments.command)).unwrap_or_else(|failure| tell(&failure));
     end(runtime, DISK_GRACE);
@@ -57,38 +57,38 @@ fn run(arguments: Arguments) -> Exit {
     exit
 }
 
-/// Of an end that is no success, where nothing else told why.
+/// The line to print for an exit code other than 0 if nothing else was printed.
 fn reason(exit: Exit, was_silent: bool) -> Option<String> {
     let is_missing = exit != Exit::Done && was_silent;
     is_missing.then(|| format!("ended with code {}: {}", exit.code(), exit.words()))
 }
 
-/// Time that work on a disk gets to end when all else has: a store over a network may hang for ever.
+/// How long blocking disk work may continue after the command has ended. A store on a network file system may hang forever.
 const DISK_GRACE: Duration = Duration::from_secs(5);
 
-/// Ends `runtime`, and leaves after `grace` what still waits for a disk.
+/// Shuts `runtime` down, and abandons blocking work that takes longer than `grace`.
 fn end(runtime: Runtime, grace: Duration) {
     runtime.shutdown_timeout(grace);
 }
 
 async fn dispatch(command: Command) -> Result<Exit, Failure> {
-    // A write beyond a limit on the size of files (`ulimit -f`) is an error then, as on a full disk, and not the end.
+    // With this handler, a write beyond `ulimit -f` fails like one on a full disk, and does not kill the process.
     let _file_size = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
     let mut out = Output::default();
     let exit = carry_out(command, &mut out).await?;
     out.delivered(exit)
 }
 
-/// One type for all commands: what holds them is compiled once.
+/// One type for the futures of all commands, so that the code that holds them is compiled once.
 type Work<'a> = Pin<Box<dyn Future<Output = Result<Exit, Failure>> + 'a>>;
 
 async fn carry_out(command: Command, out: &mut Output) -> Result<Exit, Failure> {
     let work: Work<'_> = match command {
-        // These see to signals by themselves: something of theirs has to be ended, or goes on.
+        // These handle signals themselves: they stop a coordinator or workers, or say that the run continues.
         Command::Serve(arguments) => return Box::pin(serve::serve(&arguments.settings)).await,
         Command::Submit(arguments) => return Box::pin(start::submit(arguments, out)).await,
         Command::Resume(arguments) => return Box::pin(start::resume(arguments, out)).await,
-        // A replay is cancelled with them.
+        // These cancel their new run when they are interrupted.
         Command::Verify(arguments) => return Box::pin(verify::verify(arguments, out)).await,
         Command::Diff(arguments) => return Box::pin(diff::diff(arguments, out)).await,
         Command::Reproduce(arguments) => return Box::pin(reproduce::reproduce(arguments, out)).await,
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn every_end_that_is_no_success_has_a_reason() {
-        let words = "ended with code 7: verify, diff: the bits differ";
+        let words = "ended with code 7: verify, diff, reproduce: the bits differ";
         assert_eq!(reason(Exit::Differs, true).as_deref(), Some(words));
         assert_eq!((reason(Exit::Differs, false), reason(Exit::Done, true)), (None, None));
         Output::note("a note");

@@ -1,6 +1,7 @@
-//! The command line `coord`: words in, typed requests out, answers for people or as JSON.
+//! The command line `coord`: parses arguments, sends requests to a coordinator, and prints answers as text or JSON.
 //!
-//! A folder a topic. [`args`] are the words, [`dispatch`] gives each command to its topic; `terminal` and `connection` are what all stand on.
+//! Each folder is a topic. [`args`] defines the arguments, and [`dispatch`] calls the function of a command. All topics use `terminal`
+//! and `connection`.
 
 mod args;
 mod checkpoints;

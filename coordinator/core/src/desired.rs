@@ -1,7 +1,7 @@
-//! Desired state: which processes a node should run. Agents make it so (level-triggered).
+//! Desired state: the processes that a node should run. Agents start and stop processes until they match it.
 //!
-//! A node is told little: names of processes, and what became of the run's last checkpoint. All else that they need is an [`Assignment`],
-//! which a node asks for once in a generation.
+//! The desired state is small: the indices of processes, and the outcome of the run's last checkpoint. Everything else is in the
+//! [`Assignment`], which a node requests once per generation.
 
 use std::collections::BTreeMap;
 
@@ -10,58 +10,58 @@ use lockstep_common::{NodeId, RunId};
 
 use crate::state::{ProcessPhase, Replay, Restore, Run, Status};
 
-/// What a node should run of one run.
+/// The processes of one run that a node should run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredRun {
-    /// Of which generation.
+    /// Generation of all `processes`.
     pub generation: u64,
-    /// The device of each of the node's processes, by number: `cpu` or `cuda:N`.
+    /// Device of each process, by process index: `cpu` or `cuda:N`.
     pub processes: BTreeMap<u32, String>,
-    /// What became of the run's last checkpoint.
+    /// Outcome of the run's last checkpoint.
     pub save: Save,
 }
 
-/// What became of a run's last checkpoint, for the processes that have made the last step.
+/// Outcome of a run's last checkpoint, for processes that have completed the last step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Save {
-    /// Its manifest is written and in the log: the processes may end.
+    /// The checkpoint is committed: the processes may end.
     pub committed: bool,
-    /// Times that what the processes wrote was rejected: they write it again.
+    /// Number of times that the shares were rejected. When it grows, the processes write their shares again.
     pub attempt: u32,
-    /// Another process has given it up.
+    /// A process has finished without a share: the others need not retry.
     pub given_up: bool,
 }
 
-/// All that the processes of a generation need to know before they are ready. It stays the same for the generation's life.
+/// Everything that the processes of a generation need to start. It does not change during the generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
-    /// Of which run.
+    /// The run to train.
     pub run: RunId,
-    /// Of which generation.
+    /// The run's generation at this time; messages of other generations are rejected.
     pub generation: u64,
-    /// How many processes it has.
+    /// Number of processes of the generation.
     pub processes: u32,
     /// The job in canonical form.
     pub job: String,
-    /// Where relative paths of the job begin.
+    /// Directory that the job's relative paths begin at.
     pub base_dir: String,
-    /// The code.
+    /// Version of the code; programs are built from it.
     pub code: Option<CodeVersion>,
-    /// The files that it trains on, with their digests.
+    /// Files and directories of the data, with their digests.
     pub data: Vec<DataFile>,
-    /// The checkpoint to begin from; none: from the start.
+    /// The checkpoint to start from; `None`: from step 0.
     pub restore: Option<Restore>,
-    /// Known to the processes of this generation only.
+    /// Secret by which the processes of this generation authenticate each other.
     pub secret: [u8; 32],
-    /// Set if the run repeats a part of another one.
+    /// Set if the run re-runs steps of another run.
     pub replay: Option<Replay>,
-    /// Steps after which what all tensors come to decides which of several earlier processes was right.
+    /// Steps after which the processes report the state's fingerprint, to decide open corruptions.
     pub judge_at: Vec<u64>,
 }
 
-/// What each node should run of `run`; other nodes nothing.
+/// The processes of `run` that each node should run. Nodes without a process are not in the map.
 ///
-/// A process that has finished is named until its agent says that it is gone: it ends by itself.
+/// A finished process stays in the desired state until its agent reports its exit, because it ends by itself.
 pub fn desired(run: &Run) -> BTreeMap<NodeId, DesiredRun> {
     let mut nodes: BTreeMap<NodeId, DesiredRun> = BTreeMap::new();
     if matches!(run.state.status, Status::Queued { .. } | Status::Failed { .. } | Status::Cancelled) {
@@ -81,13 +81,13 @@ pub fn desired(run: &Run) -> BTreeMap<NodeId, DesiredRun> {
     nodes
 }
 
-/// The address of every process of the run's generation, by number, once all are ready.
+/// The addresses of all processes of the current generation, by process index; `None` until all are ready.
 pub fn peers(run: &Run) -> Option<Vec<String>> {
     let addresses: Option<Vec<String>> = run.state.placement.values().map(|placed| placed.address.clone()).collect();
     addresses.filter(|addresses| !addresses.is_empty())
 }
 
-/// The assignment of the run's generation.
+/// The assignment of the current generation of `run`.
 pub fn assignment(run: &Run) -> Assignment {
     Assignment {
         run: run.id().clone(),

@@ -1,8 +1,8 @@
-//! The coordinator's pure half: commands, the replicated state, placement, the commit rule, desired state, views of
-//! it for people, and the raft replica without I/O.
+//! Deterministic part of the coordinator: commands, the replicated state, placement, the commit rule, the desired state of nodes, views of
+//! the state for clients, and the raft replica without I/O.
 //!
-//! **Architecture invariant (I1, I2):** nothing in here does I/O, reads a clock or draws randomness. State is a function
-//! of the log; the simulation under `tests/simulation` drives the very code that production drives.
+//! **Architecture invariant (I1, I2):** this crate does no I/O, reads no clock and draws no random numbers. The state depends only on the
+//! log. The simulation in `tests/simulation` runs the same code as production.
 
 pub mod command;
 pub mod desired;

@@ -1,178 +1,132 @@
-//! What comes back after a command was applied: an answer, and what else must be written with the state.
+//! Results of commands: the answer to the caller, and the effects that are written together with the state.
 
 use lockstep_common::{NodeId, RunId};
 use serde::{Deserialize, Serialize};
 
-/// What applying a command answered.
+/// The answer of a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// A run was created, or the request that created it was repeated.
+    /// The command created this run, or repeats the request that did.
     Run(RunId),
-    /// Applied.
+    /// The command was applied, or had been applied before.
     Done,
-    /// Refused; nothing changed.
+    /// The command changed nothing.
     Refused(Refusal),
 }
 
-/// Why a command was refused.
+/// The reason why a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
 pub enum Refusal {
-    /// The job is not sound.
+    /// The job is invalid, or the command does not fit it.
     #[error("the job was refused: {0}")]
     Job(String),
-    /// No such run.
     #[error("there is no run `{0}`")]
     NoRun(String),
-    /// No such checkpoint.
     #[error("there is no checkpoint `{0}`")]
     NoCheckpoint(String),
-    /// The run has ended already.
     #[error("run `{run}` has already ended: {status}")]
-    Ended {
-        /// The run.
-        run: RunId,
-        /// How.
-        status: String,
-    },
-    /// A report came before the one that precedes it.
-    #[error("report {got} of process {process} came before report {expected}")]
-    OutOfOrder {
-        /// The process.
-        process: u32,
-        /// Next expected sequence number.
-        expected: u64,
-        /// The one that came.
-        got: u64,
-    },
-    /// A report of a generation, or of a process in it, that nobody placed.
-    #[error("run `{run}`, now at generation {current}, has no process {process} in generation {generation}")]
-    NoProcess {
-        /// The run.
-        run: RunId,
-        /// The generation that the report names.
-        generation: u64,
-        /// The process that it names.
-        process: u32,
-        /// The run's generation.
-        current: u64,
-    },
-    /// A report that another node's agent brought than the one that runs the process, or an earlier agent of that node.
+    Ended { run: RunId, status: String },
+    /// A report arrived before an earlier report of the same process.
+    #[error("report {got} of process {process} arrived too early: report {expected} must come first")]
+    OutOfOrder { process: u32, expected: u64, got: u64 },
+    /// A report names a generation or process that does not exist.
+    #[error("run `{run}` has no process {process} in generation {generation}; its current generation is {current}")]
+    NoProcess { run: RunId, generation: u64, process: u32, current: u64 },
+    /// The report came from an agent that does not run the process: of another node, or an earlier agent of the same node.
     #[error(
-        "process {process} of run `{run}` runs on node `{placed}`: what the agent of `{brought}` (incarnation {incarnation}) says of \
-         it is not taken"
+        "rejected a report of process {process} of run `{run}`: it came from the agent of node `{brought}` (incarnation {incarnation}), \
+         but the process runs on node `{placed}`"
     )]
     NotItsAgent {
-        /// The run.
         run: RunId,
-        /// The process.
         process: u32,
-        /// Where it runs.
+        /// The node on which the process was placed.
         placed: NodeId,
-        /// Whose agent brought the report.
+        /// The node whose agent sent the report.
         brought: NodeId,
-        /// That agent's incarnation.
+        /// Incarnation of the agent that sent the report.
         incarnation: String,
     },
-    /// Another agent has this node's name, and is there.
+    /// Another agent uses the node's name, and may still be running.
     #[error(
-        "node `{node}` is taken: its agent runs on host `{host}`, and another one on host `{other}` asks for the name; give one of \
-         them another name (`worker --name`), or end the first"
+        "node name `{node}` is in use by an agent on host `{host}`, so the agent on host `{other}` cannot have it: start one of them \
+         with another `worker --name`, or stop the first one"
     )]
     NodeTaken {
-        /// The name.
         node: NodeId,
-        /// Host of the agent that has it.
+        /// Host of the agent that uses the name.
         host: String,
-        /// Host of the one that asks.
+        /// Host of the agent that requests the name.
         other: String,
     },
-    /// A node that is there cannot be forgotten.
-    #[error("node `{node}` is there ({state}): end its worker first")]
+    /// Only nodes that are gone or lost can be removed.
+    #[error("cannot remove node `{node}`, which is {state}: stop its worker first")]
     NodeThere {
-        /// The node.
         node: NodeId,
-        /// Its presence: `alive`, `detached` or `leaving`.
+        /// Presence of the node: `alive`, `detached` or `leaving`.
         state: String,
     },
-    /// A node whose fences would be forgotten with it.
-    #[error("devices of node `{0}` are fenced, which would be forgotten with it: `coord unfence {0}` first")]
+    /// Removing the node would remove its fences, too.
+    #[error("cannot remove node `{0}`, because its devices are fenced: run `coord unfence {0}` first")]
     NodeFenced(NodeId),
-    /// No such node.
     #[error("there is no node `{0}`")]
     NoNode(NodeId),
-    /// A replay that cannot be.
     #[error("run `{run}` cannot be replayed: {reason}")]
-    Replay {
-        /// The run.
-        run: RunId,
-        /// Why.
-        reason: String,
-    },
-    /// Tags or a note that are too long, or none.
+    Replay { run: RunId, reason: String },
+    /// Tags or a note are invalid or too long.
     #[error("{0}")]
     Annotation(String),
-    /// Data that the checkpoint's job has not.
     #[error("the job of the checkpoint has no data file `{0}`")]
     NoData(String),
-    /// No such node, or it has no such device.
+    /// The node does not exist, or has no such device. The text names the missing object.
     #[error("there is no {0}")]
     NoDevice(String),
-    /// The resume step is at or past the end of the job.
+    /// The checkpoint is at or past the job's last step.
     #[error("checkpoint `{checkpoint}` is at step {step}, the job's last: nothing is left to train")]
-    NothingLeft {
-        /// The checkpoint.
-        checkpoint: String,
-        /// Its step.
-        step: u64,
-    },
-    /// A request id that made another run already.
-    #[error("request `{request}` made run `{run}`, which is another one: use a new request id for each run")]
-    RequestTaken {
-        /// The request.
-        request: String,
-        /// The run that it made.
-        run: RunId,
-    },
-    /// More nodes than a coordinator keeps.
-    #[error("{0} nodes are known, as many as a coordinator keeps: `coord node remove NAME` forgets one that is gone")]
+    NothingLeft { checkpoint: String, step: u64 },
+    /// The request id belongs to a different request, which created a run.
+    #[error(
+        "request id `{request}` was already used for another request, which created run `{run}`: use a new id for each request"
+    )]
+    RequestTaken { request: String, run: RunId },
+    /// The state has [`crate::state::NODES`] nodes, and none of them can be removed automatically.
+    #[error(
+        "the coordinator already has {0} nodes, the maximum: remove one that is gone with `coord node remove NODE`"
+    )]
     TooManyNodes(usize),
-    /// A request id that another command had, which made no run.
-    #[error("request `{0}` was another command: use a new request id for each")]
+    /// The request id belongs to a different command, which created no run.
+    #[error("request id `{0}` was already used for another command: use a new id for each request")]
     RequestUsed(String),
 }
 
-/// What must be done beside the state, as part of the same durable write.
+/// Something that must be stored in the same transaction as the state, but not in the state.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the variants explain their fields")]
 pub enum Effect {
     /// Store a report block under (run, log index).
     AppendBlock {
-        /// The run.
         run: RunId,
-        /// The process that said it.
+        /// The process that sent the block.
         process: u32,
         /// The encoded `ReportBlock`.
         bytes: Vec<u8>,
     },
-    /// Keep a run that leaves the state.
+    /// Store a run that leaves the state.
     Archive(ToArchive),
-    /// The run was rolled back: of all blocks before this log index, steps after `step` are void.
-    Rewind {
-        /// The run.
-        run: RunId,
-        /// Steps that remain.
-        step: u64,
-    },
+    /// The run was rolled back: in all blocks before this log index, steps after `step` are void.
+    Rewind { run: RunId, step: u64 },
 }
 
-/// What is kept of a run that leaves the state.
+/// The stored form of a run that leaves the state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToArchive {
-    /// The run.
+    /// Id of the run; its rows contain it, too.
     pub run: RunId,
-    /// Index of the log entry that created it: its place in lists.
+    /// Index of the log entry that created the run; lists are sorted by it.
     pub number: u64,
-    /// Its encoded row in lists, so that a list need not make the run again.
+    /// The encoded [`crate::view::RunRow`], so that a list does not have to rebuild the run from its rows.
     pub for_lists: Vec<u8>,
-    /// All of its rows in the state, by key and encoded.
+    /// All rows of the run: key and encoded value.
     pub rows: Vec<(String, Vec<u8>)>,
 }

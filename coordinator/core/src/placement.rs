@@ -1,7 +1,7 @@
-//! Placement: which devices a run's processes get, or what a run waits for.
+//! Placement: assigns devices to a run's processes, or states what the run waits for.
 //!
-//! A function of ordered maps, run inside `apply`: every replica decides alike. A run gets devices of one kind only, at
-//! least as many as suffice for it and at most as many as it asks for, spread evenly over the nodes.
+//! Placement runs inside `apply` and uses only ordered maps, so all replicas decide alike. A run gets devices of one kind: at least
+//! [`Demand::min`] and at most [`Demand::max`], spread evenly over the nodes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,82 +9,82 @@ use std::fmt;
 use lockstep_common::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// A kind of device, the preferred one first.
+/// Kind of device, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
-    /// An NVIDIA device.
+    /// NVIDIA GPU, for one process each.
     Cuda,
-    /// A slot of a CPU.
+    /// CPU slot: room for one process. The slots of a node share its processor.
     Cpu,
 }
 
-/// The devices of all nodes that are there, or may be back in a moment.
+/// The devices of all connected nodes, and of nodes whose lease has not ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     slots: BTreeMap<NodeId, Vec<Slot>>,
 }
 
-/// A device, as placement sees it.
+/// A device in the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// Index among its node's devices.
+    /// Index in [`crate::state::Node::devices`].
     pub device: u32,
-    /// Its name.
+    /// `cpu` or `cuda:N`.
     pub name: String,
-    /// Its kind.
+    /// Kind, derived from `name`.
     pub kind: DeviceKind,
-    /// Whether no process has it.
+    /// No process runs on the device.
     pub free: bool,
-    /// Whether none may have it.
+    /// The device is out of use.
     pub fenced: bool,
-    /// Whether its node is not connected now: it counts, and is not given.
+    /// The node's agent is not connected. The device counts for the choice of the kind, but gets no process.
     pub away: bool,
 }
 
-/// What a run asks for.
+/// The devices that a run requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Demand {
-    /// Devices that suffice; at least 1.
+    /// Minimum number of devices; at least 1.
     pub min: u32,
-    /// Devices that it uses if they are there; at least `min`.
+    /// Maximum number of devices; at least `min`.
     pub max: u32,
-    /// The kind that it must have: it began on it.
+    /// Required kind: the kind that the run started on. `None` before its first placement.
     pub kind: Option<DeviceKind>,
 }
 
-/// The device of one process.
+/// The device that one process gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// The node.
+    /// The node that has the device.
     pub node: NodeId,
-    /// Index among its devices.
+    /// Index in [`crate::state::Node::devices`].
     pub device: u32,
-    /// The device's name.
+    /// `cpu` or `cuda:N`.
     pub name: String,
 }
 
-/// Why a run cannot be placed now.
+/// Too few devices are free for a run. Its text is the reason that users see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// The kind that it waits for.
+    /// The kind of device that the run waits for.
     pub kind: DeviceKind,
-    /// Whether the demand names the kind.
+    /// Whether the run requires this kind.
     pub bound: bool,
-    /// Devices that would suffice.
+    /// Minimum number of devices.
     pub needed: u32,
-    /// Devices of the kind that are free.
+    /// Number of devices of this kind that can be given now.
     pub free: u32,
-    /// Devices of the kind, free or not.
+    /// Number of devices of this kind, without fenced ones.
     pub total: u32,
-    /// Devices of the kind that are fenced, and not counted above.
+    /// Number of fenced devices of this kind.
     pub fenced: u32,
-    /// Devices among `total` that no process has, and whose node is not connected now.
+    /// Number of unoccupied devices in `total` whose node is not connected.
     pub away: u32,
 }
 
 impl DeviceKind {
-    /// The kind of the device with this name; none for a name of another form.
+    /// The kind of the device `name`; `None` unless it is `cpu` or `cuda:N`.
     pub fn of(name: &str) -> Option<Self> {
         match name.split_once(':') {
             None if name == "cpu" => Some(Self::Cpu),
@@ -93,7 +93,7 @@ impl DeviceKind {
         }
     }
 
-    /// Its name.
+    /// Name in messages and documents.
     pub fn word(self) -> &'static str {
         match self {
             Self::Cuda => "cuda",
@@ -103,7 +103,7 @@ impl DeviceKind {
 }
 
 impl Pool {
-    /// Adds a node's devices; those of no known kind are left out.
+    /// Adds the devices of a node. Devices of unknown kind are ignored.
     pub fn add_node<'a>(&mut self, node: &NodeId, names: impl Iterator<Item = &'a str>) {
         let slots = (0_u32..)
             .zip(names)
@@ -121,7 +121,7 @@ impl Pool {
         self.slots.insert(node.clone(), slots);
     }
 
-    /// Marks a device as used, if it is there.
+    /// Marks a device as occupied. Does nothing if the pool does not contain it.
     pub fn take(&mut self, node: &NodeId, device: u32) {
         let slots = self.slots.get_mut(node).map_or(&mut [][..], Vec::as_mut_slice);
         if let Some(slot) = slots.iter_mut().find(|slot| slot.device == device) {
@@ -129,12 +129,12 @@ impl Pool {
         }
     }
 
-    /// A node's devices count, and none is given: its agent is not connected.
+    /// Marks a node as not connected: its devices count for the choice of the kind, but get no process.
     pub fn set_away(&mut self, node: &NodeId) {
         self.slots.get_mut(node).map_or(&mut [][..], Vec::as_mut_slice).iter_mut().for_each(|slot| slot.away = true);
     }
 
-    /// Takes the devices of this name out of use, whether a process has them or not.
+    /// Takes all devices of `node` with this name out of use, occupied or not.
     pub fn fence(&mut self, node: &NodeId, name: &str) {
         let slots = self.slots.get_mut(node).map_or(&mut [][..], Vec::as_mut_slice);
         slots.iter_mut().filter(|slot| slot.name == name).for_each(|slot| slot.fenced = true);
@@ -145,19 +145,19 @@ impl Pool {
     }
 }
 
-/// Processes of one run that failed on a node, from which on it is left out where that is possible.
+/// Number of failed processes of a run on one node, from which on the run avoids the node.
 const FAILED_OFTEN: u32 = 2;
 
-/// Devices for the processes `0..`, in order; the caller takes them out of the pool.
+/// Chooses devices for the processes `0..`, in order. The caller marks them as occupied ([`Pool::take`]).
 ///
-/// Capacity decides the kind (the first that has enough devices, free or not), and what is free decides the time: a run
-/// does not end up on CPUs because the GPUs were busy for a moment. Processes of one node have consecutive numbers.
+/// The run gets the first kind that has enough devices, free or not, and waits until enough of them are free. So a run does not move to
+/// CPUs because GPUs are busy for a moment. Processes on one node have consecutive indices.
 ///
-/// Nodes on which the run's processes have `failed` come last; those on which two did are left out if the others suffice for the
-/// smallest number of processes.
+/// Nodes on which processes of the run `failed` are used last. Nodes with two or more failures are used only if the other nodes have fewer
+/// than [`Demand::min`] free devices.
 ///
 /// # Errors
-/// What is missing.
+/// [`Shortage`] if fewer than [`Demand::min`] devices are free.
 pub fn place(pool: &Pool, demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Result<Vec<Allocation>, Shortage> {
     let total = |kind: DeviceKind| pool.count(|slot| slot.kind == kind && !slot.fenced);
     let kind = demand.kind.unwrap_or_else(|| {
@@ -178,7 +178,7 @@ pub fn place(pool: &Pool, demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Res
     }
     let mut nodes: Vec<(&NodeId, Vec<&Slot>)> =
         pool.slots.iter().map(|(node, slots)| (node, slots.iter().filter(|slot| usable(slot)).collect())).collect();
-    // The emptiest nodes first; the sort is stable, so that names decide between equals.
+    // Nodes with the most free devices first. The sort is stable: nodes with equally many stay sorted by name.
     nodes.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.len()));
     let shares = shares(&nodes, demand, failed);
     let allocations = nodes.iter().zip(shares).flat_map(|((node, slots), share)| {
@@ -191,7 +191,7 @@ pub fn place(pool: &Pool, demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Res
     Ok(allocations.collect())
 }
 
-/// How many devices of each node are taken: evenly, those first that have not failed.
+/// How many devices of each node are taken: evenly, and first from nodes without failures.
 fn shares(nodes: &[(&NodeId, Vec<&Slot>)], demand: Demand, failed: &BTreeMap<NodeId, u32>) -> Vec<usize> {
     let times = |node: &NodeId| failed.get(node).copied().unwrap_or(0).min(FAILED_OFTEN);
     let free_below = |limit: u32| {
@@ -219,7 +219,7 @@ fn shares(nodes: &[(&NodeId, Vec<&Slot>)], demand: Demand, failed: &BTreeMap<Nod
 }
 
 impl Shortage {
-    /// Whether it would not fit even if every device was free.
+    /// Whether there would be too few devices even if all were free.
     pub fn too_large(&self) -> bool {
         self.total < self.needed
     }

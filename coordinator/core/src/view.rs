@@ -1,6 +1,6 @@
-//! The state as clients see it: the documents that the API answers and `--json` prints.
+//! The state as clients see it: documents for the API, the page and `--json`.
 //!
-//! Secrets are not in them. Numbers that are compared bit for bit come as a number and as bits.
+//! Documents contain no secrets. A number that is compared bit for bit is given as a number and as its bits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,103 +14,99 @@ use crate::state::{
     ProcessPhase, ProcessState, Run, Status, StatusKind,
 };
 
-/// A run in a list.
+/// A run as a row in a list. Times are in milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names of some fields say everything; they are the keys of the JSON document")]
 pub struct RunRow {
-    /// Its id.
     pub id: RunId,
-    /// Index of the log entry that created it: the greater, the newer.
+    /// Index of the log entry that created the run. Newer runs have greater numbers.
     #[serde(default)]
     pub number: u64,
-    /// The job's name.
+    /// `name` of the job; several runs may have the same one.
     pub name: String,
-    /// Where it stands.
     pub status: StatusKind,
-    /// Why it is queued, failed or not saved.
+    /// Why the run is queued, starting, failed or unsaved.
     pub reason: Option<String>,
-    /// Steps completed.
+    /// Number of completed steps.
     pub step: u64,
-    /// Steps to complete.
+    /// Number of steps at the end of the run.
     pub steps: u64,
-    /// Logical ranks.
+    /// Number of logical ranks.
     pub ranks: u32,
-    /// Processes of the current generation; 0 while it is queued.
+    /// Number of processes of the current generation; 0 while the run is queued.
     pub processes: u32,
-    /// The current generation.
     pub generation: u64,
-    /// The loss of the last reported step.
+    /// Loss of the last reported step.
     pub loss: Option<Number>,
-    /// The gradient norm of the last reported step.
+    /// Gradient norm of the last reported step.
     pub grad_norm: Option<Number>,
-    /// Samples a second, over the last block of reports.
+    /// Mean over the last block of reports.
     pub samples_per_second: Option<f64>,
-    /// Milliseconds since the epoch.
     pub created_at_ms: u64,
-    /// When all processes were ready for the first time.
+    /// The first time at which all processes were ready.
     pub started_at_ms: Option<u64>,
-    /// When it ended.
     pub ended_at_ms: Option<u64>,
-    /// The checkpoint that it was resumed from.
+    /// The checkpoint that the run was resumed from.
     pub parent: Option<Digest>,
-    /// What was otherwise than in a checkpoint that it comes from, and was accepted; oldest first.
+    /// Accepted differences from the checkpoints that the run descends from, oldest first.
     pub overrides: Vec<Override>,
-    /// The run that it repeats a part of.
+    /// The run whose steps this run re-runs.
     pub replay_of: Option<RunId>,
-    /// Digest of the final state, once it is finished: equal states have equal digests.
+    /// Digest of the final state; `None` unless the run is finished or unsaved. Equal states have equal digests.
     pub final_state_digest: Option<Digest>,
-    /// Written on it by people.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// Alarms that stand: differences between replicas; whoever keeps the run's numbers adds theirs.
+    /// Number of open alarms: corruptions without a verdict, and a failed checkpoint. The coordinator adds the alarms that it found in
+    /// the run's numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<u64>,
-    /// The newest checkpoint that failed, if none was committed since.
+    /// The newest failed checkpoint; `None` if a checkpoint was committed after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_failed: Option<FailedCheckpoint>,
 }
 
-/// A run in full.
+/// A run with all details.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunView {
-    /// What a list shows of it.
+    /// The run's row in lists.
     pub row: RunRow,
-    /// Digest of the job.
+    /// Digest of `job`.
     pub job_digest: Digest,
     /// The job in canonical form.
     pub job: String,
-    /// Where the job's relative paths begin.
+    /// Directory that the job's relative paths begin at.
     pub base_dir: String,
-    /// The code.
+    /// Version of the code; `None` if the job file was not in a Git work tree.
     pub code: Option<CodeVersion>,
-    /// The data.
+    /// Files and directories of the data, with their digests.
     pub data: Vec<DataFile>,
-    /// What changes bits, as the current generation measured it.
+    /// Properties that are known to change bits, as measured by the current generation.
     pub numerics: BTreeMap<String, String>,
-    /// What process 0 of the current generation runs on.
+    /// Machine and software of process 0 of the current generation.
     pub environment: BTreeMap<String, String>,
-    /// The checkpoint that this generation began from.
+    /// The checkpoint that the current generation started from.
     pub restored_from: Option<Digest>,
-    /// When a process was last heard of.
+    /// Time of the last report of a process, in milliseconds since the Unix epoch.
     pub heard_at_ms: u64,
-    /// Generations before this one.
+    /// Number of earlier generations.
     pub restarts: u32,
-    /// Processes that crashed since the last checkpoint.
+    /// Number of processes that crashed since the last checkpoint.
     #[serde(default)]
     pub crashes: u32,
-    /// Processes that gave up since then for a reason that may pass.
+    /// Number of processes that failed with a transient error since the last checkpoint.
     #[serde(default)]
     pub transients: u32,
-    /// The last process that ended too early.
+    /// The last process that ended before it finished.
     pub last_exit: Option<ProcessExit>,
-    /// The current generation's processes; of a run that has ended, the last one's.
+    /// The processes of the current generation, or if the run has ended, of the last one.
     pub placement: Vec<ProcessView>,
     /// Committed checkpoints, oldest first.
     pub checkpoints: Vec<CheckpointView>,
-    /// Checkpoints that could not be made, oldest first.
+    /// Failed checkpoints, oldest first; the newest 100.
     pub failed_checkpoints: Vec<FailedCheckpoint>,
-    /// Replicas that were found to differ, oldest first.
+    /// Corruptions, oldest first, without their trails.
     pub corruptions: Vec<Corruption>,
-    /// Written on it by people; empty if there is none.
+    /// Note that users wrote; empty if there is none.
     #[serde(default)]
     pub note: String,
 }
@@ -118,21 +114,21 @@ pub struct RunView {
 /// A floating-point number and its bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Number {
-    /// The number; absent if it is not finite.
+    /// `None` if the number is not finite, because JSON has no such numbers.
     pub value: Option<f64>,
-    /// The bits of the f64: 16 hexadecimal characters.
+    /// The bits of the `f64`, as 16 hexadecimal digits.
     pub bits: String,
 }
 
-/// How far a process is.
+/// Progress of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Its agent starts it, or it loads.
+    /// The agent is starting the process, or the process is loading model and data.
     Assigned,
-    /// It trains, or waits for the others.
+    /// The process trains, or waits for the other processes.
     Ready,
-    /// It made its last step.
+    /// The process has completed the run's last step.
     Finished,
 }
 
@@ -146,86 +142,86 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A process of a run.
+/// A process of a run, with its placement and progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessView {
-    /// Its number.
+    /// Process index, from 0.
     pub process: u32,
-    /// Its node.
+    /// The node that runs the process.
     pub node: NodeId,
-    /// Its device.
+    /// `cpu` or `cuda:N`.
     pub device: String,
-    /// How far it is.
+    /// Progress of the process.
     pub phase: Phase,
-    /// Where its exchange listens.
+    /// Address at which other processes connect, as `HOST:PORT`; `None` until the process is ready.
     pub address: Option<String>,
 }
 
-/// A committed checkpoint.
+/// A committed checkpoint, with its run and state digest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointView {
-    /// Its id: the digest of its manifest.
+    /// Digest of the manifest.
     pub id: Digest,
-    /// The run that made it.
+    /// The run that wrote the checkpoint.
     pub run: RunId,
-    /// The run's name.
+    /// `name` of that run's job.
     pub name: String,
-    /// Steps completed.
+    /// Number of completed steps.
     pub step: u64,
     /// Epoch of the next step.
     pub epoch: u64,
-    /// Milliseconds since the epoch.
+    /// Time of the commit, in milliseconds since the Unix epoch.
     pub committed_at_ms: u64,
-    /// Digest of the state in it.
+    /// Digest of the state in the checkpoint.
     pub state_digest: Digest,
 }
 
-/// A node.
+/// A node, with its devices and their occupants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {
-    /// Its name.
+    /// Name of the node: `worker --name`.
     pub id: NodeId,
-    /// Host name.
+    /// Host name of the machine.
     pub host: String,
-    /// Whether its agent is connected.
+    /// Whether `state` is [`Presence::Alive`].
     pub alive: bool,
-    /// Whether it is there.
+    /// Whether the agent is connected, and otherwise why not.
     pub state: Presence,
-    /// Since when: milliseconds since the epoch.
+    /// Time of the last change of `state`, in milliseconds since the Unix epoch.
     pub changed_at_ms: u64,
-    /// Its devices.
+    /// Devices in the order of the agent; a node has one `cpu` per slot.
     pub devices: Vec<DeviceView>,
 }
 
-/// A device of a node.
+/// A device of a node, with its occupant and fence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeviceView {
     /// `cpu` or `cuda:N`.
     pub name: String,
-    /// What it is.
+    /// Model name of the processor or GPU.
     pub model: String,
-    /// Its memory.
+    /// Total memory of the device.
     pub memory_bytes: u64,
-    /// The run that has a process on it.
+    /// The run that occupies the device.
     pub run: Option<RunId>,
-    /// That process.
+    /// Index of the process on the device.
     pub process: Option<u32>,
-    /// Set if it gets no process.
+    /// The fence; a fenced device gets no process.
     pub fenced: Option<Fence>,
 }
 
 impl ClusterState {
-    /// Runs that are not in the archive, newest last.
+    /// Runs that are not archived, in the order of submission.
     pub fn run_rows(&self) -> Vec<RunRow> {
         self.runs().into_iter().map(RunRow::of).collect()
     }
 
-    /// All nodes, by name.
+    /// All nodes, sorted by name.
     pub fn node_views(&self) -> Vec<NodeView> {
         self.nodes().map(|node| NodeView::of(self, node)).collect()
     }
 
-    /// All committed checkpoints, run by run, oldest first.
+    /// All committed checkpoints, also of archived runs: in the order of the runs' submission, then of steps.
     pub fn checkpoint_views(&self) -> Vec<CheckpointView> {
         let runs = self.listed(u64::MAX, usize::MAX);
         runs.iter().filter_map(|(_, id)| self.found(id)).flat_map(CheckpointView::of_run).collect()
@@ -233,7 +229,7 @@ impl ClusterState {
 }
 
 impl Number {
-    /// The number with these bits.
+    /// The `f64` with the bits `bits`.
     pub fn from_bits(bits: u64) -> Self {
         let value = f64::from_bits(bits);
         Self { value: value.is_finite().then_some(value), bits: format!("{bits:016x}") }
@@ -241,7 +237,7 @@ impl Number {
 }
 
 impl RunRow {
-    /// The row of `run`.
+    /// Makes the row of `run`.
     pub fn of(run: &Run) -> Self {
         let state = &run.state;
         let progress = state.progress.as_ref();
@@ -278,7 +274,7 @@ impl RunRow {
 }
 
 impl RunView {
-    /// All of `run`.
+    /// Makes the view of `run`.
     pub fn of(run: &Run) -> Self {
         let process = |(&process, placed): (&u32, &ProcessState)| ProcessView {
             process,
@@ -322,12 +318,12 @@ impl RunView {
 }
 
 impl CheckpointView {
-    /// All committed checkpoints of `run`, oldest first.
+    /// Committed checkpoints of `run`, oldest first.
     pub fn all_of(run: &Run) -> Vec<Self> {
         Self::of_run(Found::Here(run))
     }
 
-    /// The same of a run that may be in the archive.
+    /// Committed checkpoints of a run that may be archived, oldest first.
     pub fn of_run(run: Found<'_>) -> Vec<Self> {
         let one = |name: &str, made: &Checkpoint| Self::of(run.id(), name, made);
         match run {
@@ -350,7 +346,7 @@ impl CheckpointView {
 }
 
 impl NodeView {
-    /// `node`, and who is on its devices.
+    /// Makes the view of `node`, with the runs that occupy its devices.
     pub fn of(state: &ClusterState, node: &Node) -> Self {
         let device = |(index, device): (u32, &Device)| {
             let occupant = state.occupant(&node.id, index);

@@ -1,4 +1,4 @@
-//! The service of the agents: one stream a node. A node is taken once it has shown that it sees the store.
+//! The gRPC service for agents: one stream per node. A node joins once it has shown that it shares the store.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use super::convert::{Joining, invalid};
 use super::terms::Terms;
 use crate::node::{CallError, Handle, Session};
 
-/// How long a stream may be silent before its first message, and then before it says whether it sees the store.
+/// Time limit for the first message of a stream, and then for the node's `store` message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where what is said to a node goes.
+/// Sends messages to a node.
 type Outgoing = mpsc::Sender<Result<CoordinatorMessage, Status>>;
 
-/// The service.
+/// The gRPC service for agents.
 #[derive(Clone, Debug)]
 pub struct Agents {
     handle: Handle,
@@ -37,13 +37,15 @@ pub struct Agents {
 }
 
 impl Agents {
-    /// The service, until `stop`.
+    /// The service. Its streams end when `stop` is cancelled.
     pub fn new(handle: Handle, terms: Terms, stop: CancellationToken) -> Self {
         Self { handle, terms, stop }
     }
 
-    /// Refuses a node whose reports were acknowledged and are not in the state. A state without runs has nothing to mix up, but a
-    /// node with reports has: its data directory may not be mounted.
+    /// Rejects a node with acknowledged reports that this state lacks.
+    ///
+    /// If the state has no runs, a node without acknowledged reports may join. A node with acknowledged reports may not, because the
+    /// coordinator's data directory may not be mounted.
     async fn remembers(&self, hello: &Hello) -> Result<(), Status> {
         let applied = self.handle.applied();
         if self.terms.starts.know(&hello.start, hello.acknowledged, applied)
@@ -55,8 +57,8 @@ impl Agents {
         Err(Status::failed_precondition(format!(
             "this coordinator has forgotten reports of node `{node}`: it was started on an older copy of its data directory, or \
              on another one (the node's reports were acknowledged up to log index {acknowledged}, this state is at {applied}); \
-             start it on the newest copy; or end the worker on `{node}`, remove `spool` in its data directory and start it again: \
-             those reports are given up, and its runs resume from the last checkpoints that this coordinator knows"
+             start it on the newest copy; or stop the worker on `{node}`, delete `spool` in its data directory and start it again: \
+             those reports are lost, and its runs resume from the last checkpoints that this coordinator knows"
         )))
     }
 }
@@ -68,9 +70,7 @@ impl agents_server::Agents for Agents {
     async fn attach(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::AttachStream>, Status> {
         let peer = request.remote_addr();
         let mut incoming = request.into_inner();
-        let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("the stream began with silence: expected `hello`"))??;
+        let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await.map_err(|_| silent("hello"))??;
         let Some(Body::Hello(hello)) = first.and_then(|message| message.body) else {
             return Err(invalid("body", "the first message must be `hello`"));
         };
@@ -79,7 +79,7 @@ impl agents_server::Agents for Agents {
             return Err(Status::failed_precondition(reason));
         }
         if let Err(status) = self.remembers(&hello).await {
-            warn!(node = hello.node, reason = status.message(), "a node was not taken");
+            warn!(node = hello.node, reason = status.message(), "rejected a node");
             return Err(status);
         }
         let joining = Joining::try_from(hello)?;
@@ -89,7 +89,7 @@ impl agents_server::Agents for Agents {
             devices = joining.devices.len(),
             version,
             peer = peer.map(|address| address.to_string()),
-            "node says hello"
+            "node asks to join"
         );
         let (outgoing, stream) = mpsc::channel(STREAM_QUEUE);
         let service = self.clone();
@@ -99,7 +99,7 @@ impl agents_server::Agents for Agents {
 }
 
 impl Agents {
-    /// Takes a node in, if it sees the store, and talks to it.
+    /// Joins a node if it shares the store, and serves its stream.
     async fn serve(self, joining: Joining, mut incoming: Streaming<AgentMessage>, outgoing: Outgoing) {
         let node = joining.node.clone();
         let taken = tokio::select! {
@@ -113,8 +113,8 @@ impl Agents {
                 Conversation::new(session, incoming, outgoing, self.terms.clone()).run(&self.stop).await;
             }
             Err(status) => {
-                warn!(%node, reason = status.message(), "a node was not taken");
-                // It may be gone by now.
+                warn!(%node, reason = status.message(), "rejected a node");
+                // An error means that the node is gone.
                 let _ = outgoing.send(Err(status)).await;
             }
         }
@@ -134,7 +134,7 @@ impl Agents {
         let offer = spawn_blocking(move || Offer::write(&store, &name, &wrote)).await.map_err(panicked)?;
         let offer = offer.map_err(|error| {
             let store = self.terms.store.display();
-            Status::unavailable(format!("the coordinator cannot write into its own store `{store}`: {error}"))
+            Status::unavailable(format!("the coordinator cannot write to its own store `{store}`: {error}"))
         })?;
         let welcome = Welcome {
             cluster: self.terms.cluster.clone(),
@@ -146,9 +146,9 @@ impl Agents {
             start: self.terms.starts.current().to_owned(),
         };
         let welcome = CoordinatorMessage { body: Some(coordinator_message::Body::Welcome(welcome)) };
-        outgoing.send(Ok(welcome)).await.map_err(|_| Status::cancelled("the node has gone"))?;
+        outgoing.send(Ok(welcome)).await.map_err(|_| Status::cancelled("the node closed its stream"))?;
         let seen = tokio::time::timeout(HELLO_TIMEOUT, seen(incoming)).await;
-        let seen = seen.map_err(|_| Status::deadline_exceeded("the node did not say whether it sees the store"))??;
+        let seen = seen.map_err(|_| silent("store"))??;
         let path = seen.path.clone();
         let checked = spawn_blocking(move || {
             let checked = check_both(&offer, &text, &seen);
@@ -163,8 +163,8 @@ impl Agents {
 }
 
 impl Agents {
-    /// Waits while another agent has the node's name: for as long as that one's lease may last, if it is dead. One that lives is not
-    /// disturbed, and `attach` refuses the newcomer.
+    /// Waits while another agent has the node's name, for at most 1.25 leases: if the other agent is dead, its lease expires meanwhile. If
+    /// it is alive, `attach` rejects this node.
     async fn wait_for_name(&self, joining: &Joining, outgoing: &Outgoing) -> Result<(), Status> {
         let patience = self.terms.lease + self.terms.lease / 4;
         let wait = async {
@@ -176,50 +176,49 @@ impl Agents {
                     self.handle.read_first(move |state| state.name_taken(&asks.0, &asks.1, &asks.2, &asks.3)).await?;
                 let Some(refusal) = taken else { return Ok(()) };
                 if !std::mem::replace(&mut told, true) {
-                    info!(%node, %refusal, "an agent waits for its name");
+                    info!(%node, %refusal, "an agent waits, because another agent has its node name");
                 }
                 changes.next().await?;
             }
         };
         tokio::select! {
             biased;
-            () = outgoing.closed() => Err(Status::cancelled("the node has gone")),
+            () = outgoing.closed() => Err(Status::cancelled("the node closed its stream")),
             waited = tokio::time::timeout(patience, wait) => waited.unwrap_or(Ok(())).map_err(|error: CallError| error.into()),
         }
     }
 }
 
-/// What the node says of the store; heartbeats may come before.
+/// Receives the node's `store` message. Heartbeats may precede it.
 async fn seen(incoming: &mut Streaming<AgentMessage>) -> Result<StoreSeen, Status> {
     loop {
         match incoming.message().await?.and_then(|message| message.body) {
             Some(Body::Store(seen)) => return Ok(seen),
             Some(Body::Heartbeat(_)) => {}
             Some(_) => return Err(invalid("body", "the message after `welcome` must be `store`")),
-            None => return Err(Status::cancelled("the node has gone")),
+            None => return Err(Status::cancelled("the node closed its stream")),
         }
     }
 }
 
-/// That each side read what the other wrote.
+/// Checks that each side has read the text that the other wrote. The error is a clause for [`unshared`].
 fn check_both(offer: &Offer, text: &str, seen: &StoreSeen) -> Result<(), String> {
     if !seen.failed.is_empty() {
         return Err(format!("the node {}", seen.failed));
     }
     if !offer.was_read(text, &seen.found) {
-        return Err("the node read something else than the coordinator wrote".to_owned());
+        return Err("the node read another text than the coordinator wrote".to_owned());
     }
     offer.check(&seen.wrote).map_err(|why| format!("the coordinator {why}"))
 }
 
-/// The refusal of a node that does not share the store, with both paths.
+/// The rejection of a node that does not share the store, with both paths.
 fn unshared(joining: &Joining, store: &Path, path: &str, why: &str) -> Status {
     let Joining { node, host, .. } = joining;
     let own = store.canonicalize().unwrap_or_else(|_| store.to_owned());
     Status::failed_precondition(format!(
         "node `{node}` does not share the store: it is `{}` on the coordinator's machine, and the node looked at `{path}` on \
-         `{host}`: {why}; mount one directory there on both machines, or name a shared one as `[store] path` of the \
-         coordinator",
+         `{host}`: {why}; mount the same directory on both machines, or set `store.path` of the coordinator to a shared one",
         own.display()
     ))
 }
@@ -230,6 +229,11 @@ fn random() -> Result<String, Status> {
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
+/// The rejection of a node that does not send the `expected` message in time.
+fn silent(expected: &str) -> Status {
+    Status::deadline_exceeded(format!("no `{expected}` message within {} s", HELLO_TIMEOUT.as_secs()))
+}
+
 fn panicked(_: tokio::task::JoinError) -> Status {
-    Status::internal("the check of the store panicked")
+    Status::internal("the check of the store panicked; see the coordinator's log")
 }

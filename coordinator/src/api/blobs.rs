@@ -1,4 +1,4 @@
-//! Blobs between clients and the coordinator's store: work trees, data; never tensors.
+//! Transfers of blobs between clients and the store: work trees, programs, file lists and media, never tensors.
 
 use std::io::BufReader;
 use std::net::SocketAddr;
@@ -23,59 +23,57 @@ use crate::identity::Identity;
 #[cfg(test)]
 mod tests;
 
-/// Bytes in a message of a client.
+/// Bytes per message of an upload.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes in a message to a client: what is on its way to one that is slow is held.
+/// Bytes per message of a download. Small, because one message stays in memory for each slow client.
 const SENT_BYTES: usize = 1 << 18;
 
-/// Blobs that come at a time: each has an open file.
+/// Maximum number of simultaneous uploads. Each has an open file.
 const UPLOADS: usize = 128;
 
-/// Blobs that go to clients at a time, likewise.
+/// Maximum number of simultaneous downloads of clients. Each has an open file.
 const READERS: usize = 256;
 
-/// Blobs that go to browsers at a time: they have permits of their own, so that the page keeps no client out.
+/// Maximum number of simultaneous downloads of browsers. They have separate permits, so that the page cannot block clients.
 const PAGE_READERS: usize = 64;
 
-/// What those are, as a refusal says it.
-const READ: &str = "are being read here";
+/// Kind of transfer in messages of `readers`.
+const READ: &str = "downloads";
 
-/// A checkpoint up to this size is read before a run begins from it, which takes seconds; of a larger one the processes alone
-/// see whether it is whole.
+/// Checkpoints up to this size are read before a run is resumed from them, which takes seconds. Larger ones are read by the processes
+/// only.
 const CHECKED_BYTES: u64 = 4 << 30;
 
-/// The store, as clients reach it.
+/// Access of clients to the store. Clones share the limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Blobs {
     store: Arc<BlobStore>,
     identity: Identity,
-    /// For blobs that come.
     uploads: Permits,
-    /// For blobs that go.
     readers: Permits,
-    /// How slow a stream may be, in either direction.
+    /// Minimum rate of a transfer.
     pace: Pace,
     reserve: Reserve,
 }
 
 impl Blobs {
-    /// The store at `dir`, which must stay the one of `identity` for whatever is acknowledged, and whose disk keeps a `reserve`.
+    /// Opens the store at `dir`. Each transfer checks `identity`, and uploads leave `reserve` free.
     pub(crate) fn open(dir: &Path, identity: Identity, reserve: Reserve) -> Result<Self, BlobError> {
         let store = Arc::new(BlobStore::open(dir)?);
-        let (uploads, readers) = (Permits::new(UPLOADS, "are on their way here"), Permits::new(READERS, READ));
+        let (uploads, readers) = (Permits::new(UPLOADS, "uploads"), Permits::new(READERS, READ));
         Ok(Self { store, identity, uploads, readers, pace: Pace::default(), reserve })
     }
 
-    /// The same store with permits for readers of its own, as browsers reach it.
+    /// The same store for browsers, with separate permits for downloads.
     pub(crate) fn of_page(&self) -> Self {
         Self { readers: Permits::new(PAGE_READERS, READ), ..self.clone() }
     }
 
-    /// The blob with this digest, as long as it is in the store.
+    /// The blob with this digest, with its length in the store.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `FailedPrecondition` if the directory is another store.
     pub(crate) async fn find(&self, digest: Digest) -> Result<Piece, Status> {
         self.is_ours().await?;
         let store = Arc::clone(&self.store);
@@ -83,15 +81,15 @@ impl Blobs {
         found.ok_or_else(|| Status::not_found(format!("blob `{digest}` is not in the store")))
     }
 
-    /// That it is the coordinator's own store: asked before something is looked for or written there, and after.
+    /// Checks the identity of the store. Called before each access, and again after a write.
     async fn is_ours(&self) -> Result<(), Status> {
         let identity = self.identity.clone();
         let checked = tokio::task::spawn_blocking(move || identity.check()).await;
-        let checked = checked.map_err(|_| Status::internal("the store panicked"))?;
+        let checked = checked.map_err(|_| Status::internal(PANICKED))?;
         checked.map_err(|error| Status::failed_precondition(chain(&error)))
     }
 
-    /// That it is there, as long as it should be.
+    /// Checks that the store has the blob, with the right length.
     ///
     /// # Errors
     /// `NotFound`, or `DataLoss` with both lengths.
@@ -103,20 +101,20 @@ impl Blobs {
         })
     }
 
-    /// Whether it is there and whole; it will be there after a power cut, too.
+    /// Whether the store has the complete blob, durably.
     pub(super) async fn has(&self, piece: Piece) -> Result<bool, Status> {
         self.is_ours().await?;
         let store = Arc::clone(&self.store);
         let found = tokio::task::spawn_blocking(move || store.has_durably(&piece)).await;
-        let found = found.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))?;
+        let found = found.map_err(|_| Status::internal(PANICKED))?.map_err(|error| refusal(&error))?;
         self.is_ours().await?;
         Ok(found)
     }
 
-    /// The commit that the work tree in `piece` builds on; only its header is read.
+    /// The commit that the work tree in `piece` is based on. Reads only the header of the blob.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is no work tree.
+    /// `InvalidArgument` if the blob is not a work tree.
     pub(super) async fn commit_of(&self, piece: Piece) -> Result<String, Status> {
         let store = Arc::clone(&self.store);
         on_disk(move || {
@@ -127,11 +125,11 @@ impl Blobs {
         .map_err(|why| Status::invalid_argument(format!("field `code.tree`: {why}")))
     }
 
-    /// That everything that `manifest` names is there, as long as it should be; of a checkpoint that is not huge, that it is what
-    /// it was.
+    /// Checks that the store has all blobs of `manifest`, with the right lengths. For a checkpoint of up to [`CHECKED_BYTES`], also reads
+    /// them and compares their digests.
     ///
     /// # Errors
-    /// `DataLoss`, with the blob that is missing or damaged.
+    /// `DataLoss` with the blob that is missing or damaged.
     pub(super) async fn check(&self, manifest: Vec<u8>) -> Result<Manifest, Status> {
         let manifest = Manifest::decode(&manifest).map_err(|error| Status::data_loss(chain(&error)))?;
         self.is_ours().await?;
@@ -148,15 +146,16 @@ impl Blobs {
             drop(pieces);
             checked.map(|()| manifest)
         });
-        let checked = checked.await.map_err(|_| Status::internal("the store panicked"))?;
+        let checked = checked.await.map_err(|_| Status::internal(PANICKED))?;
         checked.map_err(|error| Status::data_loss(format!("the checkpoint cannot be read: {}", chain(&error))))
     }
 
-    /// Stores what comes `from` a client, and says what it is once that is durable. Nothing is kept of a stream that breaks off, or
-    /// that is too slow ([`Pace`]); and while it brings nothing, no thread waits for it.
+    /// Stores an upload of the client at `from`, durably. Returns its digest and length.
+    ///
+    /// An upload that breaks off or is too slow ([`Pace`]) leaves no file. No thread blocks while the client sends nothing.
     ///
     /// # Errors
-    /// `ResourceExhausted` as soon as the disk has no more than its reserve.
+    /// `ResourceExhausted` once only the reserve is left on the disk; `DeadlineExceeded` if the upload is too slow.
     pub(super) async fn put(
         &self,
         from: Option<SocketAddr>,
@@ -169,9 +168,9 @@ impl Blobs {
         let (mut pace, mut is_first) = (self.pace, true);
         while let Some(chunk) = pace.wait(chunks.next()).await? {
             let data = chunk?.data;
-            // An empty blob may be one empty chunk. Others would keep a permit, and bring nothing.
+            // An empty blob may be one empty chunk. Later empty chunks would hold a permit without any progress.
             if data.is_empty() && !is_first {
-                return Err(invalid("data", "a chunk is empty, and is not the first"));
+                return Err(invalid("data", "a chunk after the first is empty"));
             }
             is_first = false;
             pace.moved(data.len());
@@ -193,16 +192,17 @@ impl Blobs {
         Ok(piece)
     }
 
-    /// A permit for one reader at the other end of a connection `from` there, if that is known.
+    /// A permit for one download of the client at `from`, if its address is known.
     ///
     /// # Errors
-    /// `Unavailable` if there is none.
+    /// `Unavailable` if all permits are taken.
     pub(crate) fn permit(&self, from: Option<SocketAddr>) -> Result<Permit, Status> {
         self.readers.take(from)
     }
 
-    /// Sends the bytes of `piece` from `offset` on into `to`, a chunk at a time: for a reader that is slow nothing more is held, and one
-    /// that is too slow gives its `permit` back ([`Pace`]). What is not as it was ends the stream with an error.
+    /// Sends the bytes of `piece` from `offset` on to `to`, one chunk at a time.
+    ///
+    /// Ends with an error, and frees the `permit`, if the client is too slow ([`Pace`]), or if the digest of the bytes is wrong.
     pub(crate) async fn send(
         self,
         permit: Permit,
@@ -212,7 +212,7 @@ impl Blobs {
     ) {
         let streamed = if offset > piece.bytes {
             Err(Status::invalid_argument(format!(
-                "offset {offset} is behind the end of a blob of {} bytes",
+                "offset {offset} is beyond the end of the blob ({} bytes)",
                 piece.bytes
             )))
         } else {
@@ -220,7 +220,7 @@ impl Blobs {
         };
         drop(permit);
         if let Err(status) = streamed {
-            // The client may be gone.
+            // An error means that the client is gone.
             let _ = timeout(self.pace.window(), to.send(Err(status))).await;
         }
     }
@@ -253,16 +253,19 @@ impl Blobs {
     }
 }
 
-/// Work for a thread that may wait for the disk.
+/// Message of a failed blocking task.
+const PANICKED: &str = "an operation on the store panicked; see the coordinator's log";
+
+/// Runs `work` on a thread that may block on the disk.
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Status::internal("the store panicked"))?.map_err(|error| refusal(&error))
+    done.map_err(|_| Status::internal(PANICKED))?.map_err(|error| refusal(&error))
 }
 
 fn refusal(error: &BlobError) -> Status {
     match error {
         BlobError::Missing { .. } => Status::not_found(chain(error)),
-        // What is stored is not damaged: it cannot be added to.
+        // Stored blobs are intact, but the store cannot be written.
         BlobError::Io { action: "make" | "write" | "sync", .. } => Status::resource_exhausted(chain(error)),
         _ => Status::data_loss(chain(error)),
     }

@@ -1,4 +1,4 @@
-//! The service of the clients.
+//! The gRPC service for clients.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ use crate::node::{CallError, Handle};
 use crate::query::Answers;
 use crate::store::BlockReader;
 
-/// The service.
+/// The gRPC service for clients. Clones share its limits.
 #[derive(Clone, Debug)]
 pub struct Control {
     handle: Handle,
@@ -40,50 +40,50 @@ pub struct Control {
 }
 
 impl Control {
-    /// The service, until `stop`.
+    /// The service. Its streams end when `stop` is cancelled.
     pub(crate) fn new(answers: Answers, reader: BlockReader, blobs: Blobs, stop: CancellationToken) -> Self {
         let handle = answers.handle().clone();
         let followers = Followers::new(handle.clone(), answers.runs().clone(), stop.clone());
         Self { handle, reader, blobs, answers, followers, stop }
     }
 
-    /// The checkpoint that `prefix` names, and its manifest: the store has all that it is made of. Else it is refused here, and not by
-    /// processes that were placed for it.
+    /// The checkpoint with this id or unique prefix, and its manifest. Checks that the store has all its blobs, so that a damaged
+    /// checkpoint is rejected before processes are placed.
     async fn checked(&self, prefix: &str) -> Result<(Digest, Manifest), Status> {
         let (id, manifest) = self.answers.manifests().find(prefix).await?;
         Ok((id, self.blobs.check(manifest).await?))
     }
 
-    /// That what is kept of `code` is in the store, and is of the commit that is named.
+    /// Checks that the store has the work tree of `code`, and that the tree is based on the commit of `code`.
     async fn check_code(&self, code: Option<&CodeVersion>) -> Result<(), Status> {
         let Some(code) = code else { return Ok(()) };
         for piece in code.tree.iter().chain(&code.source) {
             if !self.blobs.has(piece.clone()).await? {
-                return Err(invalid("code", format!("blob `{}` was not stored before", piece.digest)));
+                return Err(invalid("code", format!("blob `{}` is not in the store: upload it first", piece.digest)));
             }
         }
         let Some(tree) = &code.tree else { return Ok(()) };
         let (commit, built_on) = (&code.commit, self.blobs.commit_of(tree.clone()).await?);
         if *commit != built_on {
-            let words = format!("the work tree that is kept is one of commit `{built_on}`, not of `{commit}`");
+            let words = format!("the stored work tree is based on commit `{built_on}`, not on `{commit}`");
             return Err(invalid("code.commit", words));
         }
         Ok(())
     }
 
-    /// That `data` is what the job reads, and that the lists of its directories are in the store.
+    /// Checks that `data` matches the paths of the job, and that the store has the file lists of its directories.
     async fn check_data(&self, job: &str, data: &[DataFile]) -> Result<(), Status> {
         all_of(job, data)?;
         for directory in data.iter().filter(|file| file.is_directory()) {
             if !self.blobs.has(directory.piece()).await? {
-                let words = format!("the list of `{}` was not stored before", directory.path);
+                let words = format!("the file list of `{}` is not in the store: upload it first", directory.path);
                 return Err(invalid("data", words));
             }
         }
         Ok(())
     }
 
-    /// A stream that `produce` fills until it is done, the client is gone, or the coordinator ends.
+    /// A stream that `produce` fills. It ends when `produce` does, or when the coordinator shuts down.
     fn stream<T, F, P>(&self, produce: P) -> Response<ReceiverStream<Result<T, Status>>>
     where
         T: Send + 'static,
@@ -93,7 +93,7 @@ impl Control {
         self.stream_of(STREAM_QUEUE, produce)
     }
 
-    /// The same, where up to `waiting` messages wait for the client.
+    /// As [`Control::stream`], with up to `waiting` queued messages.
     fn stream_of<T, F, P>(&self, waiting: usize, produce: P) -> Response<ReceiverStream<Result<T, Status>>>
     where
         T: Send + 'static,
@@ -106,7 +106,7 @@ impl Control {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    // The client may be gone.
+                    // An error means that the client is gone.
                     let _ = last_word.send(Err(CallError::Stopping.into())).await;
                 }
                 () = work => {}
@@ -163,7 +163,7 @@ impl control_server::Control for Control {
             (made, original.restored) = (named.map(|_| id), manifest.numerics);
         }
         let run = self.handle.replay(request_id(&id)?, replay, made, original).await?;
-        info!(%run, of = wire.of, "replays");
+        info!(%run, of = wire.of, "replay submitted");
         Ok(Response::new(RunReply { run: run.into() }))
     }
 
@@ -185,7 +185,7 @@ impl control_server::Control for Control {
         let named = node.parse().map_err(|error| invalid("node", error))?;
         let device = if device.is_empty() { None } else { Some(text("device", device)?) };
         self.handle.fence(request_id(&id)?, named, device.clone(), fenced).await?;
-        info!(node, device, "{}", if fenced { "fenced" } else { "given back" });
+        info!(node, device, "{}", if fenced { "fenced" } else { "unfenced" });
         Ok(Response::new(Empty {}))
     }
 
@@ -193,7 +193,7 @@ impl control_server::Control for Control {
         let RemoveNodeRequest { request_id: id, node } = request.into_inner();
         let named = node.parse().map_err(|error| invalid("node", error))?;
         self.handle.remove_node(request_id(&id)?, named).await?;
-        info!(node, "forgotten");
+        info!(node, "removed");
         Ok(Response::new(Empty {}))
     }
 
@@ -206,7 +206,7 @@ impl control_server::Control for Control {
         let permit = self.followers.permit()?;
         let run = self.handle.find_run(&request.into_inner().run).await?;
         let followers = self.followers.clone();
-        // A document may have megabytes, and waits for a reader that is slow.
+        // Queues one message, because a document can have megabytes.
         Ok(self.stream_of(1, move |to| async move { followers.follow(run, permit, to).await }))
     }
 
@@ -215,7 +215,7 @@ impl control_server::Control for Control {
         let permit = if follow { Some(self.followers.permit()?) } else { None };
         let run = self.handle.find_run(&run).await?;
         let (handle, reader) = (self.handle.clone(), self.reader.clone());
-        // A block may take megabytes, and waits for a reader that is slow.
+        // Queues one message, because a block can have megabytes.
         Ok(self.stream_of(1, move |to| async move {
             reports::stream(handle, reader, run, follow, to).await;
             drop(permit);
@@ -248,11 +248,11 @@ impl control_server::Control for Control {
         let GetBlobRequest { blob, offset } = request.into_inner();
         let (piece, blobs) = (piece(blob.unwrap_or_default())?, self.blobs.clone());
         blobs.sees(&piece).await?;
-        // A reader that is slow holds what waits for it.
+        // Queues one message, so that a slow reader holds little memory.
         Ok(self.stream_of(1, move |to| blobs.send(permit, piece, offset, to)))
     }
 }
 
 fn piece(blob: BlobRef) -> Result<Piece, Status> {
-    blob.try_into().map_err(|_| invalid("digest", "it does not have 32 bytes"))
+    blob.try_into().map_err(|_| invalid("digest", "a digest must have 32 bytes"))
 }

@@ -1,7 +1,7 @@
-//! The conversation with one attached agent.
+//! The stream of one attached agent.
 //!
-//! Reports are queued in the order they come, and acknowledged once they are applied; the stream is not read on while
-//! too many are open.
+//! Reports are queued in the order of arrival, and acknowledged once they are applied. While [`OPEN_REPORTS`] reports are unacknowledged,
+//! the stream is not read.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,8 +23,8 @@ use super::convert::{Asked, invalid, run_id, said};
 use super::terms::Terms;
 use crate::node::{self, CallError, Event, Pending, Report, Session};
 
-/// Reports of one agent that are not applied yet. Enough for the reports of many processes to share a disk write; a
-/// report may be megabytes, so no more.
+/// Maximum number of unapplied reports of one agent. Enough for many reports to share one disk write; bounds memory, because a report can
+/// have megabytes.
 const OPEN_REPORTS: usize = 64;
 
 /// A process of a generation of a run.
@@ -35,19 +35,18 @@ pub(super) struct Conversation {
     incoming: Streaming<AgentMessage>,
     outgoing: mpsc::Sender<Result<CoordinatorMessage, Status>>,
     terms: Terms,
-    /// Reports that wait to be applied, oldest first.
+    /// Unapplied reports with their sequence numbers, oldest first.
     open: VecDeque<(Process, u64, Pending)>,
-    /// The jobs of the runs that the node was told to run, as far as their reports are judged by them.
+    /// Batch size and steps of the node's desired runs, against which reports are checked.
     jobs: BTreeMap<RunId, Asked>,
-    /// Generations whose peers the node was told.
+    /// Generations whose peers were sent to the node.
     met: BTreeSet<(RunId, u64)>,
 }
 
-/// Why a conversation ended.
 enum End {
-    /// The agent is gone, or has closed its side.
+    /// The agent has closed its side, or the connection is lost.
     Gone,
-    /// The coordinator ends it, and says why.
+    /// The coordinator ends the stream with this status.
     Told(Status),
 }
 
@@ -62,7 +61,7 @@ impl Conversation {
         Self { session, incoming, outgoing, terms, open: VecDeque::new(), jobs, met }
     }
 
-    /// Talks until one side ends it.
+    /// Serves the stream until one side ends it.
     pub(super) async fn run(mut self, stop: &CancellationToken) {
         let node = self.session.node().clone();
         let end = self.talk(stop).await;
@@ -70,7 +69,7 @@ impl Conversation {
             End::Gone => info!(%node, "node detached"),
             End::Told(status) => {
                 warn!(%node, reason = status.message(), "ended a node's stream");
-                // It may be gone by now.
+                // An error means that the agent is gone.
                 let _ = self.outgoing.send(Err(status)).await;
             }
         }
@@ -78,7 +77,7 @@ impl Conversation {
 
     async fn talk(&mut self, stop: &CancellationToken) -> End {
         loop {
-            // First what ends it, then what the node waits for, then what it says: reading makes new work.
+            // Order: shutdown; messages to the node; acknowledgements; messages from the node, because reading creates new work.
             let result = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(End::Told(CallError::Stopping.into())),
@@ -101,12 +100,12 @@ impl Conversation {
             Event::Desired(runs) => self.on_desired(&runs).await,
             Event::Log(request) => self.tell(coordinator_message::Body::Log(request)).await,
             Event::Closed => Err(End::Told(Status::aborted(
-                "the node's lease ran out, or a newer stream of the same node took its place",
+                "the node's lease expired, or a newer stream of the same node replaced this one",
             ))),
         }
     }
 
-    /// The oldest report was applied: acknowledges it and those after it that are applied too, each process once.
+    /// The oldest report was applied: acknowledges it and the applied reports after it, with one message per process.
     async fn on_applied(&mut self, first: Result<Outcome, CallError>) -> Result<(), End> {
         let mut acknowledged = BTreeMap::new();
         let mut outcome = Some(first);
@@ -115,7 +114,7 @@ impl Conversation {
             let Some((process, sequence, _)) = self.open.pop_front() else { break };
             match result {
                 Ok(Outcome::Done | Outcome::Run(_)) => {}
-                // It will never be taken, so the agent may forget it.
+                // A retry would be refused, too, so the report is acknowledged, and the agent drops it.
                 Ok(Outcome::Refused(
                     refusal @ (Refusal::NoRun(_)
                     | Refusal::NoProcess { .. }
@@ -147,7 +146,7 @@ impl Conversation {
         refused.map_or(Ok(()), |error| Err(End::Told(error.into())))
     }
 
-    /// Tells the node what it should run, and each generation's peers once.
+    /// Sends the desired state, and once per generation the addresses of its processes.
     async fn on_desired(&mut self, runs: &node::Desired) -> Result<(), End> {
         self.jobs = runs.iter().map(|(id, run)| (id.clone(), Asked { batch: run.batch, steps: run.steps })).collect();
         let desired = runs.iter().map(|(id, run)| desired(id, &run.desired)).collect();
@@ -165,7 +164,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// The node asks what the processes of a generation need to know. One that has none of them is told nothing.
+    /// Sends the assignment of a generation. A node without a process in it gets no answer.
     async fn on_fetch(&mut self, asked: AssignmentRequest) -> Result<(), End> {
         let run = run_id(&asked.run).map_err(End::Told)?;
         let found = self.session.assignment(run, asked.generation).await.map_err(|error| End::Told(error.into()))?;
@@ -185,7 +184,7 @@ impl Conversation {
             Some(Body::Report(report)) => self.on_report(report).await,
             Some(Body::Log(reply)) => self.session.log_read(reply).await.map_err(stopped),
             Some(Body::Hello(_) | Body::Store(_)) => {
-                Err(End::Told(invalid("body", "`hello` and `store` come once, at the start")))
+                Err(End::Told(invalid("body", "`hello` and `store` are only valid at the start of the stream")))
             }
             Some(Body::Leaving(_)) => self.session.leaving().await.map_err(stopped),
             Some(Body::Fetch(asked)) => self.on_fetch(asked).await,
@@ -195,9 +194,9 @@ impl Conversation {
 
     async fn on_report(&mut self, wire: WireReport) -> Result<(), End> {
         let run = run_id(&wire.run).map_err(End::Told)?;
-        // Of one that cannot be meant the agent would send the same again and again, and nothing else of its node would be heard.
+        // An invalid report fails its run. If it ended the stream, the agent would send it again after each reconnect.
         let body = said(wire.message, wire.process, self.jobs.get(&run).copied()).unwrap_or_else(|status| {
-            let reason = format!("what it says cannot be taken: {}", status.message());
+            let reason = format!("the coordinator rejected its report: {}", status.message());
             warn!(node = %self.session.node(), %run, reason);
             ReportBody::Failed { reason, transient: false }
         });
@@ -209,7 +208,7 @@ impl Conversation {
     }
 }
 
-/// The outcome of the oldest open report; never, if there is none.
+/// Waits for the outcome of the oldest open report. Never resolves if there is none.
 async fn front(open: &mut VecDeque<(Process, u64, Pending)>) -> Result<Outcome, CallError> {
     match open.front_mut() {
         Some((_, _, pending)) => pending.wait().await,

@@ -1,5 +1,5 @@
-//! From wire messages to commands: texts, ids, and what nodes and processes say (a submission: `submission.rs`). Everything here comes
-//! from a network: what is wrong is said in a `Status`.
+//! Checks and converts messages of nodes and processes: texts, ids, joins and reports (submissions are in `submission.rs`). Invalid input
+//! becomes a `Status` that names the field.
 
 use lockstep_common::manifest::{Override, Piece};
 use lockstep_common::{Digest, Ending, NodeId, RequestId, RunId, is_steering, printable, quoted};
@@ -12,29 +12,29 @@ use lockstep_rpc::{
 };
 use tonic::Status;
 
-/// Devices of one node at most: a bound on what a broken agent can make us place on.
+/// Maximum number of devices of one node. Bounds the damage of a faulty agent.
 const MAX_DEVICES: usize = 1024;
 
-/// Bytes of what a process measures of itself.
+/// Maximum size of a process's numerics or environment, in bytes.
 const MAX_MEASURED_BYTES: usize = 1 << 20;
 
-/// Bytes of what names a node or a device.
+/// Maximum length of names of hosts, agents and device models, in bytes.
 const MAX_SHORT_BYTES: usize = 256;
 
-/// Longest text (bytes) that is taken for a name or a path.
+/// Maximum length of a name or a path, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;
 
 const DIGEST_BYTES: usize = 32;
 
-/// A refusal that names the field.
+/// An `InvalidArgument` that names the field.
 pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("field `{field}`: {why}"))
 }
 
-/// A text of sane length, without letters that steer a terminal.
+/// Checks that `text` has at most [`MAX_TEXT_BYTES`] and no control characters.
 pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
     if text.len() > MAX_TEXT_BYTES {
-        Err(invalid(field, format!("{} bytes are too long", text.len())))
+        Err(invalid(field, format!("{} bytes, but the maximum is {MAX_TEXT_BYTES}", text.len())))
     } else if text.contains(is_steering) {
         Err(invalid(field, format!("`{}` has control characters", quoted(&text))))
     } else {
@@ -42,32 +42,36 @@ pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
     }
 }
 
-/// A name that git gave: whatever letters it has, it is one, and is shown without what steers a terminal.
+/// A name from git, which can contain any characters. Control characters are escaped.
 pub(super) fn name(field: &str, given: &str) -> Result<String, Status> {
     text(field, printable(given).into_owned())
 }
 
-/// As [`text`], of what every list of nodes shows.
+/// As [`text`], with at most [`MAX_SHORT_BYTES`].
 fn short(field: &str, given: String) -> Result<String, Status> {
     if given.len() > MAX_SHORT_BYTES {
-        return Err(invalid(field, format!("{} bytes are more than {MAX_SHORT_BYTES}", given.len())));
+        return Err(invalid(field, format!("{} bytes, but the maximum is {MAX_SHORT_BYTES}", given.len())));
     }
     text(field, given)
 }
 
-/// At most `most` of something.
+/// Checks that `all` has at most `most` entries.
 pub(super) fn few<T>(field: &str, all: Vec<T>, most: usize) -> Result<Vec<T>, Status> {
-    if all.len() <= most { Ok(all) } else { Err(invalid(field, format!("{} are more than {most}", all.len()))) }
+    if all.len() <= most {
+        Ok(all)
+    } else {
+        Err(invalid(field, format!("{} entries, but the maximum is {most}", all.len())))
+    }
 }
 
-/// What a process measured of itself: not more than is compared and shown.
+/// Checks that the keys and values have at most [`MAX_MEASURED_BYTES`] in total.
 fn measured(
     field: &str,
     values: std::collections::HashMap<String, String>,
 ) -> Result<std::collections::BTreeMap<String, String>, Status> {
     let bytes: usize = values.iter().map(|(key, value)| key.len() + value.len()).sum();
     if bytes > MAX_MEASURED_BYTES {
-        return Err(invalid(field, format!("{bytes} bytes are more than {MAX_MEASURED_BYTES}")));
+        return Err(invalid(field, format!("{bytes} bytes, but the maximum is {MAX_MEASURED_BYTES}")));
     }
     Ok(values.into_iter().collect())
 }
@@ -81,12 +85,13 @@ pub(super) fn run_id(text: &str) -> Result<RunId, Status> {
 }
 
 fn digest(field: &str, bytes: &[u8]) -> Result<Digest, Status> {
-    let bytes: [u8; DIGEST_BYTES] =
-        bytes.try_into().map_err(|_| invalid(field, format!("a digest has {DIGEST_BYTES} bytes")))?;
+    let bytes: [u8; DIGEST_BYTES] = bytes
+        .try_into()
+        .map_err(|_| invalid(field, format!("{} bytes, but a digest has {DIGEST_BYTES}", bytes.len())))?;
     Ok(Digest::from_bytes(bytes))
 }
 
-/// A node that wants to join.
+/// A checked request of a node to join.
 #[derive(Debug)]
 pub(super) struct Joining {
     pub(super) node: NodeId,
@@ -105,7 +110,7 @@ impl TryFrom<Hello> for Joining {
         }
         let devices = few("devices", hello.devices, MAX_DEVICES)?.into_iter().map(|device| {
             if DeviceKind::of(&device.name).is_none() {
-                let words = format!("`{}` is no device: expected `cpu` or `cuda:N`", quoted(&device.name));
+                let words = format!("`{}` is not a device: expected `cpu` or `cuda:N`", quoted(&device.name));
                 return Err(invalid("devices.name", words));
             }
             Ok(Device {
@@ -124,30 +129,30 @@ impl TryFrom<Hello> for Joining {
     }
 }
 
-/// What a run's job asked for, as far as what its processes say is judged by it.
+/// Values of a run's job, against which its reports are checked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
-    /// Samples of a step.
+    /// Samples per step, of all ranks together.
     pub(super) batch: u64,
-    /// Steps in all.
+    /// Number of steps in the job.
     pub(super) steps: u64,
 }
 
-/// What a process said. `job` is what its run's job asked for, if the node was told of the run.
+/// Checks and converts a report of the process with index `process`. `job` is `None` if the run is not in the node's desired state.
 ///
-/// `process` is its number: the record is told by process 0, which hosts rank 0.
+/// Only process 0, which hosts rank 0, can report steps.
 pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<Asked>) -> Result<ReportBody, Status> {
     let body = message.and_then(|message| message.body).ok_or_else(|| invalid("message", "it is empty"))?;
     Ok(match body {
         Body::Hello(_) | Body::Alive(_) => {
-            return Err(invalid("message", "`hello` and `alive` are between a process and its agent"));
+            return Err(invalid("message", "`hello` and `alive` are messages from a process to its agent"));
         }
         Body::Ready(ready) => ReportBody::Ready {
             address: text("ready.address", ready.address)?,
             numerics: measured("ready.numerics", ready.numerics)?,
             environment: measured("ready.environment", ready.environment)?,
         },
-        // Its steps cannot be recorded, so that the run cannot go on.
+        // A block that cannot be recorded fails the run, because the record would have a gap.
         Body::Block(block) => match refused(&block, process, job) {
             Some(reason) => ReportBody::Failed { reason, transient: false },
             None => ReportBody::Block {
@@ -155,11 +160,12 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
                 bytes: block.into_stored(),
             },
         },
-        // A longer one fails that checkpoint in words, and the run goes on.
+        // A description that is too long fails the checkpoint, and the run continues.
         Body::Share(CheckpointShare { step, blob }) => {
             let blob = piece("share.blob", blob.as_ref())?;
             if blob.bytes > MAX_SHARE_BYTES as u64 {
-                let reason = format!("its description takes {} bytes, more than {MAX_SHARE_BYTES}", blob.bytes);
+                let reason =
+                    format!("the description of its share has {} bytes, more than {MAX_SHARE_BYTES}", blob.bytes);
                 ReportBody::ShareRefused { step, reason }
             } else {
                 ReportBody::Share { step, blob }
@@ -199,27 +205,26 @@ pub(super) fn said(message: Option<ProcessMessage>, process: u32, job: Option<As
     })
 }
 
-/// Why `block` cannot be recorded, by its header. Whoever decodes it sees whether the header is true.
+/// The reason why `block` cannot be recorded, judged by its header alone. A later decoder compares the header with the contents.
 fn refused(block: &EncodedBlock, process: u32, job: Option<Asked>) -> Option<String> {
     let BlockHeader { first_step, last_step, reach, .. } = block.known();
     let (bytes, reach) = (block.num_bytes(), reach.max(last_step));
     let holds_steps = last_step > 0;
     if bytes > MAX_BLOCK_BYTES {
         Some(format!(
-            "what it reports at once up to step {last_step} takes {bytes} bytes, and at most {MAX_BLOCK_BYTES} can be recorded: report \
-             less at a step"
+            "its report up to step {last_step} has {bytes} bytes, but the maximum is {MAX_BLOCK_BYTES}: log fewer values per step"
         ))
     } else if process != 0 && holds_steps {
-        Some("it reports steps, which process 0 reports".to_owned())
+        Some("it reports steps, but only process 0 reports steps".to_owned())
     } else if first_step > last_step || (holds_steps && first_step == 0) {
-        Some("the steps that it reports do not follow each other".to_owned())
+        Some(format!("the steps in its report are not consecutive: {first_step} to {last_step}"))
     } else {
         let beyond = job.filter(|job| reach > job.steps);
-        beyond.map(|job| format!("it reports of step {reach}, and the job's last is {}", job.steps))
+        beyond.map(|job| format!("its report contains step {reach}, but the job ends at step {}", job.steps))
     }
 }
 
-/// Progress at the end of a block, if it holds steps.
+/// Progress after a block; `None` if the block has no steps.
 fn progress(known: &BlockHeader, batch: Option<u64>) -> Option<Progress> {
     let steps = known.last_step.checked_sub(known.first_step)?.saturating_add(1);
     let steps_per_second = if known.micros == 0 { 0.0 } else { steps as f64 * 1e6 / known.micros as f64 };

@@ -1,9 +1,9 @@
-//! Who follows a run: its document, made once for all of them when it has changed, by one task.
+//! Followers of runs. One task encodes the document of a changed run once, for all followers of the run.
 //!
 //! ```text
-//!   Follow --Followers--> requests --> teller: changes_since -> look at followed runs -> a watch channel for each run
-//!                                                                                        |  the newest document, shared
-//!   client <-- one message at a time <-- a stream for each follower <-------------------+
+//!   Follow --Followers--> requests --> teller: changes_since -> read followed runs -> a watch channel per run
+//!                                                                                     |  the newest document, shared
+//!   client <-- one message at a time <-- a stream per follower <----------------------+
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,49 +21,48 @@ use tonic::Status;
 use crate::node::{CallError, Changes, Handle};
 use crate::query::{Runs, documents};
 
-/// Followers at a time, of runs, reports and logs: each `coord submit` and each `coord run` that waits is one.
+/// Maximum number of followers of runs, reports and logs together. Each waiting `coord submit --follow` is one.
 const FOLLOWERS: usize = 1024;
 
-/// A document up to so many bytes may wait for each of them.
+/// Maximum size of a document that every follower may have queued, in bytes.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// What documents that are larger may have together where they wait for followers, in units of [`SMALL_BYTES`]: 128 MiB, and as much
-/// in their connections.
+/// Total size of larger documents that may be queued for followers, in units of [`SMALL_BYTES`]: 128 MiB. Connections buffer as much again.
 const LARGE_UNITS: usize = 2048;
 
-/// New followers that wait for the teller: each waits for its answer.
+/// Capacity of the queue of new followers. Each waits for an answer.
 const QUEUE: usize = 64;
 
-/// The document of a run, as it was made last.
+/// The newest document of a run.
 #[derive(Clone, Debug)]
 struct Told {
-    /// None: there is no such run.
+    /// `None`: there is no such run.
     json: Option<Arc<str>>,
-    /// No other one will come.
+    /// Whether the run has ended, so that the document will not change.
     is_last: bool,
 }
 
-/// A follower that waits for the run's channel.
+/// A new follower, which waits for the channel of the run.
 struct Joining {
     run: RunId,
     answer: oneshot::Sender<watch::Receiver<Told>>,
 }
 
-/// Takes followers in. A clone is the same.
+/// Serves followers. Clones share the limits.
 #[derive(Clone, Debug)]
 pub(super) struct Followers {
     joining: mpsc::Sender<Joining>,
-    /// A permit for each follower.
+    /// One permit per follower.
     permits: Arc<Semaphore>,
-    /// Permits for each large document that waits.
+    /// Permits for queued large documents: one per [`SMALL_BYTES`].
     large: Arc<Semaphore>,
-    /// Documents that were made.
+    /// Number of documents that were encoded.
     #[cfg(test)]
     made: Arc<AtomicU64>,
 }
 
 impl Followers {
-    /// They are told of `runs`, whose state is behind `handle`, until it ends, or until `stop`.
+    /// Starts the task that encodes documents of `runs`. It ends when `stop` is cancelled, or with the event loop behind `handle`.
     pub(super) fn new(handle: Handle, runs: Runs, stop: CancellationToken) -> Self {
         let (joining, requests) = mpsc::channel(QUEUE);
         let changes = handle.changes();
@@ -80,7 +79,7 @@ impl Followers {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                // Only the end of the event loop ends it.
+                // It ends with an error of the event loop or of the archive.
                 _ = teller.run(changes) => {}
             }
         });
@@ -93,18 +92,18 @@ impl Followers {
         }
     }
 
-    /// A permit for one more.
+    /// A permit for one follower.
     ///
     /// # Errors
-    /// `Unavailable` if there is none.
+    /// `Unavailable` if there are [`FOLLOWERS`] already.
     pub(super) fn permit(&self) -> Result<OwnedSemaphorePermit, Status> {
         Arc::clone(&self.permits)
             .try_acquire_owned()
-            .map_err(|_| busy(format!("{FOLLOWERS} clients follow runs here already: try again")))
+            .map_err(|_| busy(format!("{FOLLOWERS} clients follow runs already, which is the maximum: try again")))
     }
 
-    /// Sends the document of `run` into `to`, now and after changes, until the run has ended or the client is gone. A client that is
-    /// slow gets the newest document when it has taken the one before.
+    /// Sends the document of `run` to `to`, now and after each change, until the run has ended or the client is gone. A slow client skips
+    /// documents: after each one it gets the newest.
     pub(super) async fn follow(
         &self,
         run: RunId,
@@ -112,7 +111,7 @@ impl Followers {
         to: mpsc::Sender<Result<JsonReply, Status>>,
     ) {
         if let Err(status) = self.tell(run, &to).await {
-            // The client may be gone.
+            // An error means that the client is gone.
             let _ = to.send(Err(status)).await;
         }
         drop(permit);
@@ -124,7 +123,7 @@ impl Followers {
         let mut told = channel.await.map_err(|_| CallError::Stopping)?;
         let mut held = None;
         loop {
-            // Nothing is copied for a client that has not taken what was sent before.
+            // Waits until the client has received the previous document, before the next one is copied.
             let Ok(turn) = to.reserve().await else { return Ok(()) };
             let Told { json, is_last } = told.borrow_and_update().clone();
             let Some(json) = json else { return Ok(()) };
@@ -143,7 +142,10 @@ impl Followers {
         }
     }
 
-    /// Room for a document of `bytes`.
+    /// Permits for a queued document of `bytes`; none for a small document.
+    ///
+    /// # Errors
+    /// `Unavailable` if too many large documents are queued.
     fn hold(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Status> {
         if bytes <= SMALL_BYTES {
             return Ok(None);
@@ -152,20 +154,22 @@ impl Followers {
         let held = Arc::clone(&self.large).try_acquire_many_owned(units);
         let words = || {
             let most = LARGE_UNITS * SMALL_BYTES;
-            format!("its document has {bytes} bytes, and followers have {most} bytes on their way already: try again")
+            format!(
+                "the run's document ({bytes} bytes) exceeds the {most} bytes that may be queued for clients: try again"
+            )
         };
         held.map(Some).map_err(|_| busy(words()))
     }
 }
 
-/// Makes the documents.
+/// The task that encodes documents.
 struct Teller {
     handle: Handle,
     runs: Runs,
     requests: mpsc::Receiver<Joining>,
-    /// Runs that somebody follows.
+    /// The channel of each followed run.
     followed: BTreeMap<RunId, watch::Sender<Told>>,
-    /// Log index up to which changes were told.
+    /// Log index up to which changes were published.
     index: u64,
     made: Arc<AtomicU64>,
 }
@@ -173,7 +177,7 @@ struct Teller {
 impl Teller {
     async fn run(mut self, mut changes: Changes) -> Result<(), Status> {
         loop {
-            // In no order: whoever changes much keeps nobody from joining, and whoever joins often keeps nobody from hearing.
+            // Unbiased, so that neither frequent changes nor frequent joins can starve the other.
             tokio::select! {
                 changed = changes.next(), if !self.followed.is_empty() => {
                     changed?;
@@ -193,7 +197,7 @@ impl Teller {
 
     async fn join(&mut self, Joining { run, answer }: Joining) -> Result<(), Status> {
         if self.followed.is_empty() {
-            // Nobody was told of earlier changes.
+            // Without followers, earlier changes are irrelevant.
             self.index = self.handle.applied();
         }
         let channel = if let Some(teller) = self.followed.get(&run) {
@@ -203,12 +207,12 @@ impl Teller {
             self.followed.insert(run, teller);
             channel
         };
-        // A follower that gave up is forgotten the next time.
+        // An error means that the follower has given up. `forget_unfollowed` removes its channel later.
         let _ = answer.send(channel);
         Ok(())
     }
 
-    /// Makes the documents of followed runs that have changed.
+    /// Encodes and publishes the documents of followed runs that have changed.
     async fn tell_changes(&mut self) -> Result<(), Status> {
         let changed = self.handle.changes_since(self.index).await?;
         self.index = changed.index;
@@ -240,7 +244,7 @@ impl Teller {
     }
 }
 
-/// As long as the work since `began` took: documents take half of the time at most, however large they are and often they change.
+/// Sleeps as long as the work since `began` took, so that encoding takes at most half of the time.
 async fn rest(began: Instant) {
     const SHORT: Duration = Duration::from_millis(1);
     let took = began.elapsed();
@@ -320,10 +324,10 @@ mod tests {
         timeout(DEADLINE, messages.recv()).await.expect("a message in time").map(|message| message.unwrap().json)
     }
 
-    /// Takes messages until one has `note`; how many.
+    /// Receives messages until one has `note`. Returns their number.
     async fn until_note(messages: &mut Messages, note: &str) -> usize {
         let mut taken = 1;
-        while !next(messages).await.expect("it goes on").contains(&format!("\"note\":\"{note}\"")) {
+        while !next(messages).await.expect("the stream is open").contains(&format!("\"note\":\"{note}\"")) {
             taken += 1;
         }
         taken
@@ -342,10 +346,10 @@ mod tests {
         }
         node.note(&run, "mine").await;
         for messages in &mut followers {
-            assert_eq!(until_note(messages, "mine").await, 1, "no message of changes of others");
+            assert_eq!(until_note(messages, "mine").await, 1, "no message after changes of other runs");
         }
-        assert_eq!(node.made(), 2, "documents for 12 followers, one change of their run and 30 of others");
-        // The end of the run is the end of each.
+        assert_eq!(node.made(), 2, "documents for 12 followers, one change of their run and 30 of other runs");
+        // Each stream ends with the run.
         let request = node.request();
         node.handle.cancel(request, run.as_str()).await.unwrap();
         for messages in &mut followers {
@@ -388,13 +392,13 @@ mod tests {
         assert_eq!(refused.code(), Code::Unavailable);
         assert_eq!(
             refused.message(),
-            "its document has 65537 bytes, and followers have 134217728 bytes on their way already: try again"
+            "the run's document (65537 bytes) exceeds the 134217728 bytes that may be queued for clients: try again"
         );
         drop(held);
         assert!(followers.hold(SMALL_BYTES + 1).unwrap().is_some());
         let permits: Vec<_> = (0..FOLLOWERS).map(|_| followers.permit().unwrap()).collect();
         let refused = followers.permit().unwrap_err();
-        assert_eq!(refused.message(), "1024 clients follow runs here already: try again");
+        assert_eq!(refused.message(), "1024 clients follow runs already, which is the maximum: try again");
         drop(permits);
         assert!(followers.permit().is_ok());
         node.stop.cancel();

@@ -1,4 +1,4 @@
-//! The stream of what a run's processes wrote: asked from the agents piece by piece, as it lies on their disks.
+//! Streams the logs of a run's processes to a client. The agents read them from their disks, one piece per request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use tonic::Status;
 use crate::node::Handle;
 use crate::query::Runs;
 
-/// Between two looks at logs that grow.
+/// Pause between two reads while a client follows the logs.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How long an agent may take for an answer.
+/// Time limit for an agent's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A process of a generation.
+/// Generation and process index.
 type Process = (u64, u32);
 
-/// Where a run's logs lie at the moment.
+/// The nodes with the logs of a run's current generation.
 struct Placement {
     processes: Vec<(Process, NodeId)>,
     ended: bool,
     status: String,
 }
 
-/// Sends what the processes of `run`, or only `process`, wrote into `to`; with `follow`, until the run has ended.
+/// Sends the logs of all processes of `run`, or only of `process`, to `to`. With `follow`, continues until the run has ended.
 pub(crate) async fn stream(
     handle: Handle,
     runs: Runs,
@@ -37,7 +37,7 @@ pub(crate) async fn stream(
     to: mpsc::Sender<Result<LogChunk, Status>>,
 ) {
     if let Err(status) = send_all((&handle, &runs), &run, process, follow, &to).await {
-        // The client may be gone.
+        // An error means that the client is gone.
         let _ = to.send(Err(status)).await;
     }
 }
@@ -65,9 +65,9 @@ async fn send_all(
             match drain(handle, run, *process, node, offset, to).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
-                // Its agent will come back.
+                // The agent may reconnect: retry at the next turn.
                 Err(status) if follow && !placement.ended => {
-                    tracing::debug!(%node, reason = status.message(), "a log cannot be read at the moment");
+                    tracing::debug!(%node, reason = status.message(), "cannot read a log: retrying");
                 }
                 Err(status) => return Err(status),
             }
@@ -83,7 +83,7 @@ async fn send_all(
     }
 }
 
-/// Sends all that one process has written beyond `offset`; false if nobody listens any more.
+/// Sends the log of one process from `offset` on, and advances `offset`. Returns false if the client is gone.
 async fn drain(
     handle: &Handle,
     run: &RunId,
@@ -94,9 +94,10 @@ async fn drain(
 ) -> Result<bool, Status> {
     loop {
         let request = LogRequest { id: 0, run: run.to_string(), process, generation, offset: *offset };
-        let reply = tokio::time::timeout(ANSWER_TIMEOUT, handle.read_log(node.clone(), request))
-            .await
-            .map_err(|_| Status::unavailable(format!("node `{node}` does not answer")))??;
+        let reply =
+            tokio::time::timeout(ANSWER_TIMEOUT, handle.read_log(node.clone(), request)).await.map_err(|_| {
+                Status::unavailable(format!("node `{node}` did not answer within {} s", ANSWER_TIMEOUT.as_secs()))
+            })??;
         let nothing_new = reply.next_offset <= *offset;
         *offset = reply.next_offset.max(*offset);
         if !reply.text.is_empty() {

@@ -1,7 +1,7 @@
 //! The gRPC services: [`Control`] for clients, [`Agents`] for nodes.
 //!
-//! Thin: they turn bytes into typed requests of the [`Handle`](crate::node::Handle) and answers into bytes. What comes
-//! from the network never panics; it is refused with a `Status` in words.
+//! They decode and check messages, call the [`Handle`](crate::node::Handle), and encode its answers. An invalid message never causes a
+//! panic: it is rejected with a `Status` that names the field.
 
 mod agents;
 pub(crate) mod blobs;
@@ -22,8 +22,8 @@ pub use blobs::CHUNK_BYTES;
 pub use control::Control;
 pub use terms::Terms;
 
-/// Longest message in either direction; a process message of `lockstep_rpc::frame::MAX_FRAME_BYTES` and what names it.
+/// Maximum size of a message in either direction, in bytes: a process message of `lockstep_rpc::frame::MAX_FRAME_BYTES`, and its envelope.
 pub const MAX_MESSAGE_BYTES: usize = lockstep_rpc::frame::MAX_FRAME_BYTES + 65_536;
 
-/// Messages of one stream that wait for the network: enough to keep it busy, little enough that a slow reader is felt.
+/// Messages of one stream that are queued for the network. Enough to keep the network busy; few, so that a slow reader slows the sender.
 const STREAM_QUEUE: usize = 16;

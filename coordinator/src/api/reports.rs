@@ -1,4 +1,4 @@
-//! The stream of a run's reports.
+//! Streams the report blocks of a run to a client.
 
 use lockstep_common::RunId;
 use lockstep_rpc::StoredBlock;
@@ -8,8 +8,8 @@ use tonic::Status;
 use crate::node::{CallError, Handle};
 use crate::store::{BlockReader, Page, StoreError};
 
-/// Sends the reports of `run` into `to` as they are stored, with the step that each was rolled back to; with `follow`, until the
-/// run has ended. A roll-back that comes later shows as steps that begin again at a smaller number.
+/// Sends the stored blocks of `run`, each with the step at which a rollback cuts it. With `follow`, also sends new blocks until the run
+/// has ended. After a later rollback, the steps of new blocks start at a smaller number again.
 pub(super) async fn stream(
     handle: Handle,
     reader: BlockReader,
@@ -18,7 +18,7 @@ pub(super) async fn stream(
     to: mpsc::Sender<Result<StoredBlock, Status>>,
 ) {
     if let Err(status) = send_all(&handle, &reader, &run, follow, &to).await {
-        // The client may be gone.
+        // An error means that the client is gone.
         let _ = to.send(Err(status)).await;
     }
 }
@@ -31,10 +31,10 @@ async fn send_all(
     to: &mpsc::Sender<Result<StoredBlock, Status>>,
 ) -> Result<(), Status> {
     let mut changes = handle.changes();
-    // What changed behind it was not looked at.
+    // `seen`: changes after this log index were not checked yet.
     let (mut after, mut seen) = (0, handle.applied());
     loop {
-        // Whether it has ended is looked up before the blocks are read: none comes after.
+        // Before the blocks are read: an ended run gets no further blocks.
         let ended = ended(handle, run).await?;
         loop {
             let page = page(reader, run, after).await?;

@@ -1,5 +1,5 @@
-//! Room on the disk of the coordinator's own log, which uploads leave: without it the coordinator ends, and cannot start again before
-//! somebody makes room.
+//! The reserve: bytes that uploads leave free on the disk of the coordinator's database. On a full disk the coordinator would stop, and
+//! could not start again until somebody makes room.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,28 +10,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::statvfs;
 use tonic::Status;
 
-/// Of a small disk no more than this part is reserved.
+/// At most one tenth of the disk is reserved.
 const OF_DISK: u64 = 10;
 
-/// What uploads leave of a disk. A clone is the same.
+/// The reserve. Clones share its count of bytes that are being written.
 #[derive(Clone, Debug)]
 pub(crate) struct Reserve {
     store: PathBuf,
     data_dir: PathBuf,
     bytes: u64,
     of_disk: u64,
-    /// Bytes that are being written, and that the disk may not count yet.
+    /// Bytes of current writes, which the file system may not have subtracted from its free space yet.
     writing: Arc<AtomicU64>,
 }
 
-/// Room for what is being written, until it is.
+/// Room for a current write. Dropping it releases the room.
 #[derive(Debug)]
 pub(super) struct Room<'a> {
     writing: &'a AtomicU64,
     bytes: u64,
 }
 
-/// A file system, in bytes.
+/// Size and free space of a file system, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Disk {
     size: u64,
@@ -39,29 +39,29 @@ struct Disk {
 }
 
 impl Reserve {
-    /// `bytes`, or a tenth of the disk if that is less, for the log in `data_dir`; 0: none.
+    /// Reserves `bytes`, or a tenth of the disk if that is less, on the disk of `data_dir`. 0: no reserve.
     pub(crate) fn new(store: &Path, data_dir: &Path, bytes: u64) -> Self {
         let (store, data_dir) = (store.to_owned(), data_dir.to_owned());
         Self { store, data_dir, bytes, of_disk: OF_DISK, writing: Arc::default() }
     }
 
-    /// All of the disk.
+    /// Reserves the whole disk.
     #[cfg(test)]
     pub(super) fn whole(store: &Path, data_dir: &Path) -> Self {
         Self { of_disk: 1, ..Self::new(store, data_dir, u64::MAX) }
     }
 
-    /// Room for so many bytes in the store. It asks the disk.
+    /// Room for a write of `bytes` to the store. Blocks on the file system.
     ///
     /// # Errors
-    /// `ResourceExhausted`, with what is free and what is reserved.
+    /// `ResourceExhausted`, with the free and the reserved space.
     pub(super) fn room(&self, bytes: u64) -> Result<Room<'_>, Status> {
         let writing = self.writing.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes);
         let room = Room { writing: &self.writing, bytes };
         if self.bytes == 0 {
             return Ok(room);
         }
-        // A disk that does not answer is for the write to find out.
+        // If the free space is unknown, the write itself reports errors of the disk.
         let Ok(Some(disk)) = self.disk() else { return Ok(room) };
         let reserved = self.bytes.min(disk.size / self.of_disk);
         if disk.free >= reserved.saturating_add(writing) {
@@ -76,7 +76,7 @@ impl Reserve {
         )))
     }
 
-    /// The store's disk, if the log is on it, too.
+    /// The store's disk; `None` if the data directory is on another one.
     fn disk(&self) -> io::Result<Option<Disk>> {
         if self.store.metadata()?.dev() != self.data_dir.metadata()?.dev() {
             return Ok(None);

@@ -27,7 +27,7 @@ impl From<CallError> for Status {
                 | Refusal::NoData(_),
             )
             | CallError::NotFound(NotFound::Nothing { .. }) => Self::not_found(words),
-            // Of no error of its own: a client that looks for something else by the same name must not go on.
+            // A code of its own: a client that tries a name as several kinds must stop here, instead of trying the next kind.
             CallError::NotFound(NotFound::NotUnique { .. }) => Self::out_of_range(words),
             CallError::Refused(
                 Refusal::Ended { .. }
@@ -52,17 +52,17 @@ impl From<CallError> for Status {
     }
 }
 
-/// Header of the words of a refusal.
+/// Header with the message of a status.
 const GRPC_MESSAGE: &str = "grpc-message";
 
-/// Cuts the words of a refusal, which may quote what a client sent: of a longer header clients read none.
+/// Shortens the message of a status, which may quote a client's input. Clients cannot read a header that is too long.
 pub(crate) async fn shorten(mut response: Response) -> Response {
     let headers = response.headers_mut();
     if headers.get(GRPC_MESSAGE).is_some()
         && let Some(status) = Status::from_header_map(headers)
         && let Cow::Owned(words) = shortened(status.message())
     {
-        // Only the code and the words are written anew. Words that could not be written are words of ours, and few.
+        // Replaces only the code and the message. A shortened message can always be encoded.
         let _ = Status::new(status.code(), words).add_header(headers);
     }
     response
@@ -99,11 +99,11 @@ mod tests {
         assert_eq!(answered(Status::not_found("no `x`")).await.message(), "no `x`");
     }
 
-    /// A client reads no word of a header of 900 kB.
+    /// A client cannot read a header of 900 kB.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_job_with_a_huge_key_is_refused_in_words_that_arrive() {
         let dir = tempfile::tempdir().unwrap();
-        // A test that fails does not wait for its end.
+        // Not dropped if the test fails, because dropping waits for the coordinator's end.
         let running = ManuallyDrop::new(start(&Settings::embedded(dir.path())).await.unwrap());
         let mut client = ControlClient::connect(format!("http://{}", running.address())).await.unwrap();
         let job = format!("{{\"{}\":1}}", "k".repeat(900_000)).into_bytes();

@@ -1,4 +1,4 @@
-//! What a client submits or resumes, from its messages: a run keeps it for ever, in memory and in the log, so each part has a limit.
+//! Checks and converts submissions and resumes. A run keeps these values for ever, in memory and in the log, so each has a limit.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -11,25 +11,25 @@ use tonic::Status;
 
 use super::convert::{few, invalid, name, text};
 
-/// Data files and directories of one job; a directory of thousands is one.
+/// Maximum number of data files and directories of one job. A directory counts as one.
 const MAX_DATA: usize = 10_000;
 
-/// Bytes of a job.
+/// Maximum size of a job, in bytes.
 const MAX_JOB_BYTES: usize = 1 << 20;
 
-/// Keys that one resume accepts, and their bytes together.
+/// Maximum number of accepted keys of one resume, and of their bytes in total.
 const MAX_ACCEPTED: usize = 1_000;
 const MAX_ACCEPTED_BYTES: usize = 64 << 10;
 
-/// Where a run's code comes from, if it can be.
+/// Checks the code version of a run. The error names the field.
 pub(super) fn code(wire: Option<lockstep_rpc::CodeVersion>) -> Result<Option<manifest::CodeVersion>, Status> {
     let Some(wire) = wire else { return Ok(None) };
-    let code = manifest::CodeVersion::try_from(wire).map_err(|_| invalid("code", "a digest does not have 32 bytes"))?;
+    let code = manifest::CodeVersion::try_from(wire).map_err(|_| invalid("code", "a digest must have 32 bytes"))?;
     let is_hex = |id: &str| id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_hex(&code.commit) {
         return Err(invalid(
             "code.commit",
-            format!("`{}` is no commit: expected 40 hexadecimal characters", quoted(&code.commit)),
+            format!("`{}` is not a commit id: expected 40 hexadecimal characters", quoted(&code.commit)),
         ));
     }
     let below = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
@@ -46,7 +46,7 @@ pub(super) fn code(wire: Option<lockstep_rpc::CodeVersion>) -> Result<Option<man
     }))
 }
 
-/// Where a commit is published: a URL or a path that git fetches from by itself.
+/// Checks the remote of a commit: a path or URL with a protocol that git supports without a helper program.
 fn remote(given: String) -> Result<String, Status> {
     let remote = text("code.remote", given)?;
     let protocol = git::protocol(&remote);
@@ -62,17 +62,16 @@ fn remote(given: String) -> Result<String, Status> {
     Err(invalid("code.remote", words))
 }
 
-/// The job's text, if it is a sound job in canonical form.
+/// Checks that `bytes` are a valid job in canonical form. Returns them as text.
 pub(super) fn job(bytes: Vec<u8>) -> Result<String, Status> {
     if bytes.len() > MAX_JOB_BYTES {
-        return Err(invalid("job", format!("{} bytes are more than {MAX_JOB_BYTES}", bytes.len())));
+        return Err(invalid("job", format!("{} bytes, but the maximum is {MAX_JOB_BYTES}", bytes.len())));
     }
     JobSpec::from_submitted(&bytes).map_err(|error| invalid("job", chain(&error)))?;
     String::from_utf8(bytes).map_err(|error| invalid("job", error))
 }
 
-/// That `files` are what a job reads, each of its paths once and in their order: of a path that is left out nobody would know later
-/// what was in it.
+/// Checks that `files` are exactly the data paths of `job`, in the same order. A run must have the digest of each of its data files.
 pub(super) fn all_of(job: &str, files: &[manifest::DataFile]) -> Result<(), Status> {
     let job = JobSpec::from_canonical(job.as_bytes()).map_err(|error| invalid("job", chain(&error)))?;
     let asked: Vec<&str> = job.data_paths().iter().map(|path| path.trim_end_matches('/')).collect();
@@ -81,28 +80,28 @@ pub(super) fn all_of(job: &str, files: &[manifest::DataFile]) -> Result<(), Stat
         return Ok(());
     }
     let list = |paths: &[&str]| paths.iter().map(|path| format!("`{}`", quoted(path))).collect::<Vec<_>>().join(", ");
-    let none = if given.is_empty() { "nothing".to_owned() } else { list(&given) };
-    Err(invalid("data", format!("the job reads {}, and {none} was measured", list(&asked))))
+    let given = if given.is_empty() { "no digests".to_owned() } else { format!("digests of {}", list(&given)) };
+    Err(invalid("data", format!("the job reads {}, but the request has {given}", list(&asked))))
 }
 
-/// What was measured of data files. A path that comes more than once has one digest: a resume records each change of it.
+/// Checks the digests of data files. A path that occurs more than once must have one digest, because a resume compares digests by path.
 pub(super) fn data(files: Vec<lockstep_rpc::DataFile>) -> Result<Vec<manifest::DataFile>, Status> {
     let mut digests: BTreeMap<String, Digest> = BTreeMap::new();
     few("data", files, MAX_DATA)?
         .into_iter()
         .map(|file| {
             let path = text("data.path", file.path.clone())?;
-            let short = |_| invalid("data", format!("the digest of `{path}` does not have 32 bytes"));
+            let short = |_| invalid("data", format!("the digest of `{path}` must have 32 bytes"));
             let file: manifest::DataFile = file.try_into().map_err(short)?;
             if digests.insert(path, file.digest).is_some_and(|before| before != file.digest) {
-                return Err(invalid("data", format!("`{}` comes twice, with two digests", quoted(&file.path))));
+                return Err(invalid("data", format!("`{}` occurs twice, with different digests", quoted(&file.path))));
             }
             Ok(file)
         })
         .collect()
 }
 
-/// The keys that a resume accepts: each is of something that is compared, and the run keeps them all.
+/// Checks the accepted keys of a resume: `code`, `numerics[.key]` or `data[.path]`.
 pub(super) fn accepted(keys: Vec<String>) -> Result<Vec<String>, Status> {
     let keys = few("accept", keys, MAX_ACCEPTED)?;
     together("accept", &keys, MAX_ACCEPTED_BYTES)?;
@@ -111,22 +110,19 @@ pub(super) fn accepted(keys: Vec<String>) -> Result<Vec<String>, Status> {
         if part == "numerics" || part == "data" || key == "code" {
             return text("accept", key);
         }
-        let words = format!(
-            "`{}` is nothing that a resume compares: expected `code`, `numerics`, `data`, or a key in the last two",
-            quoted(&key)
-        );
+        let words = format!("cannot accept `{}`: expected `code`, `numerics[.key]` or `data[.path]`", quoted(&key));
         Err(invalid("accept", words))
     };
     keys.into_iter().map(compared).collect()
 }
 
-/// Where a job's relative paths begin.
+/// Checks the directory that a job's relative paths refer to. It must be absolute.
 pub(super) fn base_dir(given: String) -> Result<String, Status> {
     let dir = text("base_dir", given)?;
     if dir.starts_with('/') { Ok(dir) } else { Err(invalid("base_dir", format!("`{dir}` is not an absolute path"))) }
 }
 
-/// The tags of a commit.
+/// Checks the tags of a commit, and escapes control characters.
 fn tags(given: Vec<String>) -> Result<Vec<String>, Status> {
     let given = few("code.tags", given, MAX_TAGS)?;
     let shown: Vec<String> = given.iter().map(|tag| name("code.tags", tag)).collect::<Result<_, _>>()?;
@@ -134,10 +130,14 @@ fn tags(given: Vec<String>) -> Result<Vec<String>, Status> {
     Ok(shown)
 }
 
-/// That `all` have at most `most` bytes together.
+/// Checks that `all` have at most `most` bytes in total.
 fn together(field: &str, all: &[String], most: usize) -> Result<(), Status> {
     let bytes: usize = all.iter().map(String::len).sum();
-    if bytes <= most { Ok(()) } else { Err(invalid(field, format!("{bytes} bytes together are more than {most}"))) }
+    if bytes <= most {
+        Ok(())
+    } else {
+        Err(invalid(field, format!("{bytes} bytes in total, but the maximum is {most}")))
+    }
 }
 
 #[cfg(test)]
@@ -171,9 +171,9 @@ mod tests {
         assert!(refused(super::job(b"{}".to_vec())).starts_with("field `job`: not a valid job"));
         all_of(&job, &[file("x.npy"), file("y.npy")]).unwrap();
         let refused = |files: &[manifest::DataFile]| refused(all_of(&job, files));
-        assert_eq!(refused(&[]), "field `data`: the job reads `x.npy`, `y.npy`, and nothing was measured");
-        assert!(refused(&[file("x.npy")]).ends_with("and `x.npy` was measured"));
-        assert!(refused(&[file("y.npy"), file("x.npy")]).ends_with("and `y.npy`, `x.npy` was measured"));
+        assert_eq!(refused(&[]), "field `data`: the job reads `x.npy`, `y.npy`, but the request has no digests");
+        assert!(refused(&[file("x.npy")]).ends_with("but the request has digests of `x.npy`"));
+        assert!(refused(&[file("y.npy"), file("x.npy")]).ends_with("but the request has digests of `y.npy`, `x.npy`"));
         assert!(refused(&[file("x.npy"), file("y.npy"), file("/etc/passwd")]).contains("`/etc/passwd`"));
     }
 
@@ -204,27 +204,31 @@ mod tests {
 
     #[test]
     fn the_tags_of_a_commit_have_limits_each_and_together() {
-        assert_eq!(refused(tags(vec![String::new(); 1_001])), "field `code.tags`: 1001 are more than 1000");
-        assert_eq!(refused(tags(vec!["t".repeat(4_097)])), "field `code.tags`: 4097 bytes are too long");
+        assert_eq!(
+            refused(tags(vec![String::new(); 1_001])),
+            "field `code.tags`: 1001 entries, but the maximum is 1000"
+        );
+        assert_eq!(refused(tags(vec!["t".repeat(4_097)])), "field `code.tags`: 4097 bytes, but the maximum is 4096");
         assert_eq!(tags(vec!["t".repeat(4_096); 16]).unwrap().len(), 16);
         let words = refused(tags(vec!["t".repeat(4_096); 17]));
-        assert_eq!(words, "field `code.tags`: 69632 bytes together are more than 65536");
-        // What a terminal shows of a letter is longer than the letter.
-        assert!(refused(tags(vec!["\x1b".repeat(600); 30])).contains("bytes together"));
+        assert_eq!(words, "field `code.tags`: 69632 bytes in total, but the maximum is 65536");
+        // An escaped control character is longer than the character.
+        assert!(refused(tags(vec!["\x1b".repeat(600); 30])).contains("bytes in total"));
     }
 
     #[test]
     fn the_keys_that_a_resume_accepts_have_limits_each_and_together() {
         let keys = |keys: &[&str]| accepted(keys.iter().map(|&key| key.to_owned()).collect());
         assert_eq!(keys(&["code", "data.x", "numerics"]).unwrap(), ["code", "data.x", "numerics"]);
-        assert!(refused(keys(&["code.x"])).starts_with("field `accept`: `code.x` is nothing that a resume compares"));
+        let words = "field `accept`: cannot accept `code.x`: expected `code`, `numerics[.key]` or `data[.path]`";
+        assert_eq!(refused(keys(&["code.x"])), words);
         assert!(refused(keys(&[&"x".repeat(1 << 20)])).len() < 500);
         let long = format!("data.{}", "x".repeat(4_092));
-        assert_eq!(refused(keys(&[&long])), "field `accept`: 4097 bytes are too long");
+        assert_eq!(refused(keys(&[&long])), "field `accept`: 4097 bytes, but the maximum is 4096");
         let key = &long[..4_096];
         assert_eq!(keys(&[key; 16]).unwrap().len(), 16);
-        assert_eq!(refused(keys(&[key; 17])), "field `accept`: 69632 bytes together are more than 65536");
-        assert_eq!(refused(keys(&["data"; 1_001])), "field `accept`: 1001 are more than 1000");
+        assert_eq!(refused(keys(&[key; 17])), "field `accept`: 69632 bytes in total, but the maximum is 65536");
+        assert_eq!(refused(keys(&["data"; 1_001])), "field `accept`: 1001 entries, but the maximum is 1000");
         assert!(refused(keys(&["data.\x1b[2J"])).contains("has control characters"));
     }
 
@@ -232,16 +236,16 @@ mod tests {
     fn a_base_directory_is_absolute_and_no_longer_than_a_path() {
         assert_eq!(base_dir("/x".to_owned()).unwrap(), "/x");
         assert_eq!(refused(base_dir("x".to_owned())), "field `base_dir`: `x` is not an absolute path");
-        assert!(refused(base_dir(format!("/{}", "x".repeat(4_096)))).contains("4097 bytes are too long"));
+        assert!(refused(base_dir(format!("/{}", "x".repeat(4_096)))).contains("4097 bytes, but the maximum is 4096"));
     }
 
     #[test]
     fn data_is_counted_and_a_path_has_one_digest() {
         let file =
             |path: &str, byte| lockstep_rpc::DataFile { path: path.to_owned(), bytes: 1, digest: vec![byte; 32] };
-        assert!(refused(data(vec![file("x", 0); 10_001])).starts_with("field `data`: 10001 are more"));
+        assert!(refused(data(vec![file("x", 0); 10_001])).starts_with("field `data`: 10001 entries, but"));
         assert_eq!(data(vec![file("x", 0), file("y", 1), file("x", 0)]).unwrap().len(), 3);
         let words = refused(data(vec![file("x", 0), file("y", 1), file("x", 2)]));
-        assert_eq!(words, "field `data`: `x` comes twice, with two digests");
+        assert_eq!(words, "field `data`: `x` occurs twice, with different digests");
     }
 }

@@ -1,4 +1,4 @@
-//! The terms of a conversation with a node.
+//! Parameters that all nodes' streams share.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use crate::identity::Identity;
 use crate::identity::start_history::StartHistory;
 
-/// What every conversation is told at its start, or passes on.
+/// Parameters of the streams of all nodes.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// The coordinator's name for people.
+    /// Name of the coordinator in logs of nodes: `lockstep-coordinator@ADDRESS`.
     pub cluster: String,
-    /// Silence after which a node is given up.
+    /// Time without a message after which a node counts as lost.
     pub lease: Duration,
-    /// The blob store's directory.
+    /// Directory of the blob store.
     pub store: PathBuf,
-    /// Which store that must be.
+    /// Identity that the store must have.
     pub identity: Identity,
-    /// The starts of the coordinator's data directory.
+    /// Starts of the coordinator's data directory.
     pub starts: StartHistory,
 }

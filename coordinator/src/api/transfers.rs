@@ -1,4 +1,4 @@
-//! Streams of blobs in one direction: how many there are at a time, of all clients and of one, and how slow one may be.
+//! Limits of blob transfers in one direction: number of transfers in total and per client, and minimum rate.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,23 +11,23 @@ use tonic::Status;
 
 use lockstep_net::listen::{block_of, one_less};
 
-/// Time in which a stream must move [`LEAST_BYTES`], or end.
+/// Time in which a transfer must move [`LEAST_BYTES`].
 const WINDOW: Duration = Duration::from_mins(2);
 
-/// With [`WINDOW`] a rate of 8.3 KB/s, which a telephone's slowest data link passes. Without a rate a few bytes now and then would hold
-/// a permit for ever.
+/// With [`WINDOW`] a rate of 8.3 KB/s, slower than any usual link. Without a minimum, a client that sends a few bytes now and then could
+/// hold a permit for ever.
 const LEAST_BYTES: u64 = 1_000_000;
 
-/// One connection has at most this part of the permits; `coord` uses four of them.
+/// One connection gets at most one eighth of the permits. `coord` uses four.
 const OF_CONNECTION: usize = 8;
 
-/// One address of another machine has at most this part of the permits, as it has of connections.
+/// One address of another machine gets at most half of the permits, as of connections.
 const OF_ADDRESS: usize = 2;
 
-/// Permits for streams. A clone is the same.
+/// Permits for transfers. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Permits {
-    /// What is done with a blob that has one.
+    /// Kind of transfer in messages: `uploads` or `downloads`.
     what: &'static str,
     most: usize,
     table: Arc<Mutex<Table>>,
@@ -40,7 +40,7 @@ struct Table {
     by_address: BTreeMap<IpAddr, usize>,
 }
 
-/// A stream's permit, which is free again when it is dropped.
+/// The permit of one transfer. Dropping it frees the permit.
 #[derive(Debug)]
 pub(crate) struct Permit {
     permits: Permits,
@@ -48,30 +48,34 @@ pub(crate) struct Permit {
 }
 
 impl Permits {
-    /// So many permits, for blobs that `what` says something about: `are on their way here`.
+    /// `most` permits. `what` is the kind of transfer in messages: `uploads` or `downloads`.
     pub(super) fn new(most: usize, what: &'static str) -> Self {
         Self { what, most, table: Arc::default() }
     }
 
-    /// A permit for a client at the other end of a connection `from` there, if that is known.
+    /// A permit for a client with the address `from`, if it is known.
     ///
     /// # Errors
-    /// `Unavailable`, and busy, if the client has as many as one may have, or if all are taken.
+    /// `Unavailable`, marked as busy, if all permits are taken, or all of this connection or address.
     pub(super) fn take(&self, from: Option<SocketAddr>) -> Result<Permit, Status> {
         let Self { what, most, .. } = self;
         let mut table = self.table();
         if table.all >= *most {
-            return Err(busy(format!("{most} blobs {what} already: try again")));
+            return Err(busy(format!("{most} {what} are in progress, which is the maximum: try again")));
         }
         if let Some(from) = from {
             let of_connection = most.div_ceil(OF_CONNECTION);
             if table.by_connection.get(&from).is_some_and(|count| *count >= of_connection) {
-                return Err(busy(format!("{of_connection} blobs of this connection {what} already: try again")));
+                return Err(busy(format!(
+                    "{of_connection} {what} of this connection are in progress, which is the maximum: try again"
+                )));
             }
             let (block, of_address) = (block_of(from.ip()), most.div_ceil(OF_ADDRESS));
-            // Addresses of this machine are those of all its users.
+            // All local users share the loopback addresses, so those have no limit of their own.
             if !block.is_loopback() && table.by_address.get(&block).is_some_and(|count| *count >= of_address) {
-                return Err(busy(format!("{of_address} blobs of the address {block} {what} already: try again")));
+                return Err(busy(format!(
+                    "{of_address} {what} of the address {block} are in progress, which is the maximum: try again"
+                )));
             }
             *table.by_connection.entry(from).or_default() += 1;
             *table.by_address.entry(block).or_default() += 1;
@@ -96,12 +100,12 @@ impl Drop for Permit {
     }
 }
 
-/// The rate that a stream must keep. Only time that is spent waiting for the client counts.
+/// The minimum rate of a transfer. Only time that is spent waiting for the client counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     window: Duration,
     least: u64,
-    /// Since so many bytes had moved the last time.
+    /// Time and bytes since the last time that `least` bytes were complete.
     waited: Duration,
     moved: u64,
 }
@@ -113,15 +117,15 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// At least so many bytes in each `window`.
+    /// At least `least` bytes in each `window`.
     pub(super) const fn new(window: Duration, least: u64) -> Self {
         Self { window, least, waited: Duration::ZERO, moved: 0 }
     }
 
-    /// Waits for the client.
+    /// Awaits `turn`, which depends on the client, and counts the time.
     ///
     /// # Errors
-    /// `DeadlineExceeded` if it is too slow.
+    /// `DeadlineExceeded` if the client is too slow.
     pub(super) async fn wait<T>(&mut self, turn: impl Future<Output = T>) -> Result<T, Status> {
         let began = Instant::now();
         let done = timeout(self.window.saturating_sub(self.waited), turn).await.map_err(|_| self.too_slow())?;
@@ -129,7 +133,7 @@ impl Pace {
         Ok(done)
     }
 
-    /// So many bytes came or went.
+    /// Counts transferred bytes.
     pub(super) fn moved(&mut self, bytes: usize) {
         self.moved = self.moved.saturating_add(bytes as u64);
         if self.moved >= self.least {
@@ -137,7 +141,6 @@ impl Pace {
         }
     }
 
-    /// The window.
     pub(super) fn window(&self) -> Duration {
         self.window
     }
@@ -146,7 +149,7 @@ impl Pace {
         let Self { window, least, moved, .. } = self;
         let seconds = window.as_secs_f32();
         Status::deadline_exceeded(format!(
-            "a blob stands still or is too slow: {moved} bytes came or went in {seconds} s, and {least} are the least"
+            "the transfer of a blob is too slow: {moved} bytes in {seconds} s, but the minimum is {least}"
         ))
     }
 }
@@ -160,7 +163,7 @@ mod tests {
 
     #[test]
     fn no_connection_and_no_other_machine_has_all_places() {
-        let permits = Permits::new(16, "are on their way here");
+        let permits = Permits::new(16, "uploads");
         let take = |from: &str| permits.take(Some(from.parse().unwrap()));
         let words = |refused: Result<Permit, Status>| {
             let status = refused.unwrap_err();
@@ -168,16 +171,19 @@ mod tests {
             status.message().to_owned()
         };
         let two = [take("127.0.0.1:1").unwrap(), take("127.0.0.1:1").unwrap()];
-        assert_eq!(words(take("127.0.0.1:1")), "2 blobs of this connection are on their way here already: try again");
+        assert_eq!(
+            words(take("127.0.0.1:1")),
+            "2 uploads of this connection are in progress, which is the maximum: try again"
+        );
         drop(two);
         take("127.0.0.1:1").unwrap();
         let network: Vec<Permit> = (1..=8).map(|port| take(&format!("[2001:db8::{port}]:{port}")).unwrap()).collect();
         assert_eq!(
             words(take("[2001:db8::9]:9")),
-            "8 blobs of the address 2001:db8:: are on their way here already: try again"
+            "8 uploads of the address 2001:db8:: are in progress, which is the maximum: try again"
         );
         let local: Vec<Permit> = (1..=8).map(|port| take(&format!("127.0.0.1:{port}")).unwrap()).collect();
-        assert_eq!(words(take("10.0.0.1:1")), "16 blobs are on their way here already: try again");
+        assert_eq!(words(take("10.0.0.1:1")), "16 uploads are in progress, which is the maximum: try again");
         drop((network, local));
         let table = permits.table();
         assert_eq!((table.all, table.by_connection.len(), table.by_address.len()), (0, 0, 0));
@@ -193,9 +199,9 @@ mod tests {
                 Err(status) => break status,
             }
             turns += 1;
-            assert!(turns < 1_000, "it goes on for ever");
+            assert!(turns < 1_000, "the transfer never ends");
         };
-        assert!(slow.code() == Code::DeadlineExceeded && slow.message().contains("and 1000 are the least"), "{slow}");
+        assert!(slow.code() == Code::DeadlineExceeded && slow.message().contains("but the minimum is 1000"), "{slow}");
         let mut pace = Pace::new(Duration::from_millis(100), 1_000);
         for _ in 0..50 {
             pace.wait(tokio::time::sleep(Duration::from_millis(5))).await.unwrap();

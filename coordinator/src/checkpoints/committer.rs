@@ -1,7 +1,7 @@
-//! Commits checkpoints: opens every blob that a written one names, off the event loop, and proposes what it found.
+//! Commits checkpoints: opens every blob of a written checkpoint, outside of the event loop, and then proposes to commit or to reject it.
 //!
-//! A run's checkpoints are opened one after another, in the order of their steps; those of several runs at once. What is
-//! written is read off the state, so a leader that dies in between loses nothing: the next one opens the blobs again.
+//! The checkpoints of one run are opened one after another, in the order of their steps; those of different runs in parallel. The written
+//! checkpoints are part of the state, so after a crash the next start opens their blobs again.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,19 +21,19 @@ use tracing::{error, info, warn};
 use crate::identity::{Identity, IdentityError};
 use crate::node::{CallError, Handle, now_ms};
 
-/// Between two looks for a blob that is not seen.
+/// Pause between two attempts to open a missing blob.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Between two marks of the store while runs go on.
+/// Time between two marks of the store while runs are active.
 const MARK_PAUSE: Duration = Duration::from_mins(1);
 
-/// Pause before a proposal that the log did not take is repeated.
+/// Pause before a failed proposal or mark is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Which checkpoint: run, generation and step.
+/// A checkpoint: run, generation and step.
 type CheckpointOf = (RunId, u64, u64);
 
-/// Opens what is written, until the coordinator ends.
+/// The task that commits checkpoints.
 #[derive(Clone, Debug)]
 pub struct Committer {
     handle: Handle,
@@ -43,17 +43,21 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// For checkpoints whose blobs are in `store`, which must stay the one of `identity`. A blob that is not seen there is looked for
-    /// again for `patience`: a file system over the network may show it late.
+    /// Commits checkpoints with blobs in `store`, as long as `identity` confirms the store.
+    ///
+    /// A missing blob is retried for `patience`, because a network file system may show a new file late.
     pub fn new(handle: Handle, store: Arc<BlobStore>, identity: Identity, patience: Duration) -> Self {
         Self { handle, store, identity, patience }
     }
 
     /// Runs until the event loop ends.
+    ///
+    /// # Errors
+    /// `Stopping` once the event loop has ended.
     pub async fn run(self) -> Result<(), CallError> {
         let mut changes = self.handle.changes();
         let (mut tasks, mut opening) = (JoinSet::new(), BTreeMap::new());
-        // Runs with checkpoints that copies of the store may lack and still have its mark.
+        // Runs with checkpoints since the last mark: a copy of the store may lack these checkpoints and still have the current mark.
         let (mut unmarked, mut marked) = (BTreeSet::new(), Instant::now());
         loop {
             let runs = unmarked.clone();
@@ -66,7 +70,7 @@ impl Committer {
                         match committer.commit(&written).await {
                             Ok(is_marked) => (!is_marked).then_some(written.0),
                             Err(error) => {
-                                warn!(run = %written.0, step = written.2, %error, "cannot commit a checkpoint yet");
+                                warn!(run = %written.0, step = written.2, %error, "cannot propose a checkpoint: retrying");
                                 sleep(AGAIN).await;
                                 None
                             }
@@ -79,14 +83,14 @@ impl Committer {
                 match self.blocking(Identity::mark).await {
                     Ok(()) => (unmarked, marked) = (BTreeSet::new(), Instant::now()),
                     Err(reason) => {
-                        warn!("the store has no new mark: an older copy of it may be taken for it: {reason}");
+                        warn!("cannot mark the store, so an older copy of it is not detected: retrying: {reason}");
                         sleep(AGAIN).await;
                     }
                 }
             }
             tokio::select! {
                 changed = changes.next() => changed?,
-                // If it is still written, other shares have come meanwhile, or the log did not take the proposal.
+                // If the checkpoint is still uncommitted, its shares have changed or the proposal failed: the next turn opens it again.
                 Some(done) = tasks.join_next_with_id() => {
                     let done = match done {
                         Ok((id, run)) => {
@@ -94,7 +98,7 @@ impl Committer {
                             id
                         }
                         Err(panicked) => {
-                            error!("opening a checkpoint panicked, and is tried again: {panicked}");
+                            error!("opening a checkpoint panicked: retrying: {panicked}");
                             sleep(AGAIN).await;
                             panicked.id()
                         }
@@ -105,14 +109,15 @@ impl Committer {
         }
     }
 
-    /// Does `work` with the identity, off the loop; in words why it could not be done.
+    /// Runs `work` on a blocking thread. The error is text.
     async fn blocking(&self, work: fn(&Identity) -> Result<(), IdentityError>) -> Result<(), String> {
         let identity = self.identity.clone();
         let done = spawn_blocking(move || work(&identity)).await;
-        done.map_err(|_| "the store panicked".to_owned())?.map_err(|error| chain(&error))
+        done.map_err(|_| "an operation on the store panicked; see the coordinator's log".to_owned())?
+            .map_err(|error| chain(&error))
     }
 
-    /// Opens the blobs of one checkpoint, and proposes what follows from it. Whether no copy of the store that lacks it has its mark.
+    /// Opens the blobs of one checkpoint, and proposes to commit or to reject it. Returns false if the store needs a new mark afterwards.
     async fn commit(&self, of: &CheckpointOf) -> Result<bool, CallError> {
         let (run, generation, step) = of.clone();
         let look = move |state: &ClusterState| state.written_at(&run, generation, step);
@@ -123,19 +128,19 @@ impl Committer {
         let is_marked = written.is_last || opened.is_err();
         let command = match opened {
             Ok(Opened { checkpoint, manifest, epoch, state }) => {
-                info!(%run, step, checkpoint = %checkpoint.short(), "commits a checkpoint");
+                info!(%run, step, checkpoint = %checkpoint.short(), "committing a checkpoint");
                 let shares = written.shares_digest();
                 Command::Commit(Commit { at_ms, run, generation, step, checkpoint, manifest, epoch, state, shares })
             }
             Err(reason) => {
-                warn!(%run, step, reason, "rejects a checkpoint");
+                warn!(%run, step, reason, "rejecting a checkpoint");
                 Command::CommitFailed(CommitFailed { at_ms, run, generation, step, reason })
             }
         };
         self.handle.propose(command).await?.outcome().await.map(|_| is_marked)
     }
 
-    /// Opens every blob that `written` names, and writes its manifest; those of a run's last checkpoint are read, too.
+    /// Opens every blob of `written`, and writes its manifest. Of a run's last checkpoint, also reads the blobs and compares their digests.
     async fn open_blobs(&self, written: &Arc<Written>) -> Result<Opened, String> {
         let deadline = Instant::now() + self.patience;
         let opened = loop {
@@ -150,10 +155,10 @@ impl Committer {
                 Ok(opened) => break opened,
             }
         };
-        // Still: it may have been mounted for a moment only.
+        // Again, because the store may have been unmounted meanwhile.
         self.blocking(Identity::check).await?;
         if written.is_last {
-            // A copy of the store that was made before lacks this checkpoint.
+            // An earlier copy of the store lacks this checkpoint.
             self.blocking(Identity::mark).await?;
         }
         Ok(opened)
@@ -162,11 +167,13 @@ impl Committer {
     async fn try_open(&self, written: Arc<Written>) -> Result<Opened, Unopened> {
         let store = Arc::clone(&self.store);
         let opened = spawn_blocking(move || open(&store, &written)).await;
-        opened.unwrap_or_else(|_| Err(Unopened::Never("the store panicked".to_owned())))
+        opened.unwrap_or_else(|_| {
+            Err(Unopened::Never("an operation on the store panicked; see the coordinator's log".to_owned()))
+        })
     }
 }
 
-/// A checkpoint all of whose blobs were opened, and its manifest written.
+/// A checkpoint with all blobs opened and its manifest written.
 struct Opened {
     checkpoint: Digest,
     manifest: Piece,
@@ -174,18 +181,18 @@ struct Opened {
     state: Digest,
 }
 
-/// Why a checkpoint is not opened, in words.
+/// Why a checkpoint cannot be opened, as text for the user.
 enum Unopened {
-    /// It may be seen a little later: the store may lie on a network.
+    /// A retry may succeed, because a network file system may show a new file late.
     Late(String),
-    /// It will not be.
+    /// A retry would fail, too.
     Never(String),
 }
 
-/// Reads the shares of `written`, opens what they name, and writes the manifest that they make.
+/// Reads the shares of `written`, opens all their blobs, and assembles and writes the manifest.
 fn open(store: &BlobStore, written: &Written) -> Result<Opened, Unopened> {
     let unseen = |error: BlobError| {
-        let words = format!("the coordinator cannot open what was written: {}", chain(&error));
+        let words = format!("the coordinator cannot open the checkpoint: {}", chain(&error));
         match error {
             BlobError::Missing { .. } | BlobError::Truncated { .. } => Unopened::Late(words),
             _ => Unopened::Never(words),
@@ -194,13 +201,13 @@ fn open(store: &BlobStore, written: &Written) -> Result<Opened, Unopened> {
     let mut shares = BTreeMap::new();
     for (&process, blob) in &written.shares {
         let share = Share::decode(&store.get(blob).map_err(unseen)?);
-        let no_share = |error| Unopened::Never(format!("the share of process {process} is none: {}", chain(&error)));
+        let no_share = |error| Unopened::Never(format!("the share of process {process} is invalid: {}", chain(&error)));
         shares.insert(process, share.map_err(no_share)?);
     }
     let earlier = written.earlier.as_ref().and_then(|earlier| match store.get(earlier) {
         Ok(bytes) => Manifest::decode(&bytes).ok(),
         Err(error) => {
-            warn!("a checkpoint is not compared with the one before, which cannot be read: {}", chain(&error));
+            warn!("not comparing a checkpoint with the previous one, which cannot be read: {}", chain(&error));
             None
         }
     });
@@ -208,8 +215,7 @@ fn open(store: &BlobStore, written: &Written) -> Result<Opened, Unopened> {
     let pieces = pieces(&manifest).map_err(Unopened::Never)?;
     pieces.iter().try_for_each(|piece| store.check(piece)).map_err(unseen)?;
     if written.is_last {
-        let unread =
-            |error| Unopened::Never(format!("the coordinator cannot read what was written: {}", chain(&error)));
+        let unread = |error| Unopened::Never(format!("the coordinator cannot read the checkpoint: {}", chain(&error)));
         pieces.iter().try_for_each(|piece| store.verify(piece)).map_err(unread)?;
     }
     let bytes = manifest.encode();
@@ -218,7 +224,7 @@ fn open(store: &BlobStore, written: &Written) -> Result<Opened, Unopened> {
     Ok(Opened { checkpoint: Manifest::id(&bytes), manifest: piece, epoch: manifest.epoch, state: manifest.state })
 }
 
-/// Every blob that `manifest` names, once.
+/// All blobs of `manifest`, each once.
 fn pieces(manifest: &Manifest) -> Result<Vec<Piece>, String> {
     let mut pieces: BTreeMap<Digest, Piece> = BTreeMap::new();
     let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
@@ -233,7 +239,7 @@ fn pieces(manifest: &Manifest) -> Result<Vec<Piece>, String> {
     Ok(pieces.into_values().collect())
 }
 
-/// Whether a run makes no more checkpoints.
+/// Whether a run has ended or is unknown, so that it writes no more checkpoints.
 fn has_ended(state: &ClusterState, run: &RunId) -> bool {
     state.run(run).is_none_or(|run| run.state.status.is_final())
 }

@@ -1,6 +1,6 @@
-//! Checkpoints in the store: their blobs are opened, their manifests written and read.
+//! Checkpoints in the blob store: opens their blobs, writes and reads their manifests.
 //!
-//! The state names a checkpoint by its id and by the blob of its manifest, and holds neither shares nor manifests.
+//! The state has only the id of each checkpoint and the blob of its manifest, neither shares nor manifests.
 
 mod committer;
 mod manifests;

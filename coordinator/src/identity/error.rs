@@ -1,62 +1,62 @@
-//! Why a store is not the coordinator's.
+//! Reasons for which a coordinator rejects a store.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::FILE;
 
-/// A store that is not the coordinator's.
+/// The directory at the store's path cannot be used as the store of this coordinator.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// Another store, or none.
+    /// The directory is missing, has no id, or has the id of another store.
     #[error(
-        "the store `{}` is not this coordinator's: {found}, and `{}` names the store `{expected}`; mount that store, or name it \
-         with `--store DIR`",
+        "the store `{}` is not this coordinator's: {found}, but `{}` names the store `{expected}`; mount that store, or pass its \
+         path with `--store DIR`",
         store.display(),
         remembered.display()
     )]
     Other {
-        /// Where the store should be.
+        /// Configured path of the store.
         store: PathBuf,
-        /// What is there: `it is the store ...`, `it has no file ...`, or that it is missing.
+        /// A clause for the message: `it is the store ..`, `it has no file ..` or `there is no such directory`.
         found: String,
-        /// The file that remembers the id.
+        /// Path of `DATA/store-id`.
         remembered: PathBuf,
-        /// The id that it holds.
+        /// The id in `remembered`.
         expected: String,
     },
-    /// The same store, as it was before it was used in another directory.
+    /// A copy of the store that was made before the store's current mark was written.
     #[error(
-        "the store `{}` is an older copy of this coordinator's: checkpoints were made elsewhere since, and are not in it; mount \
-         the newest one, or name it with `--store DIR` (to go on without those checkpoints, remove `{}`)",
+        "the store `{}` is an older copy of this coordinator's: later checkpoints went to another copy and are missing here; mount \
+         the newest copy, or pass its path with `--store DIR` (to give up the later checkpoints, delete `{}`)",
         store.display(),
         marks.display()
     )]
     Older {
-        /// Where the store should be.
+        /// Configured path of the store.
         store: PathBuf,
-        /// The file that remembers the marks.
+        /// Path of `DATA/store-marks`.
         marks: PathBuf,
     },
-    /// A store without an id that has nothing of what the coordinator knows.
+    /// A store without an id and without any blob of this coordinator's checkpoints.
     #[error(
-        "the store `{}` holds no checkpoint of this coordinator's, which has made some: mount the store that holds them, or name it \
-         with `--store DIR` (to go on without them, write any word into `{}`)",
+        "the store `{}` holds no checkpoint of this coordinator's, although the coordinator has committed some: mount the right store, \
+         or pass its path with `--store DIR` (to give up those checkpoints, write any word into `{}`)",
         store.display(),
         store.join(FILE).display()
     )]
     Empty {
-        /// Where the store should be.
+        /// Configured path of the store.
         store: PathBuf,
     },
-    /// A file that cannot be read or written, or holds no id.
+    /// A file cannot be read or written, or does not contain an id.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// A verb for the message, as `read` or `write`.
+        /// A verb for the message, for example `read` or `write`.
         action: &'static str,
-        /// The `store-id`, of the store or of the data directory.
+        /// The store, or a file of ids or marks in it or in the data directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system, or the reason why the contents are invalid.
         #[source]
         source: io::Error,
     },

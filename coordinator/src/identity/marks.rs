@@ -1,16 +1,16 @@
-//! Marks, by which an older copy of the store is known.
+//! Marks, which detect an older copy of the store.
 //!
 //! ```text
 //! STORE/store-mark     the newest mark
-//! DATA/store-marks     all marks that this coordinator drew or replaced, a line each; ` ?` behind those that may not have reached the store
+//! DATA/store-marks     marks that this coordinator wrote or replaced, one per line; ` ?` follows a mark that may not be in the store
 //! ```
 //!
-//! A copy of a store has its id. A mark is drawn whenever the coordinator finds the store in a directory that it does not know, at
-//! each start for one, and before the last checkpoint of a run counts; so a copy that was left behind holds a mark that was replaced
-//! since. Marks of other coordinators of the store are remembered when they are replaced.
+//! A copy of a store has the same id as the store. So the coordinator writes a new mark into the store at each start, whenever the store's
+//! directory has changed, and before it commits the last checkpoint of a run. An older copy has a mark that was replaced since, and
+//! `DATA/store-marks` lists that mark. When the coordinator replaces a mark of another coordinator, it records that one, too.
 //!
-//! Each process draws one word at random, and counts its marks: `WORDn1`, `WORDn2`. The newest of a word stands for those before it, so that
-//! a mark costs the same however many were drawn.
+//! Each process draws one random word and numbers its marks: `WORDn1`, `WORDn2`. The file keeps only the newest mark of each word,
+//! which implies the earlier ones, so that it does not grow with each mark.
 
 use std::fmt;
 use std::io;
@@ -23,25 +23,25 @@ use tracing::warn;
 
 use super::error::IdentityError;
 
-/// Draws an id, or the word of marks.
+/// Source of random ids and of the words of marks.
 pub(super) type Draw = fn() -> io::Result<String>;
 
-/// A directory, whatever lies at its path now: its device, and its number there.
+/// Identifies a directory independently of its path: device and inode number.
 pub(super) type Inode = (u64, u64);
 
-/// Words of which marks are remembered, the newest.
+/// Number of words of which marks are kept; the oldest are dropped.
 const MOST: usize = 10_000;
 
-/// Longest mark (bytes) of another coordinator that is remembered.
+/// Maximum length, in bytes, of a recorded mark of another coordinator.
 const MARK_BYTES: usize = 64;
 
-/// Longest file (bytes) of marks that is read.
+/// Maximum length of a file of marks, in bytes.
 const FILE_BYTES: u64 = 4 << 20;
 
-/// Behind a mark that may not have reached the store.
+/// Suffix of a mark in `DATA/store-marks` that may not be in the store.
 const PENDING: &str = " ?";
 
-/// A mark; number 0: of an earlier build, which drew a word for each.
+/// A mark. Number 0: written by an earlier version, which drew a word for each mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mark {
     word: String,
@@ -52,13 +52,13 @@ struct Mark {
 pub(super) struct Marks {
     data: PathBuf,
     store: PathBuf,
-    /// Marks that have reached the store, the newest of each word; the last one was the last to reach it.
+    /// Marks that were written into the store, the newest of each word, in the order of writing.
     reached: Vec<Mark>,
-    /// Newer ones, that may not have.
+    /// Newer marks, which may not be in the store.
     pending: Vec<Mark>,
-    /// What this process drew last.
+    /// The last mark of this process.
     drawn: Option<Mark>,
-    /// The directory that was marked last.
+    /// The store's directory when the last mark was written.
     inode: Option<Inode>,
 }
 
@@ -74,19 +74,19 @@ impl Marks {
         Ok(Self { data, store, reached: marks(reached), pending: marks(pending), drawn: None, inode: None })
     }
 
-    /// Forgets the marks: they are of another store.
+    /// Drops all marks, because they belong to another store.
     pub(super) fn forget(&mut self) {
         self.reached.clear();
         self.pending.clear();
     }
 
-    /// That the store in the directory `inode` is no older copy. In another directory than before, it gets a new mark.
+    /// Checks that the store in the directory `inode` is not an older copy. If the directory has changed, writes a new mark.
     ///
     /// # Errors
-    /// `Older`.
+    /// `Older` if the store's mark was replaced, or if the store has no mark although one was written; `Io`.
     pub(super) fn check(&mut self, inode: Inode, draw: Draw) -> Result<(), IdentityError> {
         let is_older = match text(&self.store)? {
-            // One that is not known here is of another coordinator, or of a start that this data directory has forgotten.
+            // An unknown mark was written by another coordinator, or by a start after this data directory was copied.
             Some(mark) => self.is_replaced(&Mark::read(mark.trim())),
             None => !self.reached.is_empty(),
         };
@@ -101,13 +101,13 @@ impl Marks {
         Ok(())
     }
 
-    /// Whether another mark has reached the store since it had `mark`.
+    /// Whether a later mark was written into the store after `mark`.
     fn is_replaced(&self, mark: &Mark) -> bool {
         let Some((newest, before)) = self.reached.split_last() else { return false };
         newest.is_after(mark) || before.iter().any(|known| known == mark || known.is_after(mark))
     }
 
-    /// A store that cannot be written keeps the mark that it has.
+    /// Writes a new mark. A store that cannot be written keeps its old mark, and a warning is logged.
     pub(super) fn renew(&mut self, draw: Draw) -> Result<(), IdentityError> {
         if let Some(replaced) = text(&self.store)?.map(|text| text.trim().to_owned())
             && !replaced.is_empty()
@@ -140,13 +140,13 @@ impl Marks {
                 self.keep()
             }
             Err(error) => {
-                warn!(mark = %self.store.display(), "the store gets no new mark: {error}");
+                warn!(mark = %self.store.display(), "cannot write a new mark, so copies of the store are not detected: {error}");
                 Ok(())
             }
         }
     }
 
-    /// `mark` is the last that has reached the store.
+    /// Records `mark` as the last mark that was written into the store.
     fn reach(&mut self, mark: Mark) {
         self.reached.retain(|before| !mark.is_after(before));
         self.reached.push(mark);
@@ -161,7 +161,7 @@ impl Marks {
 }
 
 impl Mark {
-    /// From how it is written.
+    /// Parses the text of a mark. A text of another form is a word with number 0.
     fn read(text: &str) -> Self {
         let counted = text.rsplit_once('n').and_then(|(word, number)| {
             let mark = Self { word: word.to_owned(), number: number.parse().ok().filter(|number| *number > 0)? };
@@ -170,7 +170,7 @@ impl Mark {
         counted.unwrap_or_else(|| Self { word: text.to_owned(), number: 0 })
     }
 
-    /// Whether it was drawn after `other`, by the same process.
+    /// Whether the same process wrote this mark after `other`.
     fn is_after(&self, other: &Self) -> bool {
         self.word == other.word && self.number > other.number
     }

@@ -1,8 +1,8 @@
-//! The starts of a coordinator: how a node finds that a coordinator was started on an older copy of its data directory.
+//! The starts of a coordinator, by which an older copy of the data directory is detected.
 //!
-//! Each start draws an id and adds it to the file `starts` of the data directory. A node remembers the id that it was last
-//! welcomed with, and the log index up to which its reports were acknowledged. A data directory that does not hold both has
-//! forgotten reports which the node has dropped since: training on would leave a gap in the record, and nobody would be told.
+//! Each start draws an id and appends it to the file `starts` of the data directory. Each node keeps the start id of its last connection,
+//! and the log index up to which its reports were acknowledged. If the data directory lacks either, then it lacks reports that the node
+//! has already dropped. Training would leave a gap in the record without any error, so the node is rejected.
 
 use std::io;
 use std::path::Path;
@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 use lockstep_host::{durable, plain};
 
-/// Starts that are remembered, the newest: a node that was away for longer must be restarted.
+/// Number of starts that are kept; the oldest are dropped. A node whose last connection was before them must be restarted.
 const MOST: usize = 10_000;
-/// Longest file of them that is read.
+/// Maximum length of the file `starts`, in bytes.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// The starts of this data directory; the last one is this process.
+/// The start ids of this data directory, in order. The last one is the start of this process.
 #[derive(Clone, Debug)]
 pub struct StartHistory(Arc<Vec<String>>);
 
 impl StartHistory {
-    /// Adds a start, called `id`, to those of `data_dir`, durably.
+    /// Appends a start with the id `id` to the file in `data_dir`, durably.
     pub fn begin(data_dir: &Path, id: String) -> io::Result<Self> {
         let path = data_dir.join("starts");
         let text = match plain::read(&path, MOST_BYTES) {
@@ -34,13 +34,15 @@ impl StartHistory {
         Ok(Self(Arc::new(starts)))
     }
 
-    /// The id of this process's start.
+    /// The start id of this process.
     pub fn current(&self) -> &str {
         self.0.last().map_or("", String::as_str)
     }
 
-    /// Whether a node that was welcomed at `start`, and whose reports were acknowledged up to log index `acknowledged`, may
-    /// go on with a state at log index `applied`. A node that was never welcomed may.
+    /// Whether a node may use this coordinator, whose state is at log index `applied`.
+    ///
+    /// The node's last connection was to the start `start`, and its reports were acknowledged up to log index `acknowledged`. An empty
+    /// `start` means that the node never connected: it may always.
     pub fn know(&self, start: &str, acknowledged: u64, applied: u64) -> bool {
         start.is_empty() || (acknowledged <= applied && self.0.iter().any(|known| known == start))
     }
@@ -60,10 +62,10 @@ mod tests {
         let copy = fs::read(dir.path().join("starts")).unwrap();
         let second = begin("b");
         assert!(second.know("a", 5, 5) && second.know("b", 5, 9) && second.know("", 0, 0));
-        assert!(!second.know("a", 5, 4), "what was acknowledged is not there");
+        assert!(!second.know("a", 5, 4), "acknowledged reports are missing");
         fs::write(dir.path().join("starts"), copy).unwrap();
         let again = begin("c");
-        assert!(again.know("a", 5, 5) && !again.know("b", 5, 5), "the start `b` is forgotten");
+        assert!(again.know("a", 5, 5) && !again.know("b", 5, 5), "the start `b` is missing");
     }
 
     #[test]
@@ -82,6 +84,6 @@ mod tests {
         let path = dir.path().join("starts");
         assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
         let error = StartHistory::begin(dir.path(), "a".to_owned()).unwrap_err().to_string();
-        assert!(error.contains("no regular file"), "{error}");
+        assert!(error.contains("not a regular file"), "{error}");
     }
 }

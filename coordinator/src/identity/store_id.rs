@@ -1,4 +1,4 @@
-//! The store of a coordinator: taken at its start, given an id, and checked from then on.
+//! The identity of a coordinator's store: determined at the start, and checked before each use.
 
 use std::fs;
 use std::io;
@@ -16,32 +16,33 @@ use super::FILE;
 use super::error::IdentityError;
 use super::marks::{Draw, Inode, Marks};
 
-/// Longest id (bytes) that is read.
+/// Maximum length of an id, in bytes.
 const ID_BYTES: usize = 64;
 
-/// The store of a coordinator. Clones are the same one.
+/// The identity of the store that this process uses. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Identity {
     store: PathBuf,
     remembered: PathBuf,
-    /// Empty while the store is full and could not be given one.
+    /// Unset while the store is full, so that its id could not be written.
     id: Arc<OnceLock<String>>,
-    /// What a store without an id is given.
+    /// The id for a store that has none.
     drawn: String,
-    /// Which directory it was when it was taken.
+    /// The store's directory at the start; compared as long as `id` is unset.
     inode: Option<Inode>,
     draw: Draw,
     marks: Arc<Mutex<Marks>>,
 }
 
 impl Identity {
-    /// Takes the store at `store` for the coordinator whose state is in `data_dir`: the store that it used before, or, for
-    /// one that remembers none, whatever store is there, as long as it has an id or one of the blobs `known`. Makes the directory
-    /// of a new store.
+    /// Determines the identity of the store at `store`, for the coordinator with its state in `data_dir`.
+    ///
+    /// If `data_dir` names a store, this must be that store. Otherwise the store is accepted if it has an id, if it has one of the blobs
+    /// `known`, or if `known` is empty. Creates the directory of a new store.
     ///
     /// # Errors
-    /// `Other` for a store that the coordinator did not use before, `Empty` for one without anything of its own, `Older` for a
-    /// copy that was left behind.
+    /// `Other` if `data_dir` names another store, `Empty` if the store has neither an id nor one of the blobs `known`, `Older` if
+    /// it is an older copy.
     pub fn take<E: From<IdentityError>>(
         store: &Path,
         data_dir: &Path,
@@ -80,19 +81,19 @@ impl Identity {
         Ok(this)
     }
 
-    /// That the store is still the one that was taken.
+    /// Checks that the directory is still the same store.
     ///
     /// # Errors
-    /// `Other` if it is another one, or not mounted any more; `Older` if it is a copy that was left behind.
+    /// `Other` if it is another store, or no longer mounted; `Older` if it is an older copy.
     pub fn check(&self) -> Result<(), IdentityError> {
         if self.id.get().is_none() {
             if self.inode != Some(self.inode()?) {
-                let source = io::Error::other("it is another directory than when this coordinator started");
+                let source = io::Error::other("it is not the directory that was here when this coordinator started");
                 return Err(IdentityError::Io { action: "use", path: self.store.clone(), source });
             }
             self.give()?;
         }
-        // It may still be full.
+        // Without an id the store is still full; its directory was compared above.
         let Some(expected) = self.id.get() else { return Ok(()) };
         let found = match read(&self.store.join(FILE))? {
             Some(id) if id == *expected => {
@@ -107,10 +108,11 @@ impl Identity {
         Err(IdentityError::Other { store, found, remembered, expected })
     }
 
-    /// Marks the store anew: copies that were made of it before are older ones from now on.
+    /// Writes a new mark into the store, so that copies made before count as older copies.
     ///
     /// # Errors
-    /// `Io`, if the mark cannot be remembered. A store that takes no mark keeps the one that it has.
+    /// `Io` if the mark cannot be written in the data directory. If it cannot be written in the store, the store keeps its old mark,
+    /// and a warning is logged.
     pub fn mark(&self) -> Result<(), IdentityError> {
         if self.id.get().is_none() {
             return Ok(());
@@ -118,7 +120,8 @@ impl Identity {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).renew(self.draw)
     }
 
-    /// Gives the store its id, if it has none, and remembers it. A store that is full stays usable, and gets its id at a later check.
+    /// Writes an id into the store if it has none, and the store's id into the data directory. If the store is full, it stays usable, and
+    /// the next check retries.
     fn give(&self) -> Result<(), IdentityError> {
         let path = self.store.join(FILE);
         let io = |path: &Path, source| IdentityError::Io { action: "write", path: path.to_owned(), source };
@@ -129,7 +132,7 @@ impl Identity {
             match durable::write_atomic_in(&path, format!("{}\n", self.drawn).as_bytes(), access) {
                 Ok(()) => self.drawn.clone(),
                 Err(error) if durable::is_full(&error) => {
-                    warn!(store = %self.store.display(), "the store is full and gets no id yet: {error}");
+                    warn!(store = %self.store.display(), "the store is full: cannot write `{FILE}`, retrying at the next check: {error}");
                     return Ok(());
                 }
                 Err(source) => return Err(io(&path, source)),
@@ -137,7 +140,7 @@ impl Identity {
         };
         let remember = durable::write_atomic(&self.remembered, format!("{id}\n").as_bytes());
         remember.map_err(|source| io(&self.remembered, source))?;
-        // Another clone may have been here first, with the same id.
+        // Another clone may have set the same id first.
         let _id = self.id.set(id);
         Ok(())
     }
@@ -156,7 +159,7 @@ fn read(path: &Path) -> Result<Option<String>, IdentityError> {
         Ok(bytes) => {
             let text = String::from_utf8(bytes).unwrap_or_default().trim().to_owned();
             if text.is_empty() || text.len() > ID_BYTES || !text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                return Err(io(io::Error::other("it holds no id of a store")));
+                return Err(io(io::Error::other("its contents are not the id of a store")));
             }
             Ok(Some(text))
         }

@@ -1,29 +1,29 @@
-//! Why the event loop does not answer a call.
+//! Errors of calls to the event loop.
 
 use lockstep_common::NodeId;
 use lockstep_core::Refusal;
 use lockstep_core::replica::ProposeError;
 use lockstep_core::state::NotFound;
 
-/// Why a call has no answer.
+/// A call to the event loop failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Applied, and refused.
+    /// The command is in the log, and changed nothing.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Nothing, or not one thing, has that name.
+    /// The name or prefix matches nothing, or more than one object.
     #[error(transparent)]
     NotFound(#[from] NotFound),
-    /// The log did not take it, or may have. With the same request id it may be asked again.
+    /// The command is not in the log, or its outcome is unknown. The call can be repeated with the same request id.
     #[error(transparent)]
     Propose(#[from] ProposeError),
-    /// The coordinator is ending.
+    /// The event loop has stopped.
     #[error("the coordinator is shutting down")]
     Stopping,
-    /// No agent of that node is connected.
+    /// The node's agent has no stream to this coordinator.
     #[error("node `{0}` is not connected")]
     NotConnected(NodeId),
-    /// The system gives no random bytes.
-    #[error("the system gives no random bytes")]
+    /// `getrandom` failed, so that no id or secret can be drawn.
+    #[error("cannot get random bytes from the system")]
     Entropy,
 }

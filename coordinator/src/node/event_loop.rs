@@ -1,4 +1,4 @@
-//! The event loop: one task owns the replica, the leases, the attached nodes and everybody who waits for an answer.
+//! The event loop: one task that owns the replica, the leases, the attached nodes and the unanswered requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,76 +24,76 @@ use super::start_timeouts::StartTimeouts;
 use super::touched::Touched;
 use crate::store::{Store, StoreError};
 
-/// This voter's id. One voter for now; more are the same code.
+/// Id of this voter. There is one voter.
 const ID: u64 = 1;
 
-/// Ticks of the raft clock to an election, and between heartbeats.
+/// Ticks of the raft clock until an election, and between heartbeats.
 const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 2;
 
-/// Applied entries kept for followers that lag.
+/// Number of applied log entries that are kept for followers that lag.
 const KEPT_ENTRIES: usize = 10_000;
 
-/// Requests that one turn takes: they share one disk write, and those behind them wait for it.
+/// Maximum number of requests per turn. They share one disk write, and later requests wait for it.
 const TURN_REQUESTS: usize = 256;
 
-/// Runs that go to the archive with one command.
+/// Maximum number of runs that one command archives.
 const ARCHIVED_TOGETHER: usize = 100;
 
-/// Reads of clients that one turn takes: a read of all runs takes milliseconds, and agents wait meanwhile.
+/// Maximum number of client reads per turn. A read of all runs takes milliseconds, during which agents wait.
 const TURN_READS: usize = 16;
 
-/// An event loop that cannot start, or had to end.
+/// The event loop cannot start, or stopped because of an error.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// What was on disk is no state to go on from.
+    /// The state on disk is inconsistent.
     #[error(transparent)]
     Recover(#[from] RecoverError),
-    /// A write failed. What was not acknowledged may be lost; what was is on disk.
+    /// A write failed. Acknowledged commands are on disk; others may be lost.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Longest time between two looks for nodes that have been away for long; a shorter `forget_node` is the time itself.
+/// Time between two checks for nodes to be removed; [`Policy::forget_node`] if that is shorter.
 const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What the loop's owner sets.
+/// Configured times and limits of the event loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Silence after which a node is given up.
+    /// Time without a message after which a node counts as lost.
     pub lease: Duration,
-    /// Between two ticks of the raft clock.
+    /// Time between two ticks of the raft clock.
     pub tick: Duration,
-    /// How often runs are tried again.
+    /// How often a run is retried, and the pauses between retries.
     pub retries: Retries,
-    /// How long a node that is gone or lost is remembered.
+    /// Time after which a node that is gone or lost is removed.
     pub forget_node: Duration,
-    /// How long a node may be leaving before it counts as lost.
+    /// Time that a node may take to leave before it counts as lost.
     pub leave: Duration,
-    /// How long a generation may be starting before it counts as failed.
+    /// Time that a generation may take to start before it counts as failed.
     pub start: Duration,
-    /// Ended runs that stay in memory, those that ended last; those before go to the archive.
+    /// Number of ended runs in memory: the ones that ended last. Older ones are archived.
     pub keep_ended: usize,
 }
 
-/// The owner of everything.
+/// The event loop and its state. [`Node::run`] drives it.
 pub struct Node {
     replica: Replica,
     store: Store,
     requests: mpsc::Receiver<Request>,
-    /// Of clients and of the page, who come after agents and commands.
+    /// Reads of clients and of the page. They have a lower priority than `requests`.
     reads: mpsc::Receiver<Request>,
     ticks: Interval,
-    /// When the last one was.
+    /// Time of the last tick.
     ticked: Instant,
     policy: Policy,
     leases: Leases,
     start_timeouts: StartTimeouts,
-    /// When nodes were last forgotten.
+    /// Time of the last check for nodes to be removed.
     forgot: Instant,
     sessions: Sessions,
     touched: Touched,
-    /// Who waits for which proposal; proposals of the loop itself have nobody.
+    /// Receivers of outcomes. Proposals of the event loop itself have none.
     waiting: BTreeMap<Ticket, Reply>,
     last_ticket: u64,
     changes: watch::Sender<u64>,
@@ -101,7 +101,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that goes on from what `store` held, and its handle.
+    /// Creates the event loop with the state that was recovered from `store`, and its handle.
+    ///
+    /// # Errors
+    /// `Recover` if the state is inconsistent.
     pub fn new(store: Store, recovered: Recovered, policy: Policy) -> Result<(Self, Handle), NodeError> {
         let config = Config {
             id: ID,
@@ -138,16 +141,16 @@ impl Node {
         Ok((node, handle))
     }
 
-    /// Runs until `stop`.
+    /// Runs until `stop` is cancelled, or until all handles are dropped.
     ///
     /// # Errors
-    /// `Store` if something could not be written: going on could acknowledge what is not durable.
+    /// `Store` if a write fails. The event loop stops, because it could otherwise acknowledge commands that are not durable.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), NodeError> {
         let mut taken = Vec::with_capacity(TURN_REQUESTS);
         loop {
             self.turn().await?;
-            // First the end, then the clock, which must not starve, then what agents say and what is to be written, as much as there
-            // is, and a few reads with it; reads alone when there is nothing else.
+            // Order: shutdown; the clock, which must not starve; requests of agents and commands, with a few reads after each batch;
+            // reads alone if there are no requests.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
@@ -156,12 +159,12 @@ impl Node {
                     if count == 0 {
                         return Ok(());
                     }
-                    // Before what others say of them: a node that has gone gets nothing new.
+                    // Before the requests, so that no run is placed on a node whose stream has ended.
                     self.note_detached();
                     for request in taken.drain(..) {
                         self.handle(request);
                     }
-                    // However much is written, reads come to their turn.
+                    // Here, too, so that a steady flow of requests cannot starve reads.
                     self.take_reads();
                 }
                 Some(read) = self.reads.recv() => {
@@ -172,7 +175,7 @@ impl Node {
         }
     }
 
-    /// Answers some of the reads that wait.
+    /// Answers at most [`TURN_READS`] waiting reads.
     fn take_reads(&mut self) {
         for _ in 0..TURN_READS {
             let Ok(read) = self.reads.try_recv() else { return };
@@ -180,7 +183,7 @@ impl Node {
         }
     }
 
-    /// Carries out all that the replica wants done. Messages to peers there are none of: it is the only voter.
+    /// Executes all outputs of the replica: writes, then answers. There are no messages to peers, because this is the only voter.
     async fn turn(&mut self) -> Result<(), NodeError> {
         let applied = self.replica.applied_index();
         while let Some(output) = self.replica.take_output() {
@@ -188,9 +191,9 @@ impl Node {
             if let Some(persist) = &persist {
                 self.touched.note(&persist.rows, persist.applied_index);
             }
-            // Before the answers, whose commands it covers.
+            // Before the answers, so that a caller with an answer sees at least the log index of its command.
             self.publish_applied();
-            // The applied state may be told as soon as it is applied: its entries are durable.
+            // Before the write: the log entries behind these answers are already durable.
             for (ticket, result) in replies {
                 self.answer(ticket, result);
             }
@@ -211,7 +214,7 @@ impl Node {
         Ok(())
     }
 
-    /// Tells those who wait for changes up to where the log is applied, once.
+    /// Publishes the applied log index, if it has changed.
     fn publish_applied(&self) {
         let applied = self.replica.applied_index();
         self.changes.send_if_modified(|told| std::mem::replace(told, applied) != applied);
@@ -226,13 +229,13 @@ impl Node {
         self.serving.send_replace(serving);
     }
 
-    /// Nobody listened before `now`: every node that may be there counts as heard.
+    /// Starts the lease of every node that may be running at `now`, because this coordinator received no messages before.
     fn restart_leases(&self, now: Instant) {
         let there = self.replica.state().nodes().filter(|node| node.presence.may_run());
         self.leases.restart(there.map(|node| node.id.clone()), now);
     }
 
-    /// What this leader says at its start: its configuration, and that no node is connected but those that are.
+    /// Proposes the commands of a new leader: its configuration, and the detachment of all nodes without a session.
     fn set_policy(&mut self) {
         let (state, retries) = (self.replica.state(), self.policy.retries);
         let mut commands = Vec::new();
@@ -248,7 +251,7 @@ impl Node {
 
     fn answer(&mut self, ticket: Ticket, result: Result<Outcome, ProposeError>) {
         if let Some(reply) = self.waiting.remove(&ticket) {
-            // A caller that gave up asks again, if it still wants to know.
+            // An error means that the caller has given up; it can repeat the request with the same id.
             let _ = reply.send(result.map_err(Into::into));
         }
     }
@@ -261,21 +264,21 @@ impl Node {
             return;
         }
         if gap > self.policy.lease / 2 {
-            // A stopped process, a suspended machine, a slow disk: whoever stood still himself blames nobody.
-            warn!(seconds = gap.as_secs_f32(), "this coordinator stood still: the leases of all nodes begin anew");
+            // The process was stopped, the machine was suspended, or the disk was slow: the nodes may have sent messages meanwhile.
+            warn!(seconds = gap.as_secs_f32(), "this coordinator stood still: restarting the leases of all nodes");
             self.restart_leases(now);
             self.start_timeouts.clear();
         }
         self.note_detached();
         for id in self.leases.expired(now) {
-            self.give_up(&id, "was silent for longer than its lease");
+            self.give_up(&id, "no message within the node's lease: it counts as lost");
         }
         for id in self.stayed() {
-            self.give_up(&id, "said long ago that it leaves, and is still here");
+            self.give_up(&id, "the node did not leave within `leave_ms`: it counts as lost");
         }
         for (run, generation) in self.start_timeouts.overdue(self.replica.state(), now, self.policy.start) {
             let seconds = self.policy.start.as_secs();
-            warn!(%run, generation, "has been starting for {seconds} s: it is tried again");
+            warn!(%run, generation, "not ready {seconds} s after it was placed (`start_limit_s`): retrying the run");
             self.propose(&Command::Silent(WaitTimedOut { at_ms: now_ms(), run, generation, seconds }), None);
         }
         for (run, generation) in self.replica.state().due(now_ms()) {
@@ -288,7 +291,7 @@ impl Node {
         }
     }
 
-    /// Runs that ended long ago leave memory, some at a time.
+    /// Archives the oldest ended runs beyond [`Policy::keep_ended`], in batches.
     fn archive_ended(&mut self) {
         let mut runs = self.replica.state().to_archive(self.policy.keep_ended);
         if runs.len() < ARCHIVED_TOGETHER.min(self.policy.keep_ended) {
@@ -296,19 +299,19 @@ impl Node {
         }
         runs.truncate(ARCHIVED_TOGETHER);
         for run in &runs {
-            info!(%run, "goes to the archive");
+            info!(%run, "archiving the run, which ended long ago");
         }
         self.propose(&Command::Archive(ArchiveRuns { runs }), None);
     }
 
-    /// Nodes that have been leaving for longer than they may.
+    /// Nodes that have been leaving for longer than [`Policy::leave`].
     fn stayed(&self) -> Vec<NodeId> {
         let before = now_ms().saturating_sub(self.policy.leave.as_millis() as u64);
         let stayed = |node: &&NodeState| node.presence == Presence::Leaving && node.changed_at_ms < before;
         self.replica.state().nodes().filter(stayed).map(|node| node.id.clone()).collect()
     }
 
-    /// A node counts as lost. If its agent is there after all, it attaches anew, and joins again.
+    /// Marks a node as lost and closes its session. If its agent is still running, it reconnects and joins again.
     fn give_up(&mut self, id: &NodeId, why: &str) {
         let Some(node) = self.replica.state().node(id).filter(|node| node.presence.may_run()) else { return };
         warn!(node = %id, "{why}");
@@ -318,14 +321,14 @@ impl Node {
         self.sessions.close(id);
     }
 
-    /// Nodes whose stream has ended get no more work.
+    /// Marks nodes as detached whose stream has ended; nothing is placed on them until they reconnect.
     fn note_detached(&mut self) {
         for (node, joined) in self.sessions.take_ended() {
             self.propose(&detached(node, joined), None);
         }
     }
 
-    /// Forgets nodes that have been away for long, but for those with a fence, which says what they did.
+    /// Removes nodes that have been gone or lost for longer than [`Policy::forget_node`]. Nodes with fences stay, so that the fences do.
     fn forget_nodes(&mut self) {
         let before = now_ms().saturating_sub(self.policy.forget_node.as_millis() as u64);
         let old = |node: &&NodeState| !node.presence.may_run() && node.fences.is_empty() && node.changed_at_ms < before;
@@ -333,7 +336,7 @@ impl Node {
         for node in nodes {
             let mut bytes = [0; 16];
             if getrandom::fill(&mut bytes).is_ok() {
-                info!(%node, "is forgotten: it has been away for long");
+                info!(%node, "removing the node, which was away for longer than `forget_node_s`");
                 self.propose(
                     &Command::NodeForgotten(NodeForgotten { request: RequestId::from_bytes(bytes), node }),
                     None,
@@ -352,12 +355,12 @@ impl Node {
             }
             Request::Read(look) => look(self.replica.state()),
             Request::ChangesSince(index, answer) => {
-                // A caller that gave up is no concern of ours.
+                // An error means that the caller has given up.
                 let _ = answer.send(self.touched.since(index));
             }
             Request::Attach(node, attached) => {
                 let slot = self.sessions.attach(node, self.replica.state());
-                // Gone again: the slot is closed at the next change.
+                // If the caller has given up, the next turn detaches the node.
                 let _ = attached.send(slot);
             }
             Request::ReadLog(node, request, answer) => self.sessions.read_log(&node, request, answer),
@@ -399,7 +402,7 @@ mod tests {
         let done = Arc::new(AtomicUsize::new(0));
         let read = |_| {
             let (handle, done) = (handle.clone(), Arc::clone(&done));
-            // As a list of thousands of runs.
+            // As long as a list of thousands of runs takes.
             let look = move |_: &_| {
                 std::thread::sleep(Duration::from_millis(1));
                 done.fetch_add(1, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! The handle of the event loop: one async method for each request.
+//! The handle of the event loop: one async method per request.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,19 +21,18 @@ use super::pending::{Pending, Report};
 use super::request::Request;
 use super::touched::ChangesSince;
 
-/// Requests that wait for the loop's next turn. Enough that a turn's one disk write is shared by many; few enough that
-/// callers feel a slow disk.
+/// Capacity of each queue. Large enough that many requests share one disk write; small enough that callers wait for a slow disk.
 const QUEUE: usize = 1024;
 
-/// The loop's side of a handle.
+/// The event loop's ends of the handle's queues.
 pub(super) struct Queues {
-    /// What agents say, what is to be written, what the coordinator's own work reads.
+    /// Requests of agents, commands, and reads of the coordinator's own tasks.
     pub(super) requests: mpsc::Receiver<Request>,
-    /// What clients and the page read.
+    /// Reads of clients and of the page.
     pub(super) reads: mpsc::Receiver<Request>,
 }
 
-/// Talks to the event loop. Cheap to clone.
+/// Sends requests to the event loop. Clones share its queues.
 #[derive(Clone, Debug)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
@@ -43,7 +42,7 @@ pub struct Handle {
     leases: Leases,
 }
 
-/// Wakes when the state has changed; changes that were missed are one.
+/// Notifies of changes of the state. Several changes between two calls count as one.
 #[derive(Clone, Debug)]
 pub struct Changes(watch::Receiver<u64>);
 
@@ -51,30 +50,30 @@ impl Changes {
     /// Waits for a change since the last call.
     ///
     /// # Errors
-    /// `Stopping` once there will be none.
+    /// `Stopping` once the event loop has ended.
     pub async fn next(&mut self) -> Result<(), CallError> {
         self.0.changed().await.map_err(|_| CallError::Stopping)
     }
 }
 
 impl Handle {
-    /// A handle, and the queues that the event loop reads.
+    /// Creates a handle, and the queues that the event loop reads.
     pub(super) fn new(changes: watch::Receiver<u64>, serving: watch::Receiver<bool>, leases: Leases) -> (Self, Queues) {
         let (requests, said) = mpsc::channel(QUEUE);
         let (reads, asked) = mpsc::channel(QUEUE);
         (Self { requests, reads, changes, serving, leases }, Queues { requests: said, reads: asked })
     }
 
-    /// Waits until this coordinator leads and knows everything that was ever acknowledged.
+    /// Waits until this coordinator is the leader and has applied every acknowledged command.
     ///
     /// # Errors
-    /// `Stopping` if that will not be.
+    /// `Stopping` if the event loop ends first.
     pub async fn serving(&self) -> Result<(), CallError> {
         let mut serving = self.serving.clone();
         serving.wait_for(|serving| *serving).await.map(|_| ()).map_err(|_| CallError::Stopping)
     }
 
-    /// Submits a job, which was checked, in canonical form.
+    /// Submits a job. `job` must be checked and in canonical form.
     pub async fn submit(
         &self,
         request: RequestId,
@@ -87,10 +86,10 @@ impl Handle {
         self.run(Command::Submit(Submit { request, at_ms, job, base_dir, code, data, secret })).await
     }
 
-    /// Starts a new run from a checkpoint, which was `made_of` what its manifest says.
+    /// Starts a new run from a checkpoint. `made_of` is the contents of the checkpoint's manifest.
     ///
-    /// It may differ from it in what is `accepted`, find its files in another `base_dir`, other `data` there, and train with
-    /// other `code`.
+    /// The new run may differ from the checkpoint in the keys `accepted` (`code`, `numerics[.key]`, `data[.path]`), in `base_dir`, `data`
+    /// and `code`.
     pub async fn resume(
         &self,
         request: RequestId,
@@ -105,7 +104,7 @@ impl Handle {
         self.run(Command::Resume(resume)).await
     }
 
-    /// Starts a run that repeats a part of the `original`, from a checkpoint or from where that began.
+    /// Starts a run that re-runs steps of `original`, from `checkpoint`, or if there is none from the start of `original`.
     pub async fn replay(
         &self,
         request: RequestId,
@@ -117,7 +116,7 @@ impl Handle {
         self.run(Command::Replay(ReplayRun { request, at_ms, replay, checkpoint, original, secret })).await
     }
 
-    /// Ends the run that `prefix` names.
+    /// Cancels a run, named by its id or a unique prefix.
     pub async fn cancel(&self, request: RequestId, prefix: &str) -> Result<RunId, CallError> {
         let run = self.find_run(prefix).await?;
         match self
@@ -131,7 +130,7 @@ impl Handle {
         }
     }
 
-    /// Writes tags or a note on the run that `prefix` names.
+    /// Sets tags or the note of a run, named by its id or a unique prefix. `None` leaves them unchanged.
     pub async fn annotate(
         &self,
         request: RequestId,
@@ -139,7 +138,7 @@ impl Handle {
         tags: Option<Vec<String>>,
         note: Option<String>,
     ) -> Result<RunId, CallError> {
-        // Before it stands in the log, where even what is refused is kept for a while.
+        // Before the proposal, because the log would keep even a refused command for a while.
         check_annotation(tags.as_deref().unwrap_or_default(), note.as_deref().unwrap_or_default())?;
         let run = self.find_run(prefix).await?;
         match self
@@ -153,7 +152,7 @@ impl Handle {
         }
     }
 
-    /// Takes the devices of this name (`None`: all) of `node` out of use, or gives them back.
+    /// Fences the devices with this name (`None`: all) of `node`, or if `fenced` is false removes their fences.
     pub async fn fence(
         &self,
         request: RequestId,
@@ -168,7 +167,7 @@ impl Handle {
         }
     }
 
-    /// Forgets a node that is not there.
+    /// Removes a node that is gone or lost.
     pub async fn remove_node(&self, request: RequestId, node: NodeId) -> Result<(), CallError> {
         match self.propose(Command::NodeForgotten(NodeForgotten { request, node })).await?.outcome().await? {
             Outcome::Refused(refusal) => Err(refusal.into()),
@@ -176,7 +175,7 @@ impl Handle {
         }
     }
 
-    /// Waits until no node has anything to run.
+    /// Waits until no run has processes on any node.
     pub async fn idle(&self) -> Result<(), CallError> {
         let mut changes = self.changes();
         while !self.read(|state| state.runs().into_iter().all(|run| desired(run).is_empty())).await? {
@@ -185,7 +184,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Gives up every node and ends every run, for who knows that nothing of them is left.
+    /// Cancels all runs and marks all nodes as lost. Only for a caller that knows that no agent and no process is left.
     pub async fn clear(&self) -> Result<(), CallError> {
         let (runs, nodes) = self
             .read(|state| {
@@ -206,14 +205,16 @@ impl Handle {
         Ok(())
     }
 
-    /// The id of the run that `prefix` names.
+    /// The id of the run with this id or unique prefix.
     pub async fn find_run(&self, prefix: &str) -> Result<RunId, CallError> {
         let prefix = prefix.to_owned();
         Ok(self.read(move |state| state.find_run(&prefix).map(|found| found.id().clone())).await??)
     }
 
-    /// What `look` sees in the state as applied so far, for a client: agents and commands come first. It runs in the event loop:
-    /// keep it short.
+    /// Runs `look` in the event loop, with the applied state, and returns its result. `look` must be short, because it blocks the event
+    /// loop.
+    ///
+    /// For reads of clients, which have a lower priority than commands and requests of agents.
     pub async fn read<T, F>(&self, look: F) -> Result<T, CallError>
     where
         T: Send + 'static,
@@ -222,7 +223,7 @@ impl Handle {
         self.read_by(&self.reads, look).await
     }
 
-    /// The same for the coordinator's own work, which waits for no client.
+    /// As [`Handle::read`], for the coordinator's own tasks: with the priority of commands.
     pub(crate) async fn read_first<T, F>(&self, look: F) -> Result<T, CallError>
     where
         T: Send + 'static,
@@ -238,33 +239,33 @@ impl Handle {
     {
         let (seen, answer) = oneshot::channel();
         let read = Box::new(move |state: &ClusterState| {
-            // A caller that gave up is no concern of ours.
+            // An error means that the caller has given up.
             let _ = seen.send(look(state));
         });
         queue.send(Request::Read(read)).await.map_err(|_| CallError::Stopping)?;
         answer.await.map_err(|_| CallError::Stopping)
     }
 
-    /// Which runs, and whether any node, changed behind log index `index`; nothing that changed before the coordinator's start.
+    /// The runs and nodes that changed after log index `index`. Changes before the coordinator's start are not included.
     pub async fn changes_since(&self, index: u64) -> Result<ChangesSince, CallError> {
         let (told, answer) = oneshot::channel();
         self.reads.send(Request::ChangesSince(index, told)).await.map_err(|_| CallError::Stopping)?;
         answer.await.map_err(|_| CallError::Stopping)
     }
 
-    /// Log index that is applied, at least that of every command that was answered.
+    /// Applied log index. It includes every command whose outcome was returned.
     pub fn applied(&self) -> u64 {
         *self.changes.borrow()
     }
 
-    /// Wakes at every change of the state from now on.
+    /// Notifies of changes of the state after this call.
     pub fn changes(&self) -> Changes {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
         Changes(changes)
     }
 
-    /// What a process wrote, from its node's agent. `request.id` is filled in by the loop.
+    /// Reads the log of a process from its node's agent. The event loop sets `request.id`.
     pub async fn read_log(&self, node: NodeId, request: LogRequest) -> Result<LogReply, CallError> {
         let (read, answer) = oneshot::channel();
         let asked = Request::ReadLog(node.clone(), request, read);
@@ -272,7 +273,7 @@ impl Handle {
         answer.await.map_err(|_| CallError::NotConnected(node))?
     }
 
-    /// The assignment of this generation of a run that `node` has a process of.
+    /// The assignment of a generation of a run. `None` if `node` has no process in it, or if a newer generation exists.
     pub(super) async fn assignment(
         &self,
         node: NodeId,
@@ -286,21 +287,21 @@ impl Handle {
         self.read_first(of_node).await
     }
 
-    /// Queues what a process said; commands of one caller are applied in the order of its calls.
+    /// Queues a report of a process. Commands of one caller are applied in the order of its calls.
     pub(super) async fn report(&self, report: Report, from: Messenger) -> Result<Pending, CallError> {
         let Report { run, generation, process, sequence, body } = report;
         let (at_ms, from) = (now_ms(), Some(from));
         self.propose(Command::Report(command::Report { at_ms, run, generation, process, sequence, from, body })).await
     }
 
-    /// Notes the time at which the node was heard, which is now: not when the loop comes to it.
+    /// Restarts the node's lease now, without waiting for the event loop.
     pub(super) fn heard(&self, node: &NodeId) {
         self.leases.heard(node, Instant::now());
     }
 
     pub(super) async fn leaving(&self, from: Messenger) -> Result<(), CallError> {
         let Messenger { node, incarnation } = from;
-        // It stands in the log before whatever the node says next.
+        // The outcome is not awaited: the command is already ahead of the node's next reports in the queue.
         self.propose(Command::NodeLeaving(NodeLeaving { at_ms: now_ms(), node, incarnation })).await.map(|_| ())
     }
 
@@ -312,7 +313,7 @@ impl Handle {
         match self.propose(command).await?.outcome().await? {
             Outcome::Run(run) => Ok(run),
             Outcome::Refused(refusal) => Err(refusal.into()),
-            Outcome::Done => unreachable!("what creates a run does so or is refused"),
+            Outcome::Done => unreachable!("a command that creates a run returns the run or a refusal"),
         }
     }
 
@@ -327,7 +328,7 @@ impl Handle {
     }
 }
 
-/// Milliseconds since the epoch.
+/// Milliseconds since the Unix epoch; 0 if the system's clock is before it.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -1,6 +1,6 @@
-//! When each node was last heard. Only the leader knows this; it never enters the log (I6).
+//! The time of each node's last message. Only the leader knows it; it never enters the log (I6).
 //!
-//! Times are those of receipt, noted by whoever reads a node's stream: a loop that is busy does not make a node silent.
+//! It is the time of receipt, set by the task that reads the node's stream. So a busy event loop does not let a lease expire.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use lockstep_common::NodeId;
 use tokio::time::Instant;
 
-/// The nodes that may be there, and when they were last heard. A clone is the same table.
+/// The time of the last message of each node that may be running. Clones share one table.
 #[derive(Clone, Debug)]
 pub(super) struct Leases {
     lease: Duration,
@@ -21,17 +21,17 @@ impl Leases {
         Self { lease, heard: Arc::default() }
     }
 
-    /// Begins anew: every node in `there` counts as heard now, as nobody listened before.
+    /// Replaces the table: the lease of every node in `there` starts at `now`, and other nodes have none.
     pub(super) fn restart(&self, there: impl IntoIterator<Item = NodeId>, now: Instant) {
         *self.heard_by_node() = there.into_iter().map(|node| (node, now)).collect();
     }
 
-    /// The node said something.
+    /// Restarts the node's lease.
     pub(super) fn heard(&self, node: &NodeId, now: Instant) {
         self.heard_by_node().insert(node.clone(), now);
     }
 
-    /// The nodes whose lease has run out. Each is named once, until it is heard again.
+    /// The nodes whose lease has expired. Each is returned once, until its lease restarts.
     pub(super) fn expired(&self, now: Instant) -> Vec<NodeId> {
         let lease = self.lease;
         let mut heard = self.heard_by_node();

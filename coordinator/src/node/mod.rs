@@ -1,4 +1,4 @@
-//! The one task that owns the cluster's state, and the handle that others hold.
+//! The task that owns the cluster's state, and the [`Handle`] through which all other tasks reach it.
 //!
 //! ```text
 //!   agents' sessions, commands --Handle--> requests --> event loop: replica.step -> store.append (await) -> apply -> replies

@@ -1,4 +1,4 @@
-//! What processes report, and outcomes of commands that are awaited later.
+//! Reports of processes, and outcomes of queued commands.
 
 use lockstep_common::RunId;
 use lockstep_core::Outcome;
@@ -7,22 +7,22 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::error::CallError;
 
-/// What a process reported, as its agent numbered it.
+/// A report of a process, numbered by its agent.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Of which run.
+    /// Run of the process.
     pub run: RunId,
-    /// Of which generation.
+    /// Generation of the process.
     pub generation: u64,
-    /// Which process.
+    /// Process index in the generation.
     pub process: u32,
-    /// Its number.
+    /// Number of the report, ascending within the process; a repeated number is applied once.
     pub sequence: u64,
-    /// What it said.
+    /// Contents, already checked by the API.
     pub body: lockstep_core::ReportBody,
 }
 
-/// The outcome of a command that was queued.
+/// The future outcome of a queued command.
 #[derive(Debug)]
 pub struct Pending(oneshot::Receiver<Result<Outcome, CallError>>);
 
@@ -31,17 +31,17 @@ impl Pending {
         Self(outcome)
     }
 
-    /// Waits until it was applied.
+    /// Waits until the command is applied.
     pub async fn outcome(mut self) -> Result<Outcome, CallError> {
         self.wait().await
     }
 
-    /// As [`Pending::outcome`]; may be dropped and called again until it has answered.
+    /// As [`Pending::outcome`]. Cancellation-safe: the call can be dropped and repeated until it returns an outcome.
     pub async fn wait(&mut self) -> Result<Outcome, CallError> {
         (&mut self.0).await.map_err(|_| CallError::Stopping)?
     }
 
-    /// The outcome, if it is there already.
+    /// The outcome, or `None` if the command is not applied yet. Does not wait.
     pub fn now(&mut self) -> Option<Result<Outcome, CallError>> {
         match self.0.try_recv() {
             Ok(outcome) => Some(outcome),

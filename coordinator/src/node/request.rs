@@ -1,4 +1,4 @@
-//! What the event loop can be asked: one closed enum.
+//! Requests to the event loop.
 
 use std::fmt;
 
@@ -11,25 +11,25 @@ use super::error::CallError;
 use super::sessions::Attached;
 use super::touched::ChangesSince;
 
-/// Where a proposal's outcome goes.
+/// Receives the outcome of a proposal.
 pub(super) type Reply = oneshot::Sender<Result<Outcome, CallError>>;
 
-/// A read of the state.
+/// Runs in the event loop, with the applied state.
 pub(super) type Read = Box<dyn FnOnce(&ClusterState) + Send>;
 
-/// A request.
+/// One variant per method of [`super::Handle`].
 pub(super) enum Request {
-    /// Put a command into the log; the reply comes after it was applied.
+    /// Append a command to the log. The reply follows once the command is applied.
     Propose(Box<Command>, Reply),
-    /// Look at the state as applied so far.
+    /// Read the applied state.
     Read(Read),
-    /// Say what changed behind a log index.
+    /// List the runs and nodes that changed after a log index.
     ChangesSince(u64, oneshot::Sender<ChangesSince>),
-    /// A joined node's stream is open; a stream that it had before ends.
+    /// Start the session of a node that has joined. An earlier session of the node ends.
     Attach(NodeId, oneshot::Sender<Attached>),
-    /// Ask a node for what a process wrote. The loop numbers the request.
+    /// Read the log of a process from a node. The event loop sets the number of the request.
     ReadLog(NodeId, LogRequest, oneshot::Sender<Result<LogReply, CallError>>),
-    /// A node's answer to that.
+    /// Forward a node's answer to `ReadLog`.
     LogRead(NodeId, LogReply),
 }
 

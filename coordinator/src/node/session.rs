@@ -1,4 +1,4 @@
-//! One attached node's side of the event loop.
+//! The session of one attached node: events to the node, and its reports to the event loop.
 
 use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::{Messenger, NodeJoined};
@@ -13,18 +13,18 @@ use super::pending::{Pending, Report};
 use super::request::Request;
 use super::sessions::{Attached, Desired};
 
-/// What the node must be told.
+/// An event for the node.
 #[derive(Debug)]
 pub enum Event {
-    /// The processes that it should run, now or anew.
+    /// The node's desired state, complete, at the start of the session and after each change.
     Desired(Desired),
-    /// Somebody wants to read what a process wrote.
+    /// A client requests the log of a process.
     Log(LogRequest),
-    /// Its session is over: a newer stream took its place, its lease ran out, or the coordinator is ending.
+    /// The session has ended: a newer stream replaced it, the node's lease expired, or the coordinator is shutting down.
     Closed,
 }
 
-/// An attached node. Dropping it detaches the node, which loses nothing before its lease runs out.
+/// An attached node. Dropping it detaches the node; its processes stay placed until its lease expires.
 #[derive(Debug)]
 pub struct Session {
     handle: Handle,
@@ -34,17 +34,17 @@ pub struct Session {
 
 impl Session {
     pub(super) fn new(handle: Handle, messenger: Messenger, mut attached: Attached) -> Self {
-        // The state as of now is the first event.
+        // The first event is the current desired state.
         attached.desired.mark_changed();
         Self { handle, messenger, attached }
     }
 
-    /// The node.
+    /// Id of the node.
     pub fn node(&self) -> &NodeId {
         &self.messenger.node
     }
 
-    /// The next thing to tell it. Changes that were missed are one. May be dropped and called again.
+    /// The next event for the node. Several changes since the last call are one event. Cancellation-safe.
     pub async fn next(&mut self) -> Event {
         tokio::select! {
             biased;
@@ -56,42 +56,42 @@ impl Session {
         }
     }
 
-    /// Log index that is applied, at least that of every report that was answered.
+    /// Applied log index. It includes every report whose outcome was returned.
     pub fn applied(&self) -> u64 {
         self.handle.applied()
     }
 
-    /// The node said something: its lease begins anew.
+    /// Restarts the node's lease. Call it for each message of the node.
     pub fn heard(&self) {
         self.handle.heard(&self.messenger.node);
     }
 
-    /// The node's agent ends, and stops its processes.
+    /// Records that the node's agent is shutting down and stops its processes.
     pub async fn leaving(&self) -> Result<(), CallError> {
         self.handle.leaving(self.messenger.clone()).await
     }
 
-    /// The assignment of this generation of a run; none if the node has no process of it, or not any more.
+    /// The assignment of a generation of a run. `None` if the node has no process in it, or if a newer generation exists.
     pub async fn assignment(&self, run: RunId, generation: u64) -> Result<Option<Assignment>, CallError> {
         self.handle.assignment(self.messenger.node.clone(), run, generation).await
     }
 
-    /// Queues what a process of the node said, in the order of the calls.
+    /// Queues a report of a process of the node. Reports are applied in the order of the calls.
     pub async fn report(&self, report: Report) -> Result<Pending, CallError> {
         self.handle.report(report, self.messenger.clone()).await
     }
 
-    /// The node's answer to a log request.
+    /// Forwards the node's answer to a log request.
     pub async fn log_read(&self, reply: LogReply) -> Result<(), CallError> {
         self.handle.log_read(self.messenger.node.clone(), reply).await
     }
 }
 
 impl Handle {
-    /// A node's agent has opened its stream.
+    /// Joins a node whose agent has opened its stream, and starts its session.
     ///
     /// # Errors
-    /// `Refused(NodeTaken)` while another agent of this name may be there.
+    /// `Refused(NodeTaken)` while another agent with this name may be running.
     pub async fn attach(
         &self,
         messenger: Messenger,

@@ -1,4 +1,4 @@
-//! The attached nodes, as the event loop sees them.
+//! The attached nodes: the event loop's end of each node's session.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::CallError;
 
-/// Log requests that one agent may have open: people read logs, a few at a time.
+/// Maximum number of queued log requests per agent. Only users read logs, a few at a time.
 const LOG_REQUESTS: usize = 64;
 
-/// What a node should run, by run.
+/// Desired state of one node, by run.
 pub type Desired = BTreeMap<RunId, Arc<RunOnNode>>;
 
-/// What a node should run of one run, and what its stream needs to know of that run.
+/// Desired state of one run on one node, with the data of the run that the node's stream needs.
 #[derive(Debug, PartialEq)]
 pub struct RunOnNode {
-    /// What it should run.
+    /// The processes that the node should run.
     pub desired: DesiredRun,
-    /// The addresses of all processes of the generation, once all are ready.
+    /// Addresses of all processes of the generation, by process index; `None` until all are ready.
     pub peers: Option<Arc<Vec<String>>>,
-    /// Samples of a step, by the job.
+    /// Samples per step, of all ranks together.
     pub batch: u64,
-    /// Steps of the job.
+    /// Number of steps in the job.
     pub steps: u64,
 }
 
-/// What an attached node's session is given.
+/// The receiving ends of an attached node's session.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) desired: watch::Receiver<Desired>,
@@ -42,11 +42,11 @@ type LogAnswer = oneshot::Sender<Result<LogReply, CallError>>;
 
 #[derive(Debug)]
 struct Slot {
-    /// Where in the log its agent joined.
+    /// Log index at which its agent joined.
     joined: u64,
     desired: watch::Sender<Desired>,
     logs: mpsc::Sender<LogRequest>,
-    /// Open log requests by number.
+    /// Unanswered log requests by number.
     asked: BTreeMap<u64, LogAnswer>,
 }
 
@@ -54,13 +54,13 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     slots: BTreeMap<NodeId, Slot>,
-    /// Nodes that should run something, by run.
+    /// For each run, the nodes that should run processes of it.
     nodes: BTreeMap<RunId, BTreeSet<NodeId>>,
     last_log_id: u64,
 }
 
 impl Sessions {
-    /// Attaches `node`; a session that it had before is closed.
+    /// Attaches `node`, and closes its earlier session, if there is one.
     pub(super) fn attach(&mut self, node: NodeId, state: &ClusterState) -> Attached {
         let runs = state.runs().into_iter().filter_map(|run| Some((run.id().clone(), on_nodes(run).remove(&node)?)));
         let (desired, receiver) = watch::channel(runs.collect::<Desired>());
@@ -73,23 +73,21 @@ impl Sessions {
         Attached { desired: receiver, logs: requests }
     }
 
-    /// Closes the session of `node`.
     pub(super) fn close(&mut self, node: &NodeId) {
         self.slots.remove(node);
     }
 
-    /// Whether `node` has a session.
     pub(super) fn has(&self, node: &NodeId) -> bool {
         self.slots.contains_key(node)
     }
 
-    /// The nodes whose session has ended since the last call, each with where in the log its agent had joined.
+    /// The nodes whose session has ended since the last call, each with the log index at which its agent joined.
     pub(super) fn take_ended(&mut self) -> Vec<(NodeId, u64)> {
         let ended = self.slots.extract_if(.., |_, slot| slot.desired.is_closed());
         ended.map(|(node, slot)| (node, slot.joined)).collect()
     }
 
-    /// Tells the attached nodes what they should run of the runs that have `changed`, where that is otherwise now.
+    /// Sends the new desired state of the runs in `changed` to each attached node for which it differs.
     pub(super) fn publish(&mut self, state: &ClusterState, changed: &BTreeSet<RunId>) {
         for id in changed {
             let mut now = state.run(id).map(on_nodes).unwrap_or_default();
@@ -113,14 +111,14 @@ impl Sessions {
         }
     }
 
-    /// Asks `node` for a log; the answer goes to `answer`.
+    /// Requests a log from `node`. Sends `NotConnected` to `answer` if the node has no session, or too many queued requests.
     pub(super) fn read_log(&mut self, node: &NodeId, mut request: LogRequest, answer: LogAnswer) {
         let id = self.last_log_id + 1;
         request.id = id;
         let asked = match self.slots.get_mut(node) {
             Some(slot) if slot.logs.try_send(request).is_ok() => &mut slot.asked,
             _ => {
-                // Nobody waits any more: fine.
+                // An error means that the caller has given up.
                 let _ = answer.send(Err(CallError::NotConnected(node.clone())));
                 return;
             }
@@ -130,7 +128,7 @@ impl Sessions {
         asked.insert(id, answer);
     }
 
-    /// Passes on what `node` answered; an answer that nobody waits for is dropped.
+    /// Forwards the answer of `node` to the caller; drops it if the caller has given up.
     pub(super) fn log_read(&mut self, node: &NodeId, reply: LogReply) {
         if let Some(answer) = self.slots.get_mut(node).and_then(|slot| slot.asked.remove(&reply.id)) {
             let _ = answer.send(Ok(reply));
@@ -138,7 +136,7 @@ impl Sessions {
     }
 }
 
-/// What each node should run of `run`.
+/// Desired state of `run` on each node that should run processes of it.
 fn on_nodes(run: &Run) -> BTreeMap<NodeId, Arc<RunOnNode>> {
     let peers = peers(run).map(Arc::new);
     let on_node = |(node, desired)| {

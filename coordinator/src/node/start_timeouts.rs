@@ -1,4 +1,4 @@
-//! Generations that have been starting for too long: an agent may be there, and do nothing with what it was given.
+//! Detects generations that take too long to start, for example because an agent is connected but starts no processes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use lockstep_common::RunId;
 use lockstep_core::ClusterState;
 use tokio::time::Instant;
 
-/// Since when this leader has seen each generation start.
+/// The time at which this leader first saw each starting generation.
 #[derive(Default)]
 pub(super) struct StartTimeouts {
     since: BTreeMap<(RunId, u64), Instant>,
 }
 
 impl StartTimeouts {
-    /// The generations that have been starting for longer than `limit`, each once.
+    /// The generations that have been starting for longer than `limit`. Each is returned once per `limit`.
     pub(super) fn overdue(&mut self, state: &ClusterState, now: Instant, limit: Duration) -> Vec<(RunId, u64)> {
         let current = state.starting();
         self.since.retain(|known, _| current.contains(known));
@@ -29,7 +29,7 @@ impl StartTimeouts {
         overdue
     }
 
-    /// Begins all anew: this coordinator stood still.
+    /// Restarts all timeouts, after a pause of this coordinator.
     pub(super) fn clear(&mut self) {
         self.since.clear();
     }

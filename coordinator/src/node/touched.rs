@@ -1,35 +1,35 @@
-//! What of the state has changed since when: whoever tells of changes need not look at everything each time.
+//! The runs and nodes that changed since a log index, so that events can be built without reading the whole state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_common::RunId;
 use lockstep_core::replica::Rows;
 
-/// Which runs, and whether any node, changed at which log index. Changes before the coordinator's start are not in it.
+/// The log index of the last change of each run, and of any node, since the coordinator's start.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     last: BTreeMap<RunId, u64>,
     by_index: BTreeSet<(u64, RunId)>,
     nodes: u64,
-    /// Runs of which nodes may have to run something else.
+    /// Runs whose desired state may have changed.
     desired: BTreeSet<RunId>,
-    /// The last index that was noted.
+    /// Log index of the last call of [`Touched::note`].
     noted: u64,
 }
 
-/// What changed behind a log index.
+/// Changes after a log index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangesSince {
-    /// Runs that may be otherwise than they were.
+    /// Runs that may have changed, each once, in the order of their last change.
     pub runs: Vec<RunId>,
-    /// Whether a node may be.
+    /// Whether any node may have changed.
     pub nodes: bool,
-    /// All up to here is in it: the index to ask with the next time.
+    /// The changes up to this log index are included; the next call passes it.
     pub index: u64,
 }
 
 impl Touched {
-    /// Notes the rows that were written with the log applied up to `index`.
+    /// Records the changes in `rows`, which are written once the log is applied up to `index`.
     pub(super) fn note(&mut self, rows: &Rows, index: u64) {
         self.noted = index;
         let keys: Vec<&str> = match rows {
@@ -58,12 +58,12 @@ impl Touched {
         }
     }
 
-    /// Runs of which nodes may have to run something else than at the last call.
+    /// Runs whose desired state may have changed since the last call.
     pub(super) fn take_desired(&mut self) -> BTreeSet<RunId> {
         std::mem::take(&mut self.desired)
     }
 
-    /// What changed behind `index`, the last first to have changed first.
+    /// Changes after `index`. The run that changed first comes first.
     pub(super) fn since(&self, index: u64) -> ChangesSince {
         let runs = self.by_index.iter().rev().take_while(|(at, _)| *at > index).map(|(_, run)| run.clone());
         let mut runs: Vec<RunId> = runs.collect();

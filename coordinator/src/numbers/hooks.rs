@@ -1,7 +1,7 @@
-//! What is told of an alarm beside the page: a command is run, a web address is posted to. At least once each: after a crash
-//! perhaps again. Of replicas that differ twice: when it is found, and when it is known who was wrong.
+//! Notification of alarms: runs a command, and posts to a web address.
 //!
-//! Nothing waits for it. What cannot be told is logged, and the alarm stands on the page all the same.
+//! Each alarm is sent at least once; after a crash perhaps again. Diverged processes are sent twice: when they are found, and when the
+//! wrong process is known. Nothing waits for a notification. A failure is logged, and the alarm is on the page in any case.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,48 +17,49 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
-/// Alarms that wait to be told; a run has few.
+/// Capacity of the queue of alarms. Further alarms are not sent.
 const WAITING: usize = 256;
 
-/// For each telling.
+/// Time limit of a command or of a post.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Who is told.
+/// Configured recipients of alarms.
 #[derive(Clone, Debug, Default)]
 pub struct Hooks {
-    /// A shell command, which gets the alarm as JSON on its standard input.
+    /// Shell command, which gets the alarm as one line of JSON on standard input.
     pub command: Option<String>,
-    /// Where the JSON is posted.
+    /// URL that the same JSON is posted to.
     pub webhook: Option<Url>,
 }
 
-/// Takes alarms, to be told.
+/// Queues alarms for the hooks. Without hooks it drops them.
 #[derive(Clone, Debug)]
 pub(crate) struct Notifier(Option<mpsc::Sender<Value>>);
 
 impl Notifier {
-    /// Whether anybody is told.
+    /// Whether any hook is configured.
     pub(crate) fn has_listeners(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Of an alarm that was raised.
+    /// Queues an alarm. If the queue is full, the alarm is logged and dropped.
     pub(crate) fn notify(&self, run: &RunId, alarm: &Alarm) {
         let Some(queue) = &self.0 else { return };
         if queue.try_send(json!({ "run": run, "alarm": alarm })).is_err() {
-            warn!(%run, alarm = alarm.title, "nobody is told of this alarm: too many wait");
+            warn!(%run, alarm = alarm.title, "alarm not sent to the hooks: {WAITING} alarms are waiting already");
         }
     }
 }
 
 impl Hooks {
-    /// Tells until the last notifier is dropped. On the runtime that this is called on.
+    /// Starts the task that runs the hooks, on the current tokio runtime. It ends once all notifiers are dropped and the queue is empty.
+    /// Without hooks there is no task.
     pub(crate) fn start(self) -> (Notifier, Option<JoinHandle<()>>) {
         if self.command.is_none() && self.webhook.is_none() {
             return (Notifier(None), None);
         }
         let (queue, mut waiting) = mpsc::channel::<Value>(WAITING);
-        // Whoever else needs TLS here has the same provider.
+        // An error means that the same provider is already installed.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = Client::new();
         let task = tokio::spawn(async move {
@@ -75,23 +76,23 @@ impl Hooks {
     }
 }
 
-/// Runs `command`; it ends with its patience.
+/// Runs `command` with the alarm on standard input, and kills it after [`PATIENCE`].
 async fn run(command: &str, told: &Value) {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
     let ran = async {
         let mut child = shell.spawn()?;
         if let Some(mut input) = child.stdin.take() {
-            // One that does not read it may still have done its work.
+            // An error means that the command does not read its input. Its exit status decides.
             let _ = input.write_all(format!("{told}\n").as_bytes()).await;
         }
         child.wait().await
     };
     match timeout(PATIENCE, ran).await {
         Ok(Ok(status)) if status.success() => {}
-        Ok(Ok(status)) => warn!(command, %status, "the command that is told of alarms failed"),
-        Ok(Err(error)) => warn!(command, %error, "the command that is told of alarms cannot be run"),
-        Err(_) => warn!(command, "the command that is told of alarms took more than {PATIENCE:?}: ended"),
+        Ok(Ok(status)) => warn!(command, %status, "the alarm command failed (`alarms.command`)"),
+        Ok(Err(error)) => warn!(command, %error, "cannot run the alarm command (`alarms.command`)"),
+        Err(_) => warn!(command, "the alarm command (`alarms.command`) ran longer than {PATIENCE:?}: killed"),
     }
 }
 
@@ -102,7 +103,7 @@ async fn post(client: &Client, url: &Url, told: &Value) {
         Ok(answer) => answer.status().to_string(),
         Err(error) => chain(&error),
     };
-    warn!(host = url.host_str(), refused, "the web address that is told of alarms did not take one");
+    warn!(host = url.host_str(), refused, "the alarm webhook did not accept an alarm (`alarms.webhook`)");
 }
 
 #[cfg(test)]
@@ -137,7 +138,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/told?by=me", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {
-            // The first is refused, and the second told all the same.
+            // The first post fails, and the second is sent nevertheless.
             let answer = |words: &str| {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut request = Vec::new();

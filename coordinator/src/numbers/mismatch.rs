@@ -1,4 +1,4 @@
-//! Replicas that were found to differ, as an alarm.
+//! Alarms about replicas that differ.
 
 use std::collections::BTreeSet;
 
@@ -12,15 +12,15 @@ use crate::node::{CallError, Handle};
 use crate::numbers::hooks::Notifier;
 use crate::query::words;
 
-/// It as an alarm: over once it is known who was wrong, as the run went on from before.
+/// The alarm of one finding. It ends once the wrong process is known, because the run has then resumed from an earlier step.
 pub(crate) fn alarm(found: &Corruption) -> Alarm {
     let tensor = found.tensors.first().map(|tensor| format!("`{tensor}`"));
     let wrong = found.verdict.iter().flat_map(|verdict| &verdict.wrong).map(|index| format!("process {index}"));
     let place: Vec<String> = tensor.into_iter().chain(wrong).collect();
     let hints = [
-        "look at the machine that was wrong: its memory, its device's ECC errors, its temperature",
-        "`coord verify` makes the steps again and compares every bit",
-        "the device is fenced; `coord unfence` gives it back once it is trusted",
+        "check the machine of the wrong process: memory, ECC errors of the device, temperature",
+        "run `coord verify RUN`: it re-runs the steps and compares every bit",
+        "the wrong device is fenced: run `coord unfence NODE DEVICE` once it works again",
     ];
     Alarm {
         kind: Kind::ReplicaMismatch,
@@ -30,17 +30,19 @@ pub(crate) fn alarm(found: &Corruption) -> Alarm {
         until_step: found.verdict.as_ref().map(|_| found.step),
         place: (!place.is_empty()).then(|| place.join(", ")),
         series: SeriesKey::whole("loss"),
-        title: "processes that should hold the same state do not".to_owned(),
+        title: "the processes' copies of the state differ".to_owned(),
         what: words::corruption(found),
         try_: hints.map(str::to_owned).to_vec(),
     }
 }
 
-/// A finding by run, generation and step, and whether it is known who was wrong.
+/// A finding: run, generation, step, and whether its verdict is known.
 type Known = (RunId, u64, u64, bool);
 
-/// Notifies of each finding, and again when it is known who was wrong, until the state changes no more. What was settled
-/// before is not told again.
+/// Notifies of each finding, and again when its verdict is known. Findings with a verdict at the start are not repeated.
+///
+/// # Errors
+/// `Stopping` once the event loop has ended.
 pub(crate) async fn notify(handle: Handle, notifier: Notifier) -> Result<(), CallError> {
     let mut changes = handle.changes();
     let settled = |state: &ClusterState| {

@@ -1,4 +1,4 @@
-//! The numbers of runs as they come: kept, and looked through for what is wrong, which whoever asked for it is told.
+//! The metrics of runs: stored as they arrive, and checked for faults, which raise alarms and run the configured hooks.
 
 pub mod hooks;
 pub(crate) mod mismatch;

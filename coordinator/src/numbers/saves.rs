@@ -1,4 +1,4 @@
-//! Checkpoints that failed, as alarms.
+//! Alarms about checkpoints that failed.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::node::{CallError, Handle};
 use crate::numbers::hooks::Notifier;
 use crate::query::words;
 
-/// The failures of a run as alarms: one for those between two checkpoints. It is over when the next one is committed.
+/// The alarms of a run: one for all failures between two checkpoints. It ends when the next checkpoint is committed.
 pub(crate) fn alarms(view: &RunView) -> Vec<Alarm> {
     let mut alarms: Vec<Alarm> = Vec::new();
     for failed in &view.failed_checkpoints {
@@ -26,29 +26,33 @@ pub(crate) fn alarms(view: &RunView) -> Vec<Alarm> {
     if view.row.status == StatusKind::Unsaved
         && let Some(last) = alarms.last_mut()
     {
-        "the run is trained to the end, and its last checkpoint is lost".clone_into(&mut last.title);
+        "the run trained to the end, but its last checkpoint is lost".clone_into(&mut last.title);
         last.try_ = vec![STORE.to_owned(), after(view)];
     }
     alarms
 }
 
-const STORE: &str = "look at the store: is it full, is it mounted, may the worker write there";
+const STORE: &str = "check the store: is it full, is it mounted, can the worker write to it?";
 
-/// What is left to do once a run's last checkpoint is lost.
+/// The hint for a run whose last checkpoint is lost.
 fn after(view: &RunView) -> String {
     match view.checkpoints.last() {
         Some(last) => {
-            format!("`coord resume {}` goes on from its last checkpoint, at step {}", last.id.short(), last.step)
+            format!(
+                "run `coord resume {}` to resume from the last good checkpoint, at step {}",
+                last.id.short(),
+                last.step
+            )
         }
-        None => "the run has no checkpoint to go on from: make room, and submit it again".to_owned(),
+        None => "the run has no checkpoint to resume from: make room in the store, and submit the job again".to_owned(),
     }
 }
 
 fn alarm(failed: &FailedCheckpoint, until_step: Option<u64>) -> Alarm {
     let hints = [
         STORE,
-        "the last checkpoint of a run is tried again by itself while its processes wait: make room, and it is saved",
-        "a run that ends without it goes on from its last checkpoint with `coord resume`",
+        "make room in the store: the last checkpoint of a run is retried while its processes wait",
+        "if a run ends without its last checkpoint, run `coord resume CHECKPOINT` with an earlier one",
     ];
     Alarm {
         kind: Kind::CheckpointFailed,
@@ -64,11 +68,13 @@ fn alarm(failed: &FailedCheckpoint, until_step: Option<u64>) -> Alarm {
     }
 }
 
-/// A row of failures by run and the last committed step before it, and whether the run ended without its last checkpoint.
+/// A series of failures: run, the last committed step before it, and whether the run ended without its last checkpoint.
 type Known = (RunId, u64, bool);
 
-/// Notifies when checkpoints of a run begin to fail, and again if it ends unsaved, until the state changes no more. What
-/// stood at the start is not told again.
+/// Notifies when checkpoints of a run begin to fail, and again if the run ends unsaved. Failures from before the start are not repeated.
+///
+/// # Errors
+/// `Stopping` once the event loop has ended.
 pub(crate) async fn notify(handle: Handle, notifier: Notifier) -> Result<(), CallError> {
     let mut changes = handle.changes();
     let known = |state: &ClusterState| standing(state).into_iter().map(|(known, _)| known).collect();

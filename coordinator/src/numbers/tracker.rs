@@ -1,7 +1,7 @@
-//! The thread that keeps runs' numbers: reads the report blocks as they come, and feeds the tracking store.
+//! The ingest thread: reads report blocks as they arrive, and writes the metrics of runs to the tracking database.
 //!
-//! Nothing waits for it, and nothing breaks with it: a block whose numbers cannot be taken is left out by name, and if its database
-//! cannot be written, it says so (`Answers` do to whoever asks) and ends. Training, the record and the checkpoints go on.
+//! Nothing waits for it. A block that cannot be ingested is skipped and logged. If the tracking database cannot be written, the thread
+//! logs the error and ends, and `Answers` report it to clients. Training, the record and checkpoints continue.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -20,19 +20,19 @@ use tracing::{error, warn};
 use crate::numbers::hooks::Notifier;
 use crate::store::{BlockReader, Entry, News, StoreError};
 
-/// Between two flushes: as much has to be read again after a crash.
+/// Time between two flushes. After a crash, the reports since the last flush are ingested again.
 const FLUSH_EVERY: Duration = Duration::from_secs(3);
 
-/// Changes that a slow listener may be behind; then it is told that it missed some.
+/// Number of changes that a slow listener may lag behind. After that it gets a notice that it missed some.
 const CHANGES: usize = 1024;
 
-/// Tells which runs have new numbers.
+/// Broadcasts the ids of runs with new metrics.
 pub(crate) type Changes = broadcast::Sender<RunId>;
 
-/// Why the numbers of runs are no longer kept; empty as long as they are.
+/// The error after which metrics are no longer stored; unset while they are.
 pub(crate) type Stop = Arc<OnceLock<String>>;
 
-/// The thread, and how to read what it keeps.
+/// The ingest thread, and readers of its database.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     tracking: Tracking,
@@ -50,8 +50,8 @@ enum Stopped {
 }
 
 impl Tracker {
-    /// Opens the store of numbers in `dir`, catches up with the reports, and goes on with what is new, telling `notifier`
-    /// of each alarm. It ends when `news` are closed.
+    /// Opens `tracking.redb` in `dir`, and starts the thread. It ingests all reports that are new since the last start, then those of
+    /// `news`, and sends each alarm to `notifier`. It ends when `news` is closed.
     pub(crate) fn start(
         dir: &Path,
         quota: Quota,
@@ -70,10 +70,10 @@ impl Tracker {
             let reason = match kept {
                 Ok(Ok(())) => return,
                 Ok(Err(stopped)) => chain(&stopped),
-                Err(panic) => format!("a panic: {}", words_of(panic.as_ref())),
+                Err(panic) => format!("panic: {}", words_of(panic.as_ref())),
             };
-            error!(error = reason, "numbers of runs are no longer kept; training goes on");
-            // There is one thread, which ends once.
+            error!(error = reason, "metrics of runs are no longer stored until the next start; training continues");
+            // Cannot be set already: this thread is the only one, and ends here.
             let _ = why.set(reason);
         };
         let thread = thread::Builder::new().name("tracker".to_owned()).spawn(work);
@@ -85,17 +85,17 @@ impl Tracker {
         Ok(Self { tracking, changes, stopped, thread: Some(thread) })
     }
 
-    /// Reads the numbers.
+    /// A reader of the tracking database.
     pub(crate) fn tracking(&self) -> Tracking {
         self.tracking.clone()
     }
 
-    /// Why it has ended before the coordinator, once it has.
+    /// The error with which the thread has ended, once it has.
     pub(crate) fn stopped(&self) -> Stop {
         Arc::clone(&self.stopped)
     }
 
-    /// Where changes are told.
+    /// The sender of changes; subscribe to it to receive them.
     pub(crate) fn changes(&self) -> Changes {
         self.changes.clone()
     }
@@ -104,14 +104,13 @@ impl Tracker {
 impl Drop for Tracker {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
-            // The store closes its news before; a panic in there was printed there.
+            // The thread ends because the store has closed its news. A panic was logged when it happened.
             let _ = thread.join();
         }
     }
 }
 
-/// Keeps the numbers until there are no more. A database that is damaged is replaced, once: if that does not help, the disk is to
-/// blame.
+/// Ingests until `news` is closed. A damaged database is replaced once; if the new one is damaged, too, the disk is faulty.
 fn ingest(
     writer: Writer,
     reader: &BlockReader,
@@ -130,19 +129,19 @@ fn ingest(
     }
 }
 
-/// The writer, and when it last wrote.
+/// State of the ingest thread.
 struct Ingest<'a> {
     writer: Writer,
     notifier: &'a Notifier,
     flushed: Instant,
-    /// Events that could not be taken.
+    /// Log entries of a run that are skipped, because ingesting them panicked.
     left_out: BTreeSet<(RunId, u64)>,
-    /// Runs of which it was said that a text is too long.
+    /// Runs with a logged warning about a skipped text or medium. Each run is warned about once.
     shortened: BTreeSet<RunId>,
 }
 
 impl Ingest<'_> {
-    /// Takes what the reports hold, and then what is new.
+    /// Ingests the reports that are stored already, and then new ones as they arrive.
     fn run(&mut self, reader: &BlockReader, news: &News, changes: &Changes) -> Result<(), Stopped> {
         for run in reader.runs()? {
             self.catch_up(reader, &run, changes)?;
@@ -158,7 +157,7 @@ impl Ingest<'_> {
         Ok(self.writer.flush()?)
     }
 
-    /// Takes what the log has brought of `run` since the last time.
+    /// Ingests the blocks and rewinds of `run` since the last call.
     fn catch_up(&mut self, reader: &BlockReader, run: &RunId, changes: &Changes) -> Result<(), Stopped> {
         let (mut after, mut more) = (self.writer.cursor(run)?, true);
         while more {
@@ -177,9 +176,9 @@ impl Ingest<'_> {
                     Ok(taken) => taken?,
                     Err(panic) => {
                         let why = words_of(panic.as_ref());
-                        error!(%run, index, why, "the numbers of a report cannot be taken: they are left out");
+                        error!(%run, index, why, "cannot ingest the metrics of a report: skipping them");
                         self.left_out.insert((run.clone(), index));
-                        // Half of it may be in memory: what is on the disk is sound, and the rest is read again.
+                        // Half of the event may be in memory. Drop it, and ingest again from the last flush.
                         self.writer.forget(run);
                         (after, more) = (self.writer.cursor(run)?, true);
                         break;
@@ -189,27 +188,27 @@ impl Ingest<'_> {
             for alarm in self.writer.take_raised(run) {
                 self.notifier.notify(run, &alarm);
             }
-            // What is not written is in memory: after an outage there is much to catch up with.
+            // Bounds the memory of unwritten metrics while a long backlog is ingested.
             self.flush_now_and_then()?;
         }
-        // Nobody may be listening.
+        // An error means that nobody is subscribed.
         let _ = changes.send(run.clone());
         Ok(())
     }
 
-    /// What the block of `process` holds, or that it is not sound.
+    /// Decodes the block of `process`. A block that cannot be decoded becomes `Event::Unsound`.
     fn decode(&mut self, run: &RunId, index: u64, process: u32, bytes: &[u8]) -> Event {
         match decode_block(process, bytes) {
             Ok(DecodedBlock { block, left_out }) => {
                 if let Some(words) = left_out
                     && self.shortened.insert(run.clone())
                 {
-                    warn!(%run, "{words}; more of this run are not named here");
+                    warn!(%run, "{words}; further ones of this run are not logged");
                 }
                 Event::Block(Box::new(block))
             }
             Err(unsound) => {
-                warn!(%run, index, process, %unsound, "a report is not sound: its numbers are left out");
+                warn!(%run, index, process, %unsound, "cannot decode a report: skipping its metrics");
                 Event::Unsound(unsound)
             }
         }

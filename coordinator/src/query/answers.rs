@@ -1,4 +1,4 @@
-//! What can be asked of a coordinator, answered as documents: the same to gRPC clients and to the page.
+//! Answers questions with JSON documents: the same for gRPC clients and for the page.
 
 use std::sync::Arc;
 
@@ -20,31 +20,31 @@ use crate::numbers::tracker::{Stop, Tracker};
 use crate::query::tracked;
 use crate::query::{Runs, documents};
 
-/// Whoever answers. Cheap to clone.
+/// Answers questions. Clones share all sources.
 #[derive(Clone, Debug)]
 pub(crate) struct Answers {
     handle: Handle,
     runs: Runs,
     manifests: Manifests,
     tracking: Tracking,
-    /// Why numbers are no longer kept.
+    /// The error after which the tracker ended.
     stopped: Stop,
     about: Arc<str>,
 }
 
 impl Answers {
-    /// From the state behind `handle`, its `runs`, the `manifests` of its checkpoints and the numbers that `tracker` keeps; `about` is
-    /// the coordinator's own document.
+    /// Answers from the state behind `handle`, its `runs`, the `manifests` of its checkpoints and the metrics of `tracker`. `about` is the
+    /// document about the coordinator itself.
     pub(crate) fn new(handle: Handle, runs: Runs, manifests: Manifests, tracker: &Tracker, about: &str) -> Self {
         Self { handle, runs, manifests, tracking: tracker.tracking(), stopped: tracker.stopped(), about: about.into() }
     }
 
-    /// Why the numbers of runs are no longer kept, if they are not.
+    /// The error after which metrics are no longer stored; `None` while they are.
     pub(crate) fn numbers_stopped(&self) -> Option<&str> {
         self.stopped.get().map(String::as_str)
     }
 
-    /// The coordinator's own document, as it is now.
+    /// The document about the coordinator itself.
     fn about(&self) -> String {
         let (Some(why), Ok(serde_json::Value::Object(mut about))) =
             (self.numbers_stopped(), serde_json::from_str(&self.about))
@@ -55,22 +55,19 @@ impl Answers {
         documents::encode(&about)
     }
 
-    /// All runs.
     pub(crate) fn runs(&self) -> &Runs {
         &self.runs
     }
 
-    /// The manifests of checkpoints.
     pub(crate) fn manifests(&self) -> &Manifests {
         &self.manifests
     }
 
-    /// The event loop behind it.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// All alarms of `run`: those of its numbers, replicas that differed, and checkpoints that failed.
+    /// All alarms of `run`: from its metrics, from replicas that differed, and from checkpoints that failed.
     async fn alarms(&self, run: &RunId) -> Result<Vec<Alarm>, Status> {
         let view = self.runs.view(run.as_str()).await?;
         let parent = view.row.parent;
@@ -78,7 +75,9 @@ impl Answers {
         let parent = self.handle.read(begun).await?;
         let (tracking, run) = (self.tracking.clone(), run.clone());
         let known = tokio::task::spawn_blocking(move || tracking.alarms(&run)).await;
-        let mut alarms = known.map_err(|_| Status::internal("a query of numbers panicked"))?.map_err(failed)?;
+        let mut alarms = known
+            .map_err(|_| Status::internal("a query of metrics panicked; see the coordinator's log"))?
+            .map_err(failed)?;
         let facts = facts(&view, parent);
         for alarm in &mut alarms {
             alarm.advise(&facts);
@@ -87,7 +86,7 @@ impl Answers {
         Ok(alarms)
     }
 
-    /// How many alarms stand in its numbers, to what each row knows already.
+    /// Adds the number of active alarms from the metrics to the alarm count of each row.
     pub(crate) fn add_alarms(&self, rows: &mut [RunRow]) {
         for row in rows {
             *row.alarms.get_or_insert(0) += self.tracking.standing_alarms_of(&row.id);
@@ -97,7 +96,7 @@ impl Answers {
     /// The document that answers `what`.
     ///
     /// # Errors
-    /// `NotFound` for names of nothing; `DataLoss` if the numbers cannot be read; `Unavailable` at the end.
+    /// `NotFound` if a name matches nothing; `DataLoss` if metrics, archive or manifest cannot be read; `Unavailable` at shutdown.
     pub(crate) async fn answer(&self, what: What) -> Result<String, Status> {
         let handle = &self.handle;
         Ok(match what {
@@ -138,13 +137,16 @@ impl Answers {
                 let tracking = self.tracking.clone();
                 let answered =
                     tokio::task::spawn_blocking(move || Ok(tracked::answer(&tracking, &run, what)?.to_string()));
-                answered.await.map_err(|_| Status::internal("a query of numbers panicked"))?.map_err(failed)?
+                answered
+                    .await
+                    .map_err(|_| Status::internal("a query of metrics panicked; see the coordinator's log"))?
+                    .map_err(failed)?
             }
         })
     }
 }
 
-/// What the advice of alarms needs to know; `parent` is the checkpoint that the run began from, with its step.
+/// The facts that the advice of alarms depends on. `parent` is the checkpoint that the run was resumed from, with its step.
 fn facts(view: &RunView, parent: Option<(u64, Digest)>) -> Facts {
     let is_bf16 = JobSpec::from_canonical(view.job.as_bytes()).is_ok_and(|job| job.numerics.autocast == Autocast::Bf16);
     let mut checkpoints: Vec<_> = view.checkpoints.iter().map(|made| (made.step, made.id.short())).collect();
@@ -153,7 +155,7 @@ fn facts(view: &RunView, parent: Option<(u64, Digest)>) -> Facts {
     Facts { checkpoints, is_bf16 }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
+#[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` needs")]
 fn failed(error: TrackingError) -> Status {
     Status::data_loss(lockstep_common::chain(&error))
 }

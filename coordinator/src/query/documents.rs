@@ -1,6 +1,6 @@
-//! The JSON documents that the API answers and `--json` prints.
+//! The JSON documents that the API returns and `--json` prints.
 //!
-//! A run's document is flat, and its id stands under `run`, as it does in every other document:
+//! A run's document is flat. The key of its id is `run`, as in every other document:
 //! `{"run": .., "status": .., "step": .., .., "checkpoints": [..]}`.
 
 use lockstep_core::view::{RunRow, RunView};
@@ -10,28 +10,28 @@ use serde_json::{Map, Value};
 
 use super::page::Page;
 
-/// A document that is none of ours.
+/// The text is not a document of the expected kind.
 #[derive(Debug, thiserror::Error)]
-#[error("the coordinator's answer cannot be read")]
+#[error("cannot decode the coordinator's answer")]
 pub struct DocumentError(#[from] serde_json::Error);
 
-/// Rows of runs as a document.
+/// Encodes rows of runs: an array of objects.
 pub fn encode_rows(rows: &[RunRow]) -> String {
     Value::Array(rows.iter().map(|row| Value::Object(row_object(row))).collect()).to_string()
 }
 
-/// A page of them as a document: `{"runs": [..], "before": .., "older": ..}`.
+/// Encodes a page of rows: `{"runs": [..], "before": .., "older": ..}`.
 pub fn encode_page(page: &Page<RunRow>) -> String {
     let runs: Vec<Value> = page.runs.iter().map(|row| Value::Object(row_object(row))).collect();
     encode(&Page { runs, before: page.before, older: page.older })
 }
 
-/// One of them.
+/// Encodes one row: an object.
 pub fn encode_row(row: &RunRow) -> String {
     Value::Object(row_object(row)).to_string()
 }
 
-/// A run as a document.
+/// Encodes a run: the keys of its row and of its view in one object.
 pub fn encode_run(view: &RunView) -> String {
     let mut object = row_object(&view.row);
     let mut rest = object_of(view);
@@ -40,23 +40,23 @@ pub fn encode_run(view: &RunView) -> String {
     Value::Object(object).to_string()
 }
 
-/// Anything else as a document.
+/// Encodes any other document. Its keys are the field names.
 pub fn encode<T: Serialize>(value: &T) -> String {
     to_value(value).to_string()
 }
 
-/// Reads what [`encode_rows`] wrote.
+/// Decodes the document of [`encode_rows`].
 pub fn decode_rows(text: &str) -> Result<Vec<RunRow>, DocumentError> {
     rows_of(serde_json::from_str(text)?)
 }
 
-/// Reads what [`encode_page`] wrote.
+/// Decodes the document of [`encode_page`].
 pub fn decode_page(text: &str) -> Result<Page<RunRow>, DocumentError> {
     let Page { runs, before, older } = serde_json::from_str(text)?;
     Ok(Page { runs: rows_of(runs)?, before, older })
 }
 
-/// Reads what [`encode_run`] wrote.
+/// Decodes the document of [`encode_run`].
 pub fn decode_run(text: &str) -> Result<RunView, DocumentError> {
     let object: Map<String, Value> = serde_json::from_str(text)?;
     let mut view = object.clone();
@@ -64,7 +64,7 @@ pub fn decode_run(text: &str) -> Result<RunView, DocumentError> {
     Ok(serde_json::from_value(Value::Object(view))?)
 }
 
-/// Reads what [`encode`] wrote.
+/// Decodes the document of [`encode`].
 pub fn decode<T: DeserializeOwned>(text: &str) -> Result<T, DocumentError> {
     Ok(serde_json::from_str(text)?)
 }

@@ -1,4 +1,4 @@
-//! What can be asked of a coordinator, and the documents that answer it: the same to clients and to the page.
+//! Questions to a coordinator, and the JSON documents that answer them: the same for `coord` and for the page.
 
 mod answers;
 pub mod documents;

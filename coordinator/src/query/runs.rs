@@ -1,4 +1,4 @@
-//! Runs as clients see them, wherever they are: in the state, or in the archive, which is read off the event loop.
+//! Reads runs for clients, from the state or from the archive. The archive is read outside of the event loop.
 
 use lockstep_common::{RunId, chain};
 use lockstep_core::ClusterState;
@@ -11,27 +11,27 @@ use super::page::{MOST_ROWS, Page};
 use crate::node::{CallError, Handle};
 use crate::store::Archive;
 
-/// Reads runs. Cheap to clone.
+/// Reads runs. Clones share the sources.
 #[derive(Clone, Debug)]
 pub(crate) struct Runs {
     handle: Handle,
     archive: Archive,
 }
 
-/// What the state says of a run.
+/// A run as read from the state.
 enum Seen<T, A> {
+    /// Complete, because the run is in memory.
     Here(T),
-    /// All else is in the archive.
+    /// Still to be completed from the archive.
     Archived(A),
 }
 
 impl Runs {
-    /// Those of the state behind `handle`, and of its archive.
     pub(crate) fn new(handle: Handle, archive: Archive) -> Self {
         Self { handle, archive }
     }
 
-    /// The document of the run that `typed` names.
+    /// The view of the run with the id or unique prefix `typed`.
     ///
     /// # Errors
     /// `NotFound`; `DataLoss` if the archive cannot be read.
@@ -42,7 +42,7 @@ impl Runs {
         self.whole(seen, RunView::of).await
     }
 
-    /// What `of` says of `run`; none if there is no such run.
+    /// The result of `of` for `run`; `None` if there is no such run.
     pub(crate) async fn one<T: Send + 'static>(&self, run: RunId, of: fn(&Run) -> T) -> Result<Option<T>, Status> {
         match self.handle.read(move |state| state.found(&run).map(|found| seen(found, of))).await? {
             Some(seen) => Ok(Some(self.whole(seen, of).await?)),
@@ -50,13 +50,13 @@ impl Runs {
         }
     }
 
-    /// The rows of runs that go on, and of the last that ended: those in memory.
+    /// The rows of all runs in memory: active runs, and the runs that ended last.
     pub(crate) async fn recent(&self) -> Result<Vec<RunRow>, Status> {
         Ok(self.handle.read(ClusterState::run_rows).await?)
     }
 
-    /// A page of the list of all runs: the last `limit` of those before number `before`. Without `before` it is the first one, and has all
-    /// runs that go on, however long ago they were submitted.
+    /// A page of the list of all runs: the last `limit` runs with a number below `before`. Without `before` it is the first page, which
+    /// also contains all active runs.
     pub(crate) async fn page(&self, before: Option<u64>, limit: usize) -> Result<Page<RunRow>, Status> {
         let limit = limit.clamp(1, MOST_ROWS);
         let look = move |state: &ClusterState| {
@@ -87,7 +87,7 @@ impl Runs {
         spawn_blocking(complete).await.map_err(panicked)?
     }
 
-    /// The rows of these runs of the archive.
+    /// The rows of archived runs, in the same order.
     pub(crate) async fn archived_rows(&self, runs: Vec<Listed>) -> Result<Vec<RunRow>, Status> {
         let archive = self.archive.clone();
         let read = move || {
@@ -98,7 +98,7 @@ impl Runs {
         spawn_blocking(read).await.map_err(panicked)?
     }
 
-    /// The rows of all runs, oldest first, page after page: the event loop and agents come in between.
+    /// The rows of all runs, oldest first. Reads page after page, so that agents do not wait for it.
     pub(crate) async fn rows(&self) -> Result<Vec<RunRow>, Status> {
         let (mut rows, mut before) = (Vec::new(), u64::MAX);
         loop {
@@ -113,7 +113,7 @@ impl Runs {
         Ok(rows)
     }
 
-    /// A page of the jobs of all runs, in canonical form.
+    /// A page of runs with their jobs in canonical form.
     pub(crate) async fn jobs(&self, before: Option<u64>, limit: usize) -> Result<Page<(RunId, String)>, Status> {
         let limit = limit.clamp(1, MOST_ROWS);
         let look = move |state: &ClusterState| {
@@ -163,5 +163,5 @@ fn lost(error: &(dyn std::error::Error + 'static)) -> Status {
 }
 
 fn panicked(_: tokio::task::JoinError) -> Status {
-    Status::internal("the archive panicked")
+    Status::internal("reading the archive panicked; see the coordinator's log")
 }

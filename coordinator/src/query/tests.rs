@@ -1,4 +1,4 @@
-//! Lists of runs as clients find them: what a page costs, and that pages fit together while runs come and go.
+//! Lists of runs: the number of reads per page, and that pages contain each run once while runs are submitted and end.
 
 use std::collections::BTreeSet;
 use std::mem::ManuallyDrop;
@@ -20,13 +20,13 @@ use crate::store::Archive;
 use crate::store::testing::opened;
 
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Ended runs that stay in memory.
+/// Number of ended runs in memory.
 const KEPT: usize = 5;
 const JOB: &str = "name = \"walk\"\nsteps = 4\nranks = 1\nbatch = { size = 1 }\n\
      model = { kind = \"mlp\", hidden = [4], outputs = 2 }\n\
      data = { kind = \"csv\", path = \"data.csv\", target = \"y\" }\noptimizer = { kind = \"sgd\", lr = 0.1 }\n";
 
-/// A coordinator without ports, and nodes: its runs wait until they are cancelled.
+/// A coordinator without ports and without nodes. Its runs stay queued until they are cancelled.
 struct Loop {
     handle: Handle,
     runs: Runs,
@@ -66,7 +66,7 @@ impl Loop {
         self.handle.cancel(request, run.as_str()).await.unwrap();
     }
 
-    /// So many runs, oldest first, that were cancelled.
+    /// Submits and cancels `count` runs. Returns them, oldest first.
     async fn ended(&mut self, count: usize) -> Vec<RunId> {
         let mut runs = Vec::new();
         for _ in 0..count {
@@ -77,17 +77,17 @@ impl Loop {
         runs
     }
 
-    /// Waits until no more runs go to the archive.
+    /// Waits until no more runs are to be archived.
     async fn archived(&self) {
         let settled = async {
             while self.handle.read(|state| state.to_archive(KEPT).len()).await.unwrap() >= KEPT {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(DEADLINE, settled).await.expect("they go to the archive");
+        timeout(DEADLINE, settled).await.expect("the runs are archived");
     }
 
-    /// Ids of a page, and where the next begins.
+    /// Ids of a page, and `before` of the next page.
     async fn page(&self, before: Option<u64>, limit: usize) -> (Vec<RunId>, Option<u64>) {
         let page = self.runs.page(before, limit).await.unwrap();
         (page.runs.into_iter().map(|row| row.id).collect(), (page.older > 0).then_some(page.before))
@@ -114,14 +114,14 @@ async fn a_page_costs_the_same_however_many_runs_have_ended() {
         assert_eq!((first.runs.len(), second.runs.len()), (LIMIT, LIMIT));
         assert_eq!(first.older, second.older + LIMIT as u64);
         costs.push(node.archive.values_read() - before);
-        // Its jobs, too.
+        // The page of jobs reads one value per run, too.
         let before = node.archive.values_read();
         assert_eq!(node.runs.jobs(Some(first.before), LIMIT).await.unwrap().runs.len(), LIMIT);
         assert_eq!(node.archive.values_read() - before, LIMIT as u64);
     }
     let of_first = costs[0];
     assert!(of_first >= LIMIT as u64 && of_first < 2 * LIMIT as u64, "each archived row of two pages is read once");
-    // At most the runs in memory, whose number wavers by less than `KEPT`, are otherwise.
+    // The costs differ only by runs in memory, whose number varies by less than `KEPT`.
     assert!(costs[1].abs_diff(of_first) < KEPT as u64, "{costs:?}");
     assert_eq!(node.runs.page(None, usize::MAX).await.unwrap().runs.len(), 200.min(MOST_ROWS));
     node.end().await;
@@ -143,13 +143,13 @@ async fn pages_have_each_run_once_while_runs_are_submitted_end_and_go_to_the_arc
         let is_first = next.is_none();
         let (page, before) = node.page(next, 7).await;
         if is_first {
-            assert_eq!(page.first(), Some(&waits), "what goes on is on the first page");
+            assert_eq!(page.first(), Some(&waits), "active runs are on the first page");
             listed.extend(page[1..].iter().rev().cloned());
             node.cancel(&ends).await;
         } else {
             listed.extend(page.into_iter().rev());
         }
-        // More than a page is pushed out of memory.
+        // More runs than fit a page are archived.
         node.ended(9).await;
         node.archived().await;
         next = before;
@@ -177,7 +177,7 @@ async fn lists_of_a_directory_whose_runs_another_build_archived_are_made_at_star
     assert_eq!((before[0].id.clone(), before[0].tags.clone()), (runs[0].clone(), vec!["best".to_owned()]));
     node.end().await;
     {
-        // As an earlier build left it.
+        // As an earlier version wrote it: without the table `lists`.
         let database = Database::open(dir.path().join("state.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
         let tables: Vec<_> = transaction.list_tables().unwrap().collect();

@@ -1,4 +1,4 @@
-//! What is tracked of a run, as documents: for the page, for `--json`, for whoever asks the API.
+//! Documents of a run's metrics, media, model and alarms: for the page, for `--json` and for the API.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use lockstep_rpc::{CurvesQuery, ModelReport};
 use lockstep_tracking::{Drawn, Media, Query, SeriesSummary, Tracking, TrackingError};
 use serde_json::{Value, json};
 
-/// Points of a curve, if nobody says how many.
+/// Default number of points per curve.
 const PIXELS: usize = 1000;
-/// The most: a screen is not wider, and a document should not be larger.
+/// Maximum number of points per curve: more than the width of a screen. Bounds the size of a document.
 const MOST_PIXELS: usize = 20_000;
-/// Distributions in a document; of more, some are left out evenly.
+/// Maximum number of histograms in a document. If there are more, the document has every second, third, .. of them.
 const HISTOGRAMS: usize = 100;
-/// Bars of one.
+/// Bars per histogram.
 const BARS: usize = 80;
-/// Levels of a model's tree; what is deeper is one name.
+/// Maximum depth of a model's tree. Deeper levels share one name.
 const DEPTH: usize = 64;
 
 /// The document that answers `what` about `run`.
@@ -34,7 +34,7 @@ pub fn answer(tracking: &Tracking, run: &RunId, what: What) -> Result<Value, Tra
         What::Histograms(name) => {
             let all = tracking.histograms(run, &name)?;
             let every = all.len().div_ceil(HISTOGRAMS).max(1);
-            // The last one always: it is the news.
+            // From the end, so that the latest histogram is always included.
             let chosen = all.iter().rev().step_by(every).collect::<Vec<_>>();
             let item = |histogram: &lockstep_common::series::Histogram| {
                 let (edges, counts) = histogram.bars(BARS);
@@ -57,7 +57,7 @@ fn series_row(key: &SeriesKey, summary: &SeriesSummary) -> Value {
         "name": key.name, "part": key.part, "count": summary.count,
         "first_step": summary.first_step, "last_step": summary.last_step,
         "first_ms": summary.first_ms, "last_ms": summary.last_ms,
-        // JSON has no NaN and no infinity: they are null there.
+        // NaN and infinity become null, because JSON has neither.
         "last": summary.last, "min": summary.min, "max": summary.max,
     })
 }
@@ -106,14 +106,14 @@ fn media(media: &Media) -> Value {
     })
 }
 
-/// Modules, by the dots in the parameters' names.
+/// A module of a model. Dots in the parameters' names separate the levels.
 #[derive(Default)]
 struct Module {
     parameters: i64,
     shape: Option<Vec<i64>>,
     trainable: bool,
     children: Vec<(String, Module)>,
-    /// Where each of them stands, by name.
+    /// Index in `children`, by name.
     places: BTreeMap<String, usize>,
 }
 

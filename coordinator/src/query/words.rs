@@ -1,9 +1,9 @@
-//! What is wrong with a run, in lines for people.
+//! Texts about faults of a run, one line each, for `coord` and for alarms.
 
 use lockstep_core::state::{Corruption, FailedCheckpoint, Grounds};
 use lockstep_core::view::RunView;
 
-/// A difference between replicas, in a line.
+/// One line about a difference between replicas: steps, tensors, and the wrong processes once they are known.
 pub fn corruption(found: &Corruption) -> String {
     let tensors = match found.tensors.as_slice() {
         [] => "some tensors".to_owned(),
@@ -17,32 +17,32 @@ pub fn corruption(found: &Corruption) -> String {
         };
         let wrong: Vec<String> = verdict.wrong.iter().filter_map(device).collect();
         let how = match verdict.grounds {
-            Grounds::Majority => "the others agreed",
-            Grounds::Replay => "the steps were made again",
-            Grounds::Unstable => "it came to something else when the steps were made again",
+            Grounds::Majority => "the other processes agreed",
+            Grounds::Replay => "a re-run of the steps gave other bits",
+            Grounds::Unstable => "its re-run of the steps gave other bits than its first run",
         };
         if wrong.is_empty() {
-            "made again, the steps agreed with nobody".to_owned()
+            "a re-run of the steps matched no process".to_owned()
         } else {
-            format!("wrong was {}: {how}", wrong.join(", "))
+            format!("wrong: {} ({how})", wrong.join(", "))
         }
     });
     format!(
-        "silent corruption found at step {} of generation {} in {tensors}; all agreed at step {}; {}",
+        "silent corruption found at step {} of generation {} in {tensors}; the processes last agreed at step {}; {}",
         found.step,
         found.generation,
         found.agreed,
-        who.unwrap_or_else(|| "who was wrong is not known yet".to_owned())
+        who.unwrap_or_else(|| "the wrong process is not known yet".to_owned())
     )
 }
 
-/// A checkpoint that failed, in a line.
+/// One line about a checkpoint that failed, with its reason.
 pub fn failed_checkpoint(failed: &FailedCheckpoint) -> String {
     let times = if failed.attempts > 1 { format!(", {} times", failed.attempts) } else { String::new() };
     format!("checkpoint at step {} failed{times}: {}", failed.step, failed.reason)
 }
 
-/// What `view` has of failed checkpoints, each in a line.
+/// One line about each failed checkpoint of a run.
 pub fn failed_checkpoints(view: &RunView) -> impl Iterator<Item = String> + '_ {
     let later = |failed: &FailedCheckpoint| view.checkpoints.iter().any(|made| made.step == failed.step);
     view.failed_checkpoints.iter().map(move |failed| {

@@ -1,86 +1,86 @@
-//! Why a configuration is refused.
+//! Errors in the coordinator's configuration.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lockstep_host::config::ConfigError;
 
-/// A configuration that was refused.
+/// The configuration cannot be read, or a key has an invalid value.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// File, key or type.
+    /// The file cannot be read, or has an unknown key or a value of the wrong type.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Not an address.
-    #[error("key `{key}`: `{text}` is not an address: expected IP:PORT, as {example}")]
+    /// The value is not an address with a port.
+    #[error("key `{key}`: `{text}` is not an address: expected IP:PORT, for example {example}")]
     Listen {
         /// The key, with its table.
         key: &'static str,
-        /// What would do.
+        /// A valid address, for the message.
         example: &'static str,
-        /// What was given.
+        /// The value as given in the file, the environment or an option.
         text: String,
     },
-    /// Reachable from other machines, and not said on purpose.
+    /// Other machines can reach the address, and `allow_remote` is false.
     #[error(
         "key `{key}`: `{address}` is not a loopback address, and there is no TLS yet: whoever reaches it can {can}"
     )]
     Remote {
         /// The key, with its table.
         key: &'static str,
-        /// Do what.
+        /// Consequence of a reachable port, as a verb phrase for the message.
         can: &'static str,
-        /// The address.
+        /// The rejected address with its port.
         address: SocketAddr,
     },
-    /// A store of a group where only its owner gets in.
+    /// `store.group` is set, but the store is in the data directory, which only its owner can enter.
     #[error(
-        "key `store.group`: the store `{}` lies in the data directory `{}`, which is its owner's alone; set `store.path` to a directory \
+        "key `store.group`: the store `{}` is in the data directory `{}`, which the group cannot enter; set `store.path` to a directory \
          outside",
         store.display(), data_dir.display()
     )]
     StoreOfGroup {
-        /// The store.
+        /// Absolute path of the store.
         store: PathBuf,
-        /// Where it lies.
+        /// Absolute path of the data directory.
         data_dir: PathBuf,
     },
-    /// A time that makes no sense.
+    /// A time is out of range.
     #[error("key `{key}`: {value} is not from {least} to {most} milliseconds")]
     Range {
         /// The key, with its table.
         key: &'static str,
-        /// What the file or the environment gives it.
+        /// The invalid value, in the key's unit.
         value: u64,
-        /// The least that is allowed, in the key's unit.
+        /// Smallest valid value, in the key's unit.
         least: u64,
-        /// The most that is allowed, in the key's unit.
+        /// Largest valid value, in the key's unit.
         most: u64,
     },
-    /// A number that is none of those allowed.
+    /// A number is out of range.
     #[error("key `{key}`: {value} is not from {least} to {most}")]
     Number {
         /// The key, with its table.
         key: &'static str,
-        /// What the file or the environment gives it.
+        /// The invalid value, in the key's unit.
         value: u64,
-        /// The least that is allowed, in the key's unit.
+        /// Smallest valid value, in the key's unit.
         least: u64,
-        /// The most that is allowed, in the key's unit.
+        /// Largest valid value, in the key's unit.
         most: u64,
     },
-    /// Nothing that can be posted to.
+    /// The value is not an HTTP URL.
     #[error("key `alarms.webhook`: `{text}` is not a web address: expected http:// or https://")]
     Webhook {
-        /// What was given.
+        /// The value as given in the file, the environment or an option.
         text: String,
     },
-    /// The current directory is gone.
-    #[error("cannot make `{}` absolute", path.display())]
+    /// A relative path cannot be resolved, because the working directory was deleted.
+    #[error("cannot resolve `{}` to an absolute path", path.display())]
     Path {
-        /// The path.
+        /// The relative path as configured.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         #[source]
         source: std::io::Error,
     },

@@ -1,4 +1,4 @@
-//! `[limits]` of `coordinator.toml`: what clients and runs may take of this coordinator.
+//! `[limits]` of `coordinator.toml`: resources that clients and runs can use.
 
 use lockstep_tracking::Quota;
 use serde::Deserialize;
@@ -6,13 +6,13 @@ use serde::Deserialize;
 use super::error::SettingsError;
 use lockstep_net::listen::{self, Ports};
 
-/// More connections than a port has numbers for come from nowhere.
+/// Upper bound of the connection limits; a typing error is rejected instead of allocated.
 const MOST_CONNECTIONS: u64 = 1 << 20;
 
-/// Bytes: no disk is larger, and a reserve is a part of one.
+/// Upper bound of `disk_reserve`, in bytes: larger than any disk.
 const MOST_RESERVED: u64 = 1 << 60;
 
-/// The keys as written.
+/// The keys of the file, unchecked.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawLimits {
@@ -26,16 +26,16 @@ pub(crate) struct RawLimits {
     disk_reserve: u64,
 }
 
-/// What was checked of them.
+/// The checked limits, see `[limits]` in `configs/coordinator.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of connections.
+    /// Connections to the gRPC port and to the page's port.
     pub(crate) ports: Ports,
-    /// Listeners of the page's events at a time.
+    /// Simultaneous subscribers of the page's live events.
     pub page_listeners: usize,
-    /// Of a run's images, texts, files and series.
+    /// Images, texts, files and series of one run.
     pub media: Quota,
-    /// Bytes that uploads leave on the disk of the coordinator's own log.
+    /// Bytes that uploads leave free on the disk with the coordinator's database.
     pub disk_reserve: u64,
 }
 

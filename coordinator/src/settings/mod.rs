@@ -1,4 +1,4 @@
-//! The coordinator's process configuration. Its keys and defaults stand in `configs/coordinator.toml`.
+//! The coordinator's process configuration. `configs/coordinator.toml` has its keys and defaults.
 
 mod error;
 mod limits;
@@ -16,13 +16,13 @@ use self::limits::{Limits, RawLimits};
 use crate::node::Policy;
 use crate::numbers::hooks::Hooks;
 
-/// The commented defaults.
+/// The defaults: the text of `configs/coordinator.toml`.
 pub const DEFAULTS: &str = include_str!("../../../configs/coordinator.toml");
 
-/// A run that pauses keeps its place in the queue: no longer than a day.
+/// Longest valid pause between retries: one day, because a waiting run keeps its place in the queue.
 const LONGEST_PAUSE_MS: u64 = 86_400_000;
 
-/// The keys as written.
+/// The keys of all layers together, unchecked.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawSettings {
@@ -64,48 +64,49 @@ struct RawLog {
     level: String,
 }
 
-/// A configuration that was checked.
+/// The checked configuration: every value is in its valid range.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the gRPC port opens.
+    /// Address of the gRPC port.
     pub listen: SocketAddr,
-    /// Where the page's port opens; `None`: nowhere.
+    /// Address of the web page; `None`: no page.
     pub web_listen: Option<SocketAddr>,
-    /// The coordinator's state; absolute.
+    /// Directory of the coordinator's state; absolute.
     pub data_dir: PathBuf,
-    /// The blob store; absolute.
+    /// Directory of the blob store; absolute.
     pub store: PathBuf,
-    /// Whether the store is its directory's group's, and not this user's alone.
+    /// Whether the group of the store's directory can read and write the store.
     pub store_group: bool,
-    /// How long a blob that a process has written is looked for.
+    /// Time limit for a blob that a process has written to appear in the store.
     pub store_patience: Duration,
-    /// Times, and how often runs are tried again.
+    /// Leases, timeouts and retries.
     pub policy: Policy,
-    /// What clients and runs may take.
+    /// Resources that clients and runs can use.
     pub limits: Limits,
-    /// Who is told of alarms.
+    /// Command and webhook for alarms.
     pub hooks: Hooks,
 }
 
-/// Loads the layers; `flags` are those given on the command line.
+/// Merges the layers: defaults, `file`, environment, and `flags` of the command line as (key, value). The last layer wins.
 pub fn load(file: Option<&Path>, flags: &[(&str, toml::Value)]) -> Result<Loaded<RawSettings>, SettingsError> {
     Ok(config::load("LOCKSTEP_COORD_", DEFAULTS, file, flags)?)
 }
 
 impl Settings {
-    /// Of a coordinator that lives for one job, with everything in `dir`: any free port, and no layers, so that a
-    /// configuration meant for a cluster does not leak into it.
+    /// Settings of a coordinator for a single job (`--local`): all data in `dir`, a free port, no page.
+    ///
+    /// Reads no configuration file and no environment variable, so that a cluster's configuration does not affect it.
     pub fn embedded(dir: &Path) -> Self {
         let data_dir = dir.join("coordinator");
-        // Where `coord serve` on the same data directory looks; directories of 0.1.0 have it beside.
+        // The default of `coord serve` for this data directory. Version 0.1.0 put the store next to the data directory.
         let store = Some(dir.join("store")).filter(|older| older.is_dir()).unwrap_or_else(|| data_dir.join("store"));
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             web_listen: None,
             data_dir,
             store,
-            // One machine: what is written is seen at once.
             store_group: false,
+            // One machine: a new file is visible at once.
             store_patience: Duration::from_secs(5),
             policy: Policy {
                 lease: Duration::from_secs(10),
@@ -116,7 +117,7 @@ impl Settings {
                 keep_ended: 100,
                 retries: Retries { crashes: 5, transients: 5, pause_ms: 1_000, longest_pause_ms: 60_000 },
             },
-            // A person's own, without a key that could be lowered.
+            // No reserve: the user has no key to lower it with.
             limits: Limits { disk_reserve: 0, ..Limits::default() },
             hooks: Hooks::default(),
         }
@@ -124,12 +125,12 @@ impl Settings {
 }
 
 impl RawSettings {
-    /// The trace filter, which is wanted before anything else.
+    /// The log filter. It is available before [`RawSettings::check`], so that the check itself can log.
     pub fn log_level(&self) -> &str {
         &self.log.level
     }
 
-    /// Checks everything.
+    /// Checks all values, and resolves paths against the working directory.
     pub fn check(self) -> Result<Settings, SettingsError> {
         let address = |key, text: &str, example, can| {
             let listen = || SettingsError::Listen { key, example, text: text.to_owned() };
@@ -144,7 +145,7 @@ impl RawSettings {
         let web_listen = match self.web_listen.as_str() {
             "" => Some(beside(listen)),
             "off" => None,
-            text => Some(address("web_listen", text, "127.0.0.1:7080", "read everything about every run")?),
+            text => Some(address("web_listen", text, "127.0.0.1:7080", "read all data of every run")?),
         };
         let millis = |key, value: u64, least, most| {
             if (least..=most).contains(&value) {
@@ -212,7 +213,7 @@ impl RawAlarms {
     }
 }
 
-/// Where the page is, if nobody says it: ten ports above, on the same address; any free port if that one is.
+/// Default address of the page: ten ports above `listen`, on the same IP address. A free port if `listen` has port 0 or is too high.
 fn beside(listen: SocketAddr) -> SocketAddr {
     let port = if listen.port() == 0 { 0 } else { listen.port().checked_add(10).unwrap_or(0) };
     SocketAddr::new(listen.ip(), port)
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(settings.store, settings.data_dir.join("store"));
         assert!(settings.data_dir.is_absolute());
         let embedded = Settings::embedded(Path::new("/x")).policy;
-        assert_eq!(embedded.retries, settings.policy.retries, "a job of its own is tried again as others are");
+        assert_eq!(embedded.retries, settings.policy.retries, "a local job is retried like other jobs");
         assert_eq!(embedded.forget_node, settings.policy.forget_node);
         assert_eq!(settings.limits, Limits::default());
     }

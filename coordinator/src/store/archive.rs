@@ -1,4 +1,4 @@
-//! Runs that have left the state: two tables of the state database, written with the state's rows.
+//! Archived runs: two tables of the state database, written in the same transactions as the state's rows.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,37 +13,36 @@ use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use super::error::StoreError;
 use super::{guarded, sealed};
 
-/// Run → the rows that it had.
+/// Run id → the rows of the run in the state, encoded with postcard.
 pub(super) const ARCHIVE: TableDefinition<&str, &[u8]> = TableDefinition::new("archive");
 
-/// Number of the run → its row in lists: a page of a list reads what it shows, and nothing else.
+/// Run number → the row of the run in lists, so that a page of a list reads one small value per run.
 pub(super) const LISTS: TableDefinition<u64, &[u8]> = TableDefinition::new("lists");
 
-/// Runs that ended long ago, as the state had them. It does not keep the database open.
+/// Reads archived runs. It does not keep the database open.
 #[derive(Clone, Debug)]
 pub struct Archive {
     path: PathBuf,
     database: Weak<Quiet<Database>>,
-    /// Values that were read: what a question costs.
+    /// Number of values that were read so far.
     values_read: Arc<AtomicU64>,
 }
 
 impl Archive {
-    /// That of the database at `path`.
     pub(super) fn new(path: &Path, database: &Arc<Quiet<Database>>) -> Self {
         Self { path: path.to_owned(), database: Arc::downgrade(database), values_read: Arc::default() }
     }
 
-    /// How many values were read so far, of runs and of rows in lists.
+    /// Number of values that were read so far: runs, and rows in lists.
     #[cfg(test)]
     pub(crate) fn values_read(&self) -> u64 {
         self.values_read.load(Ordering::Relaxed)
     }
 
-    /// The rows that `run` had when it left the state. Reads the disk: call it where that is allowed.
+    /// The rows that `run` had in the state when it was archived. Blocks on the disk.
     ///
     /// # Errors
-    /// `Stopped` once the store is closed, `Damaged` if the run is not there, or not as it was written.
+    /// `Stopped` once the store is closed, `Damaged` if the run is missing or fails its checksum.
     pub fn rows(&self, run: &RunId) -> Result<RowList, StoreError> {
         let database = self.database.upgrade().ok_or(StoreError::Stopped)?;
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
@@ -55,14 +54,14 @@ impl Archive {
         let rows = kept.as_ref().and_then(|kept| sealed::opened(run.as_str().as_bytes(), kept));
         let rows = rows.and_then(|rows| postcard::from_bytes(rows).ok());
         rows.ok_or_else(|| {
-            StoreError::damaged(&self.path, &format!("run `{run}` of the archive is not as it was written"))
+            StoreError::damaged(&self.path, &format!("run `{run}` in the archive is missing or corrupt"))
         })
     }
 
-    /// What lists show of the runs with these numbers, in the same order. Reads the disk: call it where that is allowed.
+    /// The encoded list rows of the runs with these numbers, in the same order. Blocks on the disk.
     ///
     /// # Errors
-    /// `Stopped` once the store is closed, `Damaged` if one is not there, or not as it was written.
+    /// `Stopped` once the store is closed, `Damaged` if a row is missing or fails its checksum.
     pub fn for_lists(&self, numbers: &[u64]) -> Result<Vec<Vec<u8>>, StoreError> {
         if numbers.is_empty() {
             return Ok(Vec::new());
@@ -79,14 +78,14 @@ impl Archive {
         self.values_read.fetch_add(numbers.len() as u64, Ordering::Relaxed);
         let kept = guarded(&self.path, || read().map_err(|error| StoreError::read(&self.path, error)))?;
         let found = numbers.iter().zip(kept).map(|(number, kept)| {
-            let words = || format!("run number {number} in the lists of the archive is not as it was written");
+            let words = || format!("the list row of run number {number} in the archive is missing or corrupt");
             kept.ok_or_else(|| StoreError::damaged(&self.path, &words()))
         });
         found.collect()
     }
 }
 
-/// Writes runs that leave the state.
+/// Writes runs that leave the state, and their list rows.
 pub(super) fn write(transaction: &WriteTransaction, archived: &[ToArchive]) -> Result<(), redb::Error> {
     if archived.is_empty() {
         return Ok(());
@@ -99,7 +98,7 @@ pub(super) fn write(transaction: &WriteTransaction, archived: &[ToArchive]) -> R
     write_lists(transaction, archived.iter().map(|run| (run.number, run.for_lists.as_slice())))
 }
 
-/// Writes rows of lists, each with its run's number.
+/// Writes list rows, each with the number of its run.
 pub(super) fn write_lists<'a>(
     transaction: &WriteTransaction,
     rows: impl Iterator<Item = (u64, &'a [u8])>,

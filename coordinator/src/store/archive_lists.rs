@@ -1,4 +1,4 @@
-//! The rows of lists of a database that an earlier build has filled.
+//! Adds the list rows of archived runs to a database of an earlier version, which had none.
 
 use lockstep_common::chain;
 use lockstep_core::ClusterState;
@@ -11,10 +11,10 @@ use super::guarded;
 use super::log::StateDatabase;
 
 impl StateDatabase {
-    /// Makes what lists read of runs that a build archived which had no such table; `state` is what the database holds.
+    /// Writes the missing list rows of archived runs. `state` is the state in this database.
     ///
     /// # Errors
-    /// As [`super::Archive::rows`], and if it cannot be written.
+    /// As [`super::Archive::rows`]; `Write` if the rows cannot be written.
     pub(super) fn index_archive(&self, state: &ClusterState) -> Result<(), StoreError> {
         let lengths = || -> Result<(u64, u64), redb::Error> {
             let transaction = self.database.begin_read()?;
@@ -34,7 +34,7 @@ impl StateDatabase {
         let mut made = Vec::new();
         for (id, archived) in state.all_archived() {
             let row = archived.for_lists(id, archive.rows(id)?).map_err(|error| {
-                StoreError::damaged(&self.path, &format!("run `{id}` of the archive: {}", chain(&error)))
+                StoreError::damaged(&self.path, &format!("run `{id}` in the archive: {}", chain(&error)))
             })?;
             made.push((archived.number, row));
         }
@@ -44,7 +44,7 @@ impl StateDatabase {
             Ok(transaction.commit()?)
         };
         guarded(&self.path, || write().map_err(|error| StoreError::write(&self.path, error)))?;
-        info!(runs = made.len(), "made the lists of the archive");
+        info!(runs = made.len(), "wrote the list rows of archived runs");
         Ok(())
     }
 }

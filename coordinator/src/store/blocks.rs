@@ -1,4 +1,4 @@
-//! The report database: blocks and rewinds of each run, by the index of the log entry that brought them.
+//! The report database: blocks and rewinds of each run, by the index of the log entry that contained them.
 //!
 //! ```text
 //!   index   10        14        17          21        30
@@ -8,8 +8,8 @@
 //!                     cut at 20
 //! ```
 //!
-//! Nothing is deleted when a run is rolled back: a block is read without the steps above the smallest rewind that came
-//! after it. Writing the same entry twice changes nothing, so replaying the log after a crash is harmless.
+//! A rollback deletes nothing. It adds a rewind, and a reader cuts each block at the smallest rewind that follows it. Writing the same
+//! entry twice changes nothing, so that the log can be replayed after a crash.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -32,32 +32,34 @@ pub use reader::{BlockReader, Entry, Page};
 const BLOCKS: TableDefinition<(&str, u64), (u32, &[u8])> = TableDefinition::new("blocks");
 const REWINDS: TableDefinition<(&str, u64), u64> = TableDefinition::new("rewinds");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-/// Checksums of the values above: of blocks, then of rewinds, by the same key.
+/// Checksums of blocks and rewinds, by the same key and [`OF_BLOCK`] or [`OF_REWIND`].
 const SUMS: TableDefinition<(&str, u64, u8), u64> = TableDefinition::new("sums");
 const OF_BLOCK: u8 = 0;
 const OF_REWIND: u8 = 1;
-/// The log index of the newest effect in it.
+/// Log index of the newest effect in this database.
 const NEWEST: &str = "newest_index";
-/// The first log index whose effects have checksums: programs before kept none.
+/// First log index whose effects have checksums. Earlier versions wrote none.
 const SUMS_FROM: &str = "sums_from_index";
 
-/// The open report database; only the store's thread writes.
+/// The open report database. Only the store's thread writes to it.
 #[derive(Debug)]
 pub(super) struct BlockDatabase {
     path: PathBuf,
     place: Place,
     database: Arc<Quiet<Database>>,
     sums_from: u64,
-    /// Whether something was written that is not durable yet.
+    /// Whether the last write is not durable yet.
     lazy: bool,
 }
 
 impl BlockDatabase {
-    /// Opens or makes it. `log`: the log indices of the newest effect that the state has counted, and of the last entry: effects
-    /// are written after the entries that bring them.
+    /// Opens or creates `reports.redb` in `dir`.
+    ///
+    /// `log` is the range of possible log indices of the newest effect: from the newest one that the state database has recorded, to the
+    /// last log entry.
     ///
     /// # Errors
-    /// `Damaged` if its own newest effect lies outside of these.
+    /// `Damaged` if the newest effect is outside of `log`, because the two databases are from different times.
     pub(super) fn open(dir: &Path, log: RangeInclusive<u64>) -> Result<Self, StoreError> {
         let path = dir.join("reports.redb");
         let database = open_database(&path)?;
@@ -83,13 +85,13 @@ impl BlockDatabase {
         let (counted, last) = log.into_inner();
         let detail = if newest < counted {
             format!(
-                "it is older than `state.redb` beside it, which has counted the reports up to log index {counted}, and this \
-                 one ends at {newest}; put files of one time there"
+                "it is older than `state.redb` beside it, which has recorded reports up to log index {counted}, but this file \
+                 ends at {newest}; restore both files from one backup"
             )
         } else if newest > last {
             format!(
-                "it is newer than `state.redb` beside it, whose log ends at index {last}, and this one has reports up to \
-                 {newest}; put files of one time there"
+                "it is newer than `state.redb` beside it, whose log ends at index {last}, but this file has reports up to \
+                 {newest}; restore both files from one backup"
             )
         } else {
             return Ok(Self { path, place, database: Arc::new(database), sums_from, lazy: false });
@@ -101,7 +103,7 @@ impl BlockDatabase {
         BlockReader { path: self.path.clone(), database: Arc::clone(&self.database), sums_from: self.sums_from }
     }
 
-    /// Writes `effects`; with `sync`, everything written so far is durable afterwards.
+    /// Writes `effects`. With `sync`, all writes so far are durable afterwards.
     pub(super) fn write(&mut self, effects: &[(u64, Effect)], sync: bool) -> Result<(), StoreError> {
         if effects.is_empty() && !(sync && self.lazy) {
             return Ok(());
@@ -133,7 +135,7 @@ impl BlockDatabase {
                         let sum = sum_of_rewind(run.as_str(), *index, *step);
                         sums.insert((run.as_str(), *index, OF_REWIND), sum)?;
                     }
-                    // It is in the other database.
+                    // The archive is in the state database.
                     Effect::Archive(_) => {}
                 }
             }
@@ -146,7 +148,7 @@ impl BlockDatabase {
     }
 }
 
-/// The highest log index of what is in it; 0 if nothing is.
+/// The highest log index of a block or rewind; 0 if there is none.
 fn kept_before(transaction: &redb::WriteTransaction) -> Result<u64, redb::Error> {
     let mut highest = 0;
     for block in transaction.open_table(BLOCKS)?.iter()? {

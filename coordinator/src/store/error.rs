@@ -1,4 +1,4 @@
-//! Why the store cannot be opened, read or written.
+//! Errors of the coordinator's databases.
 
 use std::path::{Path, PathBuf};
 
@@ -7,80 +7,81 @@ use lockstep_core::formats::UpgradeError;
 use lockstep_host::durable::LockError;
 use lockstep_tracking::is_damage;
 
-/// A store that cannot go on. After one of these from a write, nothing more may be written: the process ends, and a
-/// restart recovers what was durable.
+/// A database of the coordinator cannot be used.
+///
+/// After a failed write, nothing more may be written: the process must end. A restart recovers everything durable.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The directory is in use, or cannot be made.
+    /// The data directory is in use, or cannot be created.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// Written by a version whose format is not read.
+    /// This version does not read the format of the data directory.
     #[error("cannot use data directory `{}`; use the version that wrote it, or another directory", dir.display())]
     Format {
-        /// The directory.
+        /// Path of the data directory.
         dir: PathBuf,
-        /// Both formats.
+        /// Names the format, and the formats that this version reads.
         #[source]
         source: lockstep_common::formats::Unreadable,
     },
-    /// A database cannot be opened.
+    /// A database cannot be opened or created.
     #[error("cannot open `{}`", path.display())]
     Open {
-        /// The file.
+        /// The database, or the data directory.
         path: PathBuf,
-        /// Why.
+        /// Error of redb or of the system.
         #[source]
         source: Box<redb::Error>,
     },
     /// A database cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read {
-        /// The file.
+        /// Path of `state.redb` or `reports.redb`.
         path: PathBuf,
-        /// Why.
+        /// Error of redb or of the system.
         #[source]
         source: Box<redb::Error>,
     },
-    /// A database cannot be written: full or broken disk.
+    /// A database cannot be written, for example because the disk is full.
     #[error("cannot write `{}`", path.display())]
     Write {
-        /// The file.
+        /// Path of `state.redb` or `reports.redb`.
         path: PathBuf,
-        /// Why.
+        /// Error of redb or of the system.
         #[source]
         source: Box<redb::Error>,
     },
-    /// What was read makes no sense.
+    /// The contents of a database are invalid.
     #[error("`{}` is damaged: {detail}", path.display())]
     Damaged {
-        /// The file.
+        /// Path of `state.redb` or `reports.redb`.
         path: PathBuf,
-        /// What is wrong.
+        /// The invalid part, and a remedy.
         detail: String,
     },
-    /// An earlier build did not apply its last commands, and only that build can.
+    /// An earlier version wrote commands that it has not applied, and that only it can apply.
     #[error(
-        "`{}` was not closed by the earlier build that wrote it, which left commands unapplied (log index {index}): start that build on it \
-         once more, end it, and then start this one",
+        "`{}` has commands that only the earlier version that wrote them can apply (from log index {index}): start that version once \
+         more, stop it with SIGTERM, and then start this one",
         path.display()
     )]
     Unapplied {
-        /// The file.
+        /// The state database.
         path: PathBuf,
-        /// The first such command.
+        /// Log index of the first of these commands.
         index: u64,
     },
-    /// A state of an earlier format cannot be rewritten.
-    #[error("cannot rewrite `{}` in today's format", path.display())]
+    /// A state of an earlier format cannot be converted.
+    #[error("cannot convert `{}` to the current format", path.display())]
     Upgrade {
-        /// The file.
+        /// The state database.
         path: PathBuf,
-        /// Why.
+        /// Names the invalid row, or the error of the blob store.
         #[source]
         source: UpgradeError,
     },
-    /// The writing thread is gone, after an error that was reported before.
-    #[error("the store has stopped after an earlier error")]
+    /// The writing thread has ended, after an error that an earlier call returned.
+    #[error("the coordinator's database is closed after an earlier error")]
     Stopped,
 }
 
@@ -97,9 +98,9 @@ impl StoreError {
         Self::of(path, source, |path, source| Self::Write { path, source })
     }
 
-    /// The file at `path` is damaged: `what` about it, with what to do.
+    /// `Damaged` with the invalid part `what`, and the remedy.
     pub(super) fn damaged(path: &Path, what: &str) -> Self {
-        let detail = format!("{what}; put a copy in its place, of all files of the directory at one time");
+        let detail = format!("{what}; restore all files of its directory from one backup");
         Self::Damaged { path: path.to_owned(), detail }
     }
 

@@ -1,4 +1,4 @@
-//! The state database: raft log, hard state, applied index and state rows, one transaction for each [`Persist`].
+//! The state database: raft log, hard state, applied index, state rows and archive. Each [`Persist`] is one transaction.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use super::error::StoreError;
 use super::sealed;
 use super::{guarded, open_database};
 
-/// The first format whose values have checksums.
+/// First format whose values have checksums.
 const FIRST_SEALED: u64 = 8;
 
-/// The format that this program writes.
+/// The format that this version writes.
 pub(super) const FORMAT: u64 = formats::STATE.written;
 
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-/// Index → term, command.
+/// Log index → term, command.
 pub(super) const ENTRIES: TableDefinition<u64, (u64, &[u8])> = TableDefinition::new("entries");
 pub(super) const ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("rows");
 
 pub(super) const FORMAT_KEY: &str = "format";
 const APPLIED: &str = "applied_index";
-/// The log index of the newest effect that was written, into the other database, before.
+/// Log index of the newest effect that was written to the report database.
 const COUNTED: &str = "counted_index";
 const TERM: &str = "hard_state.term";
 const VOTE: &str = "hard_state.vote";
@@ -38,7 +38,7 @@ const TRUNCATED_TERM: &str = "truncated.term";
 /// Checksum of the numbers above.
 const META_SUM: &str = "sum";
 
-/// All numbers that the sum covers.
+/// Keys of all numbers that the checksum covers.
 const NUMBERS: [&str; 8] = [FORMAT_KEY, APPLIED, COUNTED, TERM, VOTE, COMMIT, TRUNCATED_INDEX, TRUNCATED_TERM];
 
 /// The open state database.
@@ -50,10 +50,11 @@ pub(super) struct StateDatabase {
 }
 
 impl StateDatabase {
-    /// Opens or makes it; and its format, which may be an earlier one ([`StateDatabase::upgraded`]).
+    /// Opens or creates `state.redb` in `dir`. Returns the database and its format; an earlier format needs
+    /// [`StateDatabase::upgraded`].
     ///
     /// # Errors
-    /// `Format` for a format that this program does not read.
+    /// `Format` if this version does not read the format.
     pub(super) fn open(dir: &Path) -> Result<(Self, u64), StoreError> {
         let path = dir.join("state.redb");
         guarded(&path, || {
@@ -81,7 +82,7 @@ impl StateDatabase {
         }
     }
 
-    /// Makes all tables, and writes the format.
+    /// Creates all tables, and writes the format.
     fn stamp(&self) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         let mut meta = transaction.open_table(META)?;
@@ -96,12 +97,12 @@ impl StateDatabase {
         Ok(())
     }
 
-    /// Reads the archive, beside the writer.
+    /// A reader of the archive, which can be used while the store writes.
     pub(super) fn archive(&self) -> Archive {
         Archive::new(&self.path, &self.database)
     }
 
-    /// The log index of the newest effect of what is durable; 0 where an older program wrote it.
+    /// Log index of the newest effect that was written to the report database; 0 if there is none, or if an older version wrote the file.
     pub(super) fn counted(&self) -> Result<u64, StoreError> {
         let read = || -> Result<u64, redb::Error> {
             let meta = self.database.begin_read()?.open_table(META)?;
@@ -110,7 +111,7 @@ impl StateDatabase {
         guarded(&self.path, || read().map_err(|error| StoreError::read(&self.path, error)))
     }
 
-    /// Everything that is durable, for a replica to go on from.
+    /// Reads everything durable, as the start of a replica.
     pub(super) fn recover(&self) -> Result<Recovered, StoreError> {
         guarded(&self.path, || {
             let damaged = |detail: String| StoreError::Damaged { path: self.path.clone(), detail };
@@ -120,11 +121,11 @@ impl StateDatabase {
         })
     }
 
-    /// Log and rows as they are kept, of a database of format `found`.
+    /// Reads the log and the undecoded rows of a database with format `found`.
     pub(super) fn contents(&self, found: u64) -> Result<(Recovered, RowList), StoreError> {
         self.read(found >= FIRST_SEALED).map_err(|error| match error {
             Unread::Database(error) => StoreError::read(&self.path, error),
-            Unread::Changed(what) => StoreError::damaged(&self.path, &format!("{what} is not as it was written")),
+            Unread::Changed(what) => StoreError::damaged(&self.path, &format!("{what} fails its checksum")),
         })
     }
 
@@ -136,14 +137,14 @@ impl StateDatabase {
         let meta = transaction.open_table(META)?;
         let number = |key: &str| Ok::<u64, Unread>(meta.get(key)?.map_or(0, |value| value.value()));
         if is_sealed && number(META_SUM)? != numbers_sum(&meta)? {
-            return Err(Unread::Changed("where its log stands".to_owned()));
+            return Err(Unread::Changed("the table `meta`".to_owned()));
         }
         let mut entries = Vec::new();
         for entry in transaction.open_table(ENTRIES)?.iter()? {
             let (index, value) = entry?;
             let (index, (term, data)) = (index.value(), value.value());
             let data = opened(&place_of(index, term), data);
-            let data = data.ok_or_else(|| Unread::Changed(format!("entry {index} of its log")))?;
+            let data = data.ok_or_else(|| Unread::Changed(format!("log entry {index}")))?;
             entries.push(LogEntry { index, term, data });
         }
         let mut rows = Vec::new();
@@ -164,7 +165,7 @@ impl StateDatabase {
         Ok((recovered, rows))
     }
 
-    /// Writes `persist`, durably if it says so, else no later than the next that does.
+    /// Writes `persist`. With `persist.sync`, this write and all before it are durable afterwards.
     pub(super) fn write(&self, persist: &Persist) -> Result<(), StoreError> {
         guarded(&self.path, || self.commit(persist).map_err(|error| StoreError::write(&self.path, error)))?;
         self.place.check().map_err(|error| StoreError::write(&self.path, error))
@@ -237,7 +238,7 @@ pub(super) fn write_rows(transaction: &WriteTransaction, rows: &Rows) -> Result<
     Ok(())
 }
 
-/// Where an entry of the log stands.
+/// The place of a log entry, for its checksum.
 pub(super) fn place_of(index: u64, term: u64) -> [u8; 16] {
     (u128::from(index) << 64 | u128::from(term)).to_le_bytes()
 }
@@ -252,18 +253,17 @@ fn numbers_sum(meta: &impl ReadableTable<&'static str, u64>) -> Result<u64, redb
     Ok(sealed::sum(META_SUM.as_bytes(), &numbers))
 }
 
-/// Writes it.
+/// Writes the checksum of the numbers in `meta`.
 pub(super) fn seal_numbers(meta: &mut Table<'_, &'static str, u64>) -> Result<(), redb::Error> {
     let sum = numbers_sum(meta)?;
     meta.insert(META_SUM, sum)?;
     Ok(())
 }
 
-/// Why the database cannot be read.
 #[derive(Debug)]
 enum Unread {
     Database(redb::Error),
-    /// This is not as it was written.
+    /// The named part fails its checksum.
     Changed(String),
 }
 
@@ -310,7 +310,7 @@ mod tests {
         let path = dir.path().join("state.redb");
         let database = StateDatabase::open(dir.path()).unwrap().0;
         let copy_recovers = |name: &str| {
-            // What a killed process leaves behind: the file as it is now, without an orderly end.
+            // The file as a killed process would leave it.
             let crashed = dir.path().join(name);
             std::fs::create_dir(&crashed).unwrap();
             std::fs::copy(&path, crashed.join("state.redb")).unwrap();
@@ -353,13 +353,13 @@ mod tests {
                 transaction.commit().unwrap();
                 database.recover().unwrap_err().to_string()
             };
-            assert!(change(&sealed::seal(b"node/b", &[0xff])).contains("the row `node/a` is not as it was written"));
-            assert!(change(&[0xff]).contains("the row `node/a` is not as it was written"));
+            assert!(change(&sealed::seal(b"node/b", &[0xff])).contains("the row `node/a` fails its checksum"));
+            assert!(change(&[0xff]).contains("the row `node/a` fails its checksum"));
             let transaction = database.database.begin_write().unwrap();
             transaction.open_table(META).unwrap().insert(APPLIED, 7).unwrap();
             transaction.commit().unwrap();
             let error = database.recover().unwrap_err().to_string();
-            assert!(error.contains("where its log stands is not as it was written"), "{error}");
+            assert!(error.contains("the table `meta` fails its checksum"), "{error}");
             let transaction = database.database.begin_write().unwrap();
             transaction.open_table(META).unwrap().insert(FORMAT_KEY, FORMAT + 1).unwrap();
             transaction.commit().unwrap();
@@ -368,6 +368,6 @@ mod tests {
         assert!(matches!(error, StoreError::Format { source, .. } if source.found == FORMAT + 1), "{error}");
         std::fs::write(dir.path().join("state.redb"), b"this is no database, only text").unwrap();
         let error = StateDatabase::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("state.redb` is damaged") && error.contains("put a copy in its place"), "{error}");
+        assert!(error.contains("state.redb` is damaged") && error.contains("restore all files"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! What the coordinator keeps on disk: raft log, hard state, applied index and state rows in one database (`state.redb`),
-//! report blocks in another (`reports.redb`). One thread writes; the event loop awaits it.
+//! The coordinator's databases: raft log, hard state, applied index, state rows and archive in `state.redb`, report blocks in
+//! `reports.redb`. One thread writes; the event loop awaits each write.
 
 mod archive;
 mod archive_lists;
@@ -30,10 +30,10 @@ use lockstep_host::quiet::{Quiet, quietly_or};
 use redb::Database;
 use tracing::debug;
 
-/// Memory for pages of each database: what is read often is small, or in memory itself.
+/// Page cache of each database, in bytes. Small, because the state is in memory, too.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Opens the database at `path`, or makes it: whole or not at all.
+/// Opens the database at `path`, or creates it atomically.
 fn open_database(path: &Path) -> Result<Quiet<Database>, StoreError> {
     let create = |path: &Path| {
         make_private_file(path)?;
@@ -45,12 +45,12 @@ fn open_database(path: &Path) -> Result<Quiet<Database>, StoreError> {
     })
 }
 
-/// What `read` finds in the database at `path`. Pages that are damaged panic in redb: that is an error, too.
+/// Runs `read` on the database at `path`. A panic of redb, which damaged pages cause, becomes `Damaged`.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let damaged = |path: &Path| StoreError::damaged(path, "its pages are not as they were written");
+    let damaged = |path: &Path| StoreError::damaged(path, "its pages are corrupt");
     let own = path.to_owned();
     quietly_or(move || chain(&damaged(&own)), read).unwrap_or_else(|panic| {
-        debug!(panic, path = %path.display(), "a database cannot be read");
+        debug!(panic, path = %path.display(), "reading a database panicked");
         Err(damaged(path))
     })
 }

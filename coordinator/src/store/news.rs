@@ -1,4 +1,4 @@
-//! Which runs have news, for the one thread that reads them. News of a run that nobody took yet are one.
+//! The set of runs with new report blocks, for the one thread that ingests them. A run is in it at most once.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lockstep_common::RunId;
 
-/// The news. Clones are the same.
+/// Runs with new report blocks or rewinds. Clones share one set.
 #[derive(Clone, Debug, Default)]
 pub struct News(Arc<Shared>);
 
@@ -31,13 +31,14 @@ impl News {
         }
     }
 
-    /// None will follow.
+    /// Ends the waiting of [`News::take`]; no run is added afterwards.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.0.changed.notify_all();
     }
 
-    /// The runs with news, waited for up to `patience`; `None` once there will be none.
+    /// Takes the runs with news; waits for the first up to `patience`, and then returns an empty set. `None` once the set is closed and
+    /// empty.
     pub fn take(&self, patience: Duration) -> Option<BTreeSet<RunId>> {
         let idle = |pending: &mut Pending| pending.runs.is_empty() && !pending.closed;
         let waited = self.0.changed.wait_timeout_while(self.lock(), patience, idle);

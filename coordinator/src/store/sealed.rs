@@ -1,24 +1,24 @@
-//! Values with a checksum behind them: a bit that was flipped on the disk is found where it is read.
+//! Values with a checksum at their end, which detects changed bits when a value is read.
 //!
-//! The sum covers where a value stands, too: one that got to another place is not what belongs there.
+//! The checksum covers the place of the value (its key), too, so that a value under another key is detected.
 
 use lockstep_common::{Digest, Domain};
 
-/// Bytes of a checksum.
+/// Length of a checksum, in bytes.
 const SUM_BYTES: usize = 8;
 
-/// `value` as it is kept at `place`.
+/// `value` with its checksum for `place`.
 pub(super) fn seal(place: &[u8], value: &[u8]) -> Vec<u8> {
     [value, &sum(place, value).to_le_bytes()].concat()
 }
 
-/// What was kept at `place`, if it is as it was.
+/// The value without its checksum; `None` if the checksum does not match.
 pub(super) fn opened<'a>(place: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
     let (value, found) = sealed.split_at_checked(sealed.len().checked_sub(SUM_BYTES)?)?;
     (found == sum(place, value).to_le_bytes()).then_some(value)
 }
 
-/// The checksum of `value` at `place`.
+/// The checksum of `value` at `place`: the first eight bytes of a digest, little-endian.
 pub(super) fn sum(place: &[u8], value: &[u8]) -> u64 {
     let mut hasher = Domain::Row.hasher();
     hasher.update(&(place.len() as u64).to_le_bytes()).update(place).update(value);

@@ -1,4 +1,4 @@
-//! Writes for the tests of this module.
+//! Helpers for the tests of this module.
 
 use std::path::Path;
 
@@ -6,17 +6,17 @@ use lockstep_core::replica::{LogEntry, Persist, Recovered, Rows};
 
 use super::{DataDir, Store, StoreError};
 
-/// The directory at `dir`, of today's format.
+/// Opens the data directory `dir`, which has the current format or is new.
 pub(crate) fn opened(dir: &Path) -> Result<(Store, Recovered), StoreError> {
-    Store::open(DataDir::take(dir)?, &mut |_| unreachable!("it is of today's format"))
+    Store::open(DataDir::take(dir)?, &mut |_| unreachable!("the directory has the current format"))
 }
 
-/// An entry with an empty command.
+/// A log entry with an empty command.
 pub(super) fn entry(index: u64, term: u64) -> LogEntry {
     LogEntry { index, term, data: Vec::new() }
 }
 
-/// A durable write of `entries` and nothing else.
+/// A durable write of `entries` alone.
 pub(super) fn persist(number: u64, entries: Vec<LogEntry>) -> Persist {
     Persist {
         number,

@@ -1,5 +1,5 @@
-//! A state database of an earlier format becomes one of today's: a copy is kept beside it, and all rows are rewritten in one
-//! transaction. A crash on the way leaves the earlier format, and the next start begins anew.
+//! Converts a state database of an earlier format: copies the file to `state.format-N.redb`, and rewrites all rows in one transaction.
+//! After a crash the database still has the earlier format, and the next start repeats the conversion.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,16 +17,16 @@ use super::error::StoreError;
 use super::guarded;
 use super::log::{FORMAT, FORMAT_KEY, META, StateDatabase, seal_numbers, write_log, write_rows};
 
-/// Stores a blob, durably.
+/// Writes a blob into the blob store, durably.
 pub type Put<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Piece, BlobError>;
 
-/// The copy of `state.redb` of format `found`, beside it.
+/// Path of the copy of `state.redb` with format `found`.
 pub(super) fn backup(path: &Path, found: u64) -> PathBuf {
     path.with_extension(format!("format-{found}.redb"))
 }
 
 impl StateDatabase {
-    /// Blobs that the store of a database of format `found` has, one of each checkpoint.
+    /// One blob of each checkpoint in a database of format `found`.
     pub(super) fn known_blobs(&self, found: u64) -> Result<Vec<Piece>, StoreError> {
         let (_, rows) = guarded(&self.path, || self.contents(found))?;
         let manifests = rows.iter().filter(|(key, _)| key.starts_with("manifest/"));
@@ -36,13 +36,15 @@ impl StateDatabase {
             .collect())
     }
 
-    /// The same in today's format; the earlier one is kept beside it. What is a blob today is `put` into the store.
+    /// Converts the database of format `found` to the current format, and keeps a copy of the file.
+    ///
+    /// Manifests, which are blobs in the current format, are written with `put`.
     ///
     /// # Errors
-    /// `Unapplied`, if its last commands cannot be applied by this build; `Damaged` and `Upgrade` for what its format did not write.
+    /// `Unapplied` if this version cannot apply the last commands; `Damaged` or `Upgrade` if the contents are invalid in format `found`.
     pub(super) fn upgraded(self, found: u64, put: Put<'_>) -> Result<Self, StoreError> {
         let path = self.path.clone();
-        drop(self); // Closed, its file is whole.
+        drop(self); // Only a closed database is one complete file.
         keep_copy(&path, found).map_err(|error| StoreError::write(&path, redb::StorageError::Io(error)))?;
         let this = Self::at(&path)?;
         let (recovered, rows) = guarded(&path, || this.contents(found))?;
@@ -50,7 +52,7 @@ impl StateDatabase {
         let log = this.log_of_today(recovered)?;
         this.rewrite(&Persist { rows: Rows::Replaced(rows), ..log })
             .map_err(|error| StoreError::write(&path, error))?;
-        info!(from = found, to = FORMAT, copy = %backup(&path, found).display(), "rewrote the state in today's format");
+        info!(from = found, to = FORMAT, copy = %backup(&path, found).display(), "converted the state database to the current format");
         Ok(this)
     }
 
@@ -69,7 +71,7 @@ impl StateDatabase {
         Ok(rows.into_iter().collect())
     }
 
-    /// The log from what was applied on: nobody else needs what is before.
+    /// The log after the applied index. Earlier entries are dropped, because there are no followers.
     fn log_of_today(&self, recovered: Recovered) -> Result<Persist, StoreError> {
         let Recovered { truncated, entries, applied_index, .. } = recovered;
         let applied = entries.iter().find(|entry| entry.index == applied_index);
@@ -77,9 +79,8 @@ impl StateDatabase {
         let mut left = Vec::new();
         for entry in entries.into_iter().filter(|entry| entry.index > applied_index) {
             let LogEntry { index, term, data } = entry;
-            let data = upgrade_entry(&data).map_err(|error| {
-                StoreError::damaged(&self.path, &format!("entry {index} of its log: {}", chain(&error)))
-            })?;
+            let data = upgrade_entry(&data)
+                .map_err(|error| StoreError::damaged(&self.path, &format!("log entry {index}: {}", chain(&error))))?;
             let data = data.ok_or_else(|| StoreError::Unapplied { path: self.path.clone(), index })?;
             left.push(LogEntry { index, term, data });
         }
@@ -114,7 +115,7 @@ impl StateDatabase {
 pub(super) fn keep_copy(path: &Path, found: u64) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut copy = tempfile::Builder::new().prefix(".backup-").tempfile_in(dir)?;
-    // Its bytes alone: the copy is its owner's, whatever the mode of the original.
+    // Copies the bytes without the mode, so that only the owner can read the copy.
     io::copy(&mut fs::File::open(path)?, &mut copy)?;
     copy.as_file().sync_all()?;
     copy.persist(backup(path, found)).map_err(|error| error.error)?;
@@ -127,7 +128,7 @@ mod tests {
     use super::super::sealed;
     use super::*;
 
-    /// A directory of format `found`, with a row, and a log whose last entry, which was not applied, holds `command`.
+    /// Creates a directory of format `found` with a row, and a log whose last entry is `command`, which is not applied.
     fn earlier(dir: &Path, found: u64, command: &[u8]) {
         let (database, _) = StateDatabase::open(dir).unwrap();
         let transaction = database.database.begin_write().unwrap();
@@ -155,7 +156,7 @@ mod tests {
 
     fn upgraded(dir: &Path) -> Result<StateDatabase, StoreError> {
         let (database, found) = StateDatabase::open(dir)?;
-        database.upgraded(found, &mut |_| unreachable!("it has no manifests"))
+        database.upgraded(found, &mut |_| unreachable!("the directory has no manifests"))
     }
 
     #[test]
@@ -176,11 +177,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         earlier(dir.path(), 8, b"\x02\x81\xa6Commit\x80");
         let refused = upgraded(dir.path()).unwrap_err().to_string();
-        assert!(
-            refused.contains("left commands unapplied (log index 3): start that build on it once more"),
-            "{refused}"
-        );
+        assert!(refused.contains("can apply (from log index 3): start that version once more"), "{refused}");
         let (database, found) = StateDatabase::open(dir.path()).unwrap();
-        assert_eq!((found, database.contents(8).unwrap().0.entries.len()), (8, 3), "as it was");
+        assert_eq!((found, database.contents(8).unwrap().0.entries.len()), (8, 3), "the database is unchanged");
     }
 }

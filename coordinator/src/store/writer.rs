@@ -1,4 +1,4 @@
-//! The store's own thread: disk writes block, and the event loop must not.
+//! The thread that writes the databases, because disk writes block and the event loop must not.
 
 use std::fs;
 use std::io;
@@ -21,12 +21,12 @@ use super::log::{FORMAT, StateDatabase};
 use super::news::News;
 use super::upgrade::Put;
 
-/// The event loop awaits each batch before it sends another, so there is never more than one.
+/// The event loop awaits each write before it sends the next, so there is never more than one.
 const QUEUE: usize = 1;
 
 type Job = (Persist, oneshot::Sender<Result<(), StoreError>>);
 
-/// Handle of the open store. When it is dropped the thread ends, after the batch it is writing.
+/// Handle of the open databases. Dropping it waits for the current write, and then ends the thread.
 #[derive(Debug)]
 pub struct Store {
     jobs: Option<mpsc::Sender<Job>>,
@@ -36,7 +36,7 @@ pub struct Store {
     news: News,
 }
 
-/// A data directory that was taken for this process, and whose state may be of an earlier format.
+/// A data directory that is locked for this process. Its state may have an earlier format.
 #[derive(Debug)]
 pub struct DataDir {
     dir: PathBuf,
@@ -46,25 +46,26 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes the data directory.
+    /// Locks the data directory, and opens its state database.
     ///
     /// # Errors
-    /// `Lock` if another coordinator uses it, `Format` if another version wrote it, `Open` if a file of it is missing.
+    /// `Lock` if another coordinator uses the directory, `Format` if this version does not read its format, `Open` if one of its files is
+    /// missing.
     pub fn take(dir: &Path) -> Result<Self, StoreError> {
         let lock = DirLock::acquire(dir)?;
         let of_a_start = ["reports.redb", "starts"].into_iter().find(|name| dir.join(name).exists());
         if let (false, Some(other)) = (is_there(dir, "state.redb"), of_a_start) {
-            return Err(missing(dir, "state.redb", &format!("`{other}` is there: the runs")));
+            return Err(missing(dir, "state.redb", &format!("`{other}` exists: the runs")));
         }
         let (state, format) = StateDatabase::open(dir)?;
-        // Before an empty one is made in its place.
+        // Before an empty database is created in its place.
         if state.counted()? > 0 && !is_there(dir, "reports.redb") {
-            return Err(missing(dir, "reports.redb", "`state.redb` has counted reports: the records"));
+            return Err(missing(dir, "reports.redb", "`state.redb` has recorded reports: the records"));
         }
         Ok(Self { dir: dir.to_owned(), lock, state, format })
     }
 
-    /// Blobs of which the store that was used has at least one, if there are any.
+    /// Blobs of committed checkpoints. The coordinator's blob store has at least one of them, unless there are none.
     pub fn known_blobs(&self) -> Result<Vec<Piece>, StoreError> {
         if self.format != FORMAT {
             return self.state.known_blobs(self.format);
@@ -74,11 +75,12 @@ impl DataDir {
 }
 
 impl Store {
-    /// Reads what is in the data directory, and begins to write there. One of an earlier format is rewritten: what is a blob today is `put`
-    /// into the store.
+    /// Recovers the contents of the data directory, and starts the writing thread.
+    ///
+    /// A state of an earlier format is converted; manifests, which are blobs in the current format, are written with `put`.
     ///
     /// # Errors
-    /// `Damaged` if its files are of different times; as [`StoreError`] says.
+    /// `Damaged` if a file is corrupt, or if the files are from different times; `Unapplied` and `Upgrade` for an earlier format.
     pub fn open(data: DataDir, put: Put<'_>) -> Result<(Self, Recovered), StoreError> {
         let DataDir { dir, lock, state, format } = data;
         let state = if format == FORMAT { state } else { state.upgraded(format, put)? };
@@ -97,8 +99,13 @@ impl Store {
         Ok((Self { jobs: Some(jobs), thread: Some(thread), reader, archive, news }, recovered))
     }
 
-    /// Writes `persist`, durably if it says so. Report blocks go first: they are written again when the entries that
-    /// brought them are replayed, so a crash in between loses nothing and doubles nothing.
+    /// Writes `persist`, durably if `persist.sync` is set.
+    ///
+    /// Report blocks are written first. After a crash in between, the replay of the log writes the same blocks again, so that none is lost
+    /// or duplicated.
+    ///
+    /// # Errors
+    /// `Write` if the write failed; `Stopped` after an earlier failure.
     pub async fn append(&self, persist: Persist) -> Result<(), StoreError> {
         let (done, answer) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or(StoreError::Stopped)?;
@@ -106,17 +113,17 @@ impl Store {
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 
-    /// Which runs have new report blocks.
+    /// The runs with new report blocks.
     pub fn news(&self) -> News {
         self.news.clone()
     }
 
-    /// Reads runs that have left the state, beside the writer.
+    /// A reader of archived runs, which can be used while the store writes.
     pub fn archive(&self) -> Archive {
         self.archive.clone()
     }
 
-    /// Reads report blocks, beside the writer.
+    /// A reader of report blocks, which can be used while the store writes.
     pub fn reader(&self) -> BlockReader {
         self.reader.clone()
     }
@@ -126,25 +133,25 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // It ends by itself; a panic there was printed there.
+            // The thread ends because its queue is closed. A panic was printed when it happened.
             let _ = thread.join();
         }
     }
 }
 
-/// Whether `dir` has file `name`, with anything in it.
+/// Whether `dir` has a file `name` that is not empty.
 fn is_there(dir: &Path, name: &str) -> bool {
     fs::metadata(dir.join(name)).is_ok_and(|metadata| metadata.len() > 0)
 }
 
-/// A directory that was used has lost file `name`; `why` says by what that is known, and ends with what is in the file.
+/// File `name` of a used directory is missing. `why` is the evidence that the directory was used, a colon, and the contents of the file.
 fn missing(dir: &Path, name: &str, why: &str) -> StoreError {
     let said =
-        format!("it is missing or empty, and {why} of this directory are in it; put it back, or use another directory");
+        format!("it is missing or empty, but {why} of this directory are in it; restore it, or use another directory");
     StoreError::open(&dir.join(name), redb::StorageError::Io(io::Error::other(said)))
 }
 
-/// Writes until the handle is gone or a write fails: what follows an error could otherwise be durable without it.
+/// Writes until the handle is dropped or a write fails. After a failure, a later write could become durable without the failed one.
 fn write_all(
     mut queue: mpsc::Receiver<Job>,
     state: StateDatabase,
@@ -152,8 +159,8 @@ fn write_all(
     news: &News,
     _lock: DirLock,
 ) {
-    // A database that is closed becomes durable. The state says which blocks were written, so it is closed after they are, or
-    // not at all; then the log brings them again.
+    // Closing a database makes its writes durable. The state database records which blocks were written, so it is closed only after the
+    // blocks are durable. Otherwise it is not closed, and the next start writes the blocks again from the log.
     let state = ManuallyDrop::new(state);
     while let Some((persist, done)) = queue.blocking_recv() {
         let result = blocks.write(&persist.effects, persist.sync).and_then(|()| state.write(&persist));
@@ -165,7 +172,7 @@ fn write_all(
                 | Effect::Archive(ToArchive { run, .. }) => run,
             }));
         }
-        // The loop may have given up waiting; what was written stays written.
+        // An error means that the event loop no longer waits.
         let _ = done.send(result);
         if failed {
             break;
@@ -173,7 +180,7 @@ fn write_all(
     }
     match blocks.write(&[], true) {
         Ok(()) => drop(ManuallyDrop::into_inner(state)),
-        Err(error) => error!("{}: the next start writes them again from the log", chain(&error)),
+        Err(error) => error!("{}; the next start writes the missing reports again from the log", chain(&error)),
     }
     news.close();
 }
@@ -208,7 +215,7 @@ mod tests {
         for index in 1..=3 {
             let (store, _) = opened(dir.path()).unwrap();
             let effect = Effect::AppendBlock { run: run.clone(), process: 0, bytes: vec![7] };
-            // Lazily: it is durable when the store was closed in order.
+            // Not synced: the orderly close makes it durable.
             let effects = vec![(index, effect)];
             store.append(Persist { sync: false, effects, ..persist(index, vec![entry(index, 1)]) }).await.unwrap();
             drop(store);
@@ -224,20 +231,20 @@ mod tests {
         };
         let older = refused(Some(&copies[1])).unwrap_err();
         assert!(older.contains("reports.redb` is damaged: it is older than `state.redb`"), "{older}");
-        assert!(older.contains("up to log index 3, and this one ends at 2"), "{older}");
+        assert!(older.contains("up to log index 3, but this file ends at 2"), "{older}");
         let missing = refused(None).unwrap_err();
-        let words = "reports.redb`: I/O error: it is missing or empty, and `state.redb` has counted reports";
+        let words = "reports.redb`: I/O error: it is missing or empty, but `state.redb` has recorded reports";
         assert!(missing.contains(words), "{missing}");
-        assert!(!reports.exists(), "none is made in its place");
+        assert!(!reports.exists(), "no empty file is created in its place");
         let empty = refused(Some(&Vec::new())).unwrap_err();
         assert!(empty.contains(words), "{empty}");
         refused(Some(&copies[2])).unwrap();
-        // The other way round.
+        // The other way round: an older state database.
         let state = dir.path().join("state.redb");
         std::fs::write(&state, &states[1]).unwrap();
         let newer = refused(Some(&copies[2])).unwrap_err();
         assert!(newer.contains("reports.redb` is damaged: it is newer than `state.redb`"), "{newer}");
-        assert!(newer.contains("whose log ends at index 2, and this one has reports up to 3"), "{newer}");
+        assert!(newer.contains("whose log ends at index 2, but this file has reports up to 3"), "{newer}");
         std::fs::remove_file(&state).unwrap();
         std::fs::write(&state, b"").unwrap();
         let empty = opened(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
@@ -245,15 +252,15 @@ mod tests {
         std::fs::remove_file(&state).unwrap();
         let missing = opened(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
         assert!(
-            missing.contains("state.redb`") && missing.contains("it is missing or empty, and `reports.redb` is there"),
+            missing.contains("state.redb`") && missing.contains("it is missing or empty, but `reports.redb` exists"),
             "{missing}"
         );
-        // By what else it is known that a coordinator was started here.
+        // The file `starts` is evidence of an earlier start, too.
         std::fs::remove_file(&reports).unwrap();
         std::fs::write(dir.path().join("starts"), b"a\n").unwrap();
         let missing = opened(dir.path()).map(drop).map_err(|error| chain(&error)).unwrap_err();
-        assert!(missing.contains("it is missing or empty, and `starts` is there"), "{missing}");
-        assert!(!state.exists(), "none is made in its place");
+        assert!(missing.contains("it is missing or empty, but `starts` exists"), "{missing}");
+        assert!(!state.exists(), "no empty file is created in its place");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The API of the page: paths and parameters to questions, answers as they are.
+//! The HTTP API of the page: translates paths and parameters to questions, and returns the documents unchanged.
 
 use std::collections::BTreeMap;
 
@@ -29,13 +29,13 @@ use crate::query::page::MOST_ROWS;
 
 const JSON: &str = "application/json";
 
-/// Bytes of a log, unless more or less are asked for.
+/// Default number of bytes of a log.
 const TAIL: usize = 64 << 10;
-/// The most.
+/// Maximum number of bytes of a log.
 const MOST_TAIL: usize = 4 << 20;
-/// Pieces of a log that wait to be taken.
+/// Queued pieces of a log.
 const PIECES: usize = 16;
-/// A blob of more bytes is for `coord data get`, not for a browser.
+/// Maximum size of a blob that the page serves, in bytes.
 const MOST_BLOB: u64 = 64 << 20;
 
 pub(super) fn routes() -> Router<Site> {
@@ -57,7 +57,7 @@ pub(super) fn routes() -> Router<Site> {
         .route("/runs/{run}/note", put(note))
         .route("/blobs/{digest}", get(blob))
         .route("/events", get(events::events))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "there is no such path in this API\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "the API has no such path\n") })
 }
 
 async fn ask(site: Site, what: What) -> Response {
@@ -67,7 +67,7 @@ async fn ask(site: Site, what: What) -> Response {
     }
 }
 
-/// With `limit` a page, else all.
+/// With `limit` one page, otherwise all runs.
 #[derive(Debug, Deserialize)]
 struct PageParameters {
     limit: Option<u32>,
@@ -78,7 +78,7 @@ async fn runs(State(site): State<Site>, Query(asked): Query<PageParameters>) -> 
     ask(site, What::Runs(RunsQuery { recent: false, limit: asked.limit, before: asked.before })).await
 }
 
-/// The jobs of runs, in canonical form, by run: what a table of many runs shows of them. Of a page of the list, or of all.
+/// The jobs of one page of runs or of all runs, in canonical form, by run id.
 async fn jobs(State(site): State<Site>, Query(asked): Query<PageParameters>) -> Response {
     let _permit = match site.large.permit().await {
         Ok(permit) => permit,
@@ -122,7 +122,7 @@ async fn histograms(state: State<Site>, run: Path<String>, Query(asked): Query<H
     tracked(state, run, Tracked::Histograms(asked.name)).await
 }
 
-/// `name` may come more than once, which is why the parameters are read by hand.
+/// `name` may occur more than once, which `Query` does not support.
 async fn points(state: State<Site>, run: Path<String>, RawQuery(query): RawQuery) -> Response {
     match curves_query(&query.unwrap_or_default()) {
         Ok(query) => tracked(state, run, Tracked::Curves(query)).await,
@@ -149,7 +149,7 @@ fn curves_query(text: &str) -> Result<CurvesQuery, String> {
             "branch" => query.branch = small()?,
             _ => {
                 return Err(format!(
-                    "`{}` is no parameter of `points`: expected name, part, from, to, pixels, branch\n",
+                    "`{}` is not a parameter of `points`: expected name, part, from, to, pixels, branch\n",
                     quoted(&key)
                 ));
             }
@@ -158,7 +158,7 @@ fn curves_query(text: &str) -> Result<CurvesQuery, String> {
     Ok(query)
 }
 
-/// Keys and values of a query, decoded.
+/// Decodes the keys and values of a query string.
 fn form(text: &str) -> Vec<(String, String)> {
     let decode = |part: &str| {
         let mut bytes = Vec::with_capacity(part.len());
@@ -186,14 +186,14 @@ fn form(text: &str) -> Vec<(String, String)> {
 async fn tags(State(site): State<Site>, Path(run): Path<String>, body: String) -> Response {
     match serde_json::from_str(&body) {
         Ok(tags) => annotate(site, run, Some(tags), None).await,
-        Err(_) => (StatusCode::BAD_REQUEST, "expected an array of texts\n").into_response(),
+        Err(_) => (StatusCode::BAD_REQUEST, "expected a JSON array of strings\n").into_response(),
     }
 }
 
 async fn note(State(site): State<Site>, Path(run): Path<String>, body: String) -> Response {
     match serde_json::from_str(&body) {
         Ok(note) => annotate(site, run, None, Some(note)).await,
-        Err(_) => (StatusCode::BAD_REQUEST, "expected a text in JSON\n").into_response(),
+        Err(_) => (StatusCode::BAD_REQUEST, "expected a JSON string\n").into_response(),
     }
 }
 
@@ -214,7 +214,7 @@ struct LogParameters {
     tail: Option<usize>,
 }
 
-/// The end of what a process wrote.
+/// The last `tail` bytes of the logs of a run, or of one process.
 async fn log(State(site): State<Site>, Path(run): Path<String>, Query(asked): Query<LogParameters>) -> Response {
     let handle = site.answers.handle().clone();
     let run = match handle.find_run(&run).await {
@@ -239,25 +239,29 @@ async fn log(State(site): State<Site>, Path(run): Path<String>, Query(asked): Qu
             text.drain(..excess);
         }
     }
-    // It has ended: its channel has.
+    // The task has ended, because its channel is closed.
     drop(reading);
     text.drain(..text.len().saturating_sub(tail));
     site.large.answer("text/plain; charset=utf-8", text)
 }
 
-/// An image, a text or a file of a run. As a download, whatever it claims to be; images alone may be shown.
+/// A blob of a run: an image, a text or a file. PNG images are sent as images. All others are sent as downloads, so that a browser never
+/// interprets their contents.
 async fn blob(
     State(site): State<Site>,
     Extension(Peer(peer)): Extension<Peer>,
     Path(digest): Path<String>,
 ) -> Response {
     let Ok(digest) = digest.parse::<Digest>() else {
-        return (StatusCode::BAD_REQUEST, "that is no digest: expected 64 hexadecimal digits\n").into_response();
+        return (StatusCode::BAD_REQUEST, "not a digest: expected 64 hexadecimal digits\n").into_response();
     };
     let piece = match site.blobs.find(digest).await {
         Ok(piece) if piece.bytes <= MOST_BLOB => piece,
         Ok(piece) => {
-            let words = format!("the blob has {} bytes, too many for a browser: `coord data get`\n", piece.bytes);
+            let words = format!(
+                "blob `{digest}` has {} bytes, but the page serves at most {MOST_BLOB}: read it from the store\n",
+                piece.bytes
+            );
             return (StatusCode::NOT_FOUND, words).into_response();
         }
         Err(status) => return refused(&status),
@@ -281,7 +285,7 @@ async fn blob(
     answer.body(body).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-/// The gRPC answer in HTTP's numbers.
+/// Converts a gRPC status to an HTTP response.
 fn refused(status: &Status) -> Response {
     let code = match status.code() {
         Code::InvalidArgument => StatusCode::BAD_REQUEST,
@@ -303,7 +307,7 @@ mod tests {
         assert_eq!(query.names, ["loss", "grad_norm/*"]);
         assert_eq!((query.pixels, query.from, query.part, query.to), (800, 5, Some(3), None));
         let error = curves_query("pixel=8").unwrap_err();
-        assert!(error.contains("`pixel` is no parameter"), "{error}");
+        assert!(error.contains("`pixel` is not a parameter"), "{error}");
         assert!(curves_query("from=-1").unwrap_err().contains("`-1` is not a whole number"));
         assert_eq!(
             form("a=%&b=%4&c=%e4"),

@@ -1,4 +1,4 @@
-//! The page's files, which are part of the program.
+//! The page's files, which are compiled into the program.
 
 use axum::extract::Path;
 use axum::http::StatusCode;
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 macro_rules! assets {
     ($($name:literal),* $(,)?) => {
-        /// Name and contents of each.
+        /// Name and contents of each file.
         const ASSETS: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../web/", $name)))),*];
     };
 }
@@ -56,19 +56,19 @@ assets!(
     "view.js",
 );
 
-/// The page.
+/// `index.html`.
 pub(super) async fn index() -> Response {
     file("index.html")
 }
 
-/// A part of it.
+/// The file with this name; 404 if there is none.
 pub(super) async fn asset(Path(name): Path<String>) -> Response {
     file(&name)
 }
 
 fn file(name: &str) -> Response {
     let Some((_, text)) = ASSETS.iter().find(|(own, _)| *own == name) else {
-        return (StatusCode::NOT_FOUND, "there is no such file\n").into_response();
+        return (StatusCode::NOT_FOUND, "the page has no such file\n").into_response();
     };
     ([(CONTENT_TYPE, kind(name))], *text).into_response()
 }

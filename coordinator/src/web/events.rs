@@ -1,7 +1,6 @@
-//! Server-sent events: what has changed, as often as an eye can follow.
+//! Server-sent events about changes of runs and nodes, at most ten times per second.
 //!
-//! One task makes the events, once for all listeners: it asks the event loop which runs have changed, and looks at those alone. A
-//! listener gets those that it wants to hear.
+//! One task ([`super::teller`]) creates each event once, for all listeners. A listener receives all events, or those of one run.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,23 +14,22 @@ use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-/// Events that wait for a slow browser; then it is waited for.
+/// Capacity of the queue of a listener.
 const WAITING: usize = 64;
 
-/// Events that a listener may be behind the others. Of one that is further behind the stream ends: its browser opens it again, and
-/// reads anew what it shows.
+/// Number of events that a listener may lag behind. Beyond that its stream ends, and the browser reconnects and reads everything again.
 const BEHIND: usize = 1024;
 
-/// An event for listeners of everything, and of its run.
+/// An event as it is sent to listeners.
 #[derive(Clone, Debug)]
 pub(super) struct News {
     pub(super) kind: &'static str,
-    /// None: it is about no run.
+    /// `None`: the event is not about a run, and all listeners receive it.
     pub(super) run: Option<String>,
     pub(super) data: Arc<str>,
 }
 
-/// Where events are told, and how many may listen. A clone is the same.
+/// The channel of events, and permits for listeners. Clones share both.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     pub(super) told: broadcast::Sender<News>,
@@ -41,7 +39,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// For `most` listeners at a time, until `stop`.
+    /// For at most `most` simultaneous listeners. Their streams end when `stop` is cancelled.
     pub(super) fn new(most: usize, stop: CancellationToken) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
         Self { told: broadcast::channel(BEHIND).0, permits: Arc::new(Semaphore::new(most)), most, stop }
@@ -50,21 +48,21 @@ impl Events {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Parameters {
-    /// Only what is about this run.
+    /// Only events of this run (id or prefix), and those that are not about a run.
     run: Option<String>,
 }
 
 pub(super) async fn events(State(events): State<Events>, Query(asked): Query<Parameters>) -> Response {
     let Ok(permit) = Arc::clone(&events.permits).try_acquire_owned() else {
         let words = format!(
-            "{} listeners hear this coordinator's events already: close pages, or raise `limits.page_listeners` in \
+            "{} browsers receive live events already, which is the maximum: close pages, or raise `limits.page_listeners` in \
              coordinator.toml\n",
             events.most
         );
         return (StatusCode::SERVICE_UNAVAILABLE, words).into_response();
     };
     let (to, stream) = mpsc::channel(WAITING);
-    // From here on: what is read after the answer began has all that is not told.
+    // Subscribes before the response starts. A browser that reads the state afterwards misses no change.
     let told = events.told.subscribe();
     tokio::spawn(async move {
         tell(&events.stop, told, asked.run, to).await;
@@ -73,7 +71,7 @@ pub(super) async fn events(State(events): State<Events>, Query(asked): Query<Par
     Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()).into_response()
 }
 
-/// Tells until the browser is gone or too slow, or the coordinator ends.
+/// Sends events until the browser is gone or lags too far behind, or the coordinator shuts down.
 async fn tell(
     stop: &CancellationToken,
     mut told: broadcast::Receiver<News>,
@@ -87,7 +85,7 @@ async fn tell(
             () = to.closed() => return,
             news = told.recv() => news,
         };
-        // It is too far behind, or nothing is told any more.
+        // An error means that the listener lags too far behind, or that the channel is closed.
         let Ok(News { kind, run, data }) = news else { return };
         if let (Some(run), Some(only)) = (&run, &only)
             && !run.starts_with(only)

@@ -1,4 +1,4 @@
-//! Who may ask, and what browsers are told: the page has no passwords, so a stranger's page must not reach it.
+//! Checks the origin of requests and sets security headers. The page has no passwords, so other web sites must not be able to reach it.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use tokio::time::timeout;
 
 use super::site::Site;
 
-/// Everything from here; images also of our own making.
+/// Allows only resources of this server, and images that the page creates itself.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'";
 
-/// Time for a note or tags to come and be written.
+/// Time limit for a request that writes a note or tags.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
 pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
@@ -28,7 +28,7 @@ pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next
     let mut response = if request.method() == Method::PUT {
         match timeout(WRITTEN_WITHIN, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request did not come whole in time\n").into_response(),
+            Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request was not complete within 30 s\n").into_response(),
         }
     } else {
         next.run(request).await
@@ -45,18 +45,18 @@ pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next
 fn admitted(request: &Request, local: bool) -> Result<(), &'static str> {
     let host = single(request, HOST).map_err(|()| "expected one `Host` header, of plain text\n")?.unwrap_or_default();
     let origin = single(request, ORIGIN).map_err(|()| "expected one `Origin` header at most, of plain text\n")?;
-    // Of a request that names it in its first line, too.
+    // A request's first line can name a host, too.
     let authority = request.uri().authority().map(Authority::as_str);
     if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
-        return Err("the request's first line and its `Host` header name two hosts\n");
+        return Err("the request's first line and its `Host` header name different hosts\n");
     }
     check(host, origin, local)
 }
 
-/// The value of a header that comes once at most.
+/// The value of a header that may occur at most once.
 ///
 /// # Errors
-/// It comes more than once, or is no text: two readers could take it for two things.
+/// The header occurs more than once or is not plain text, so that two programs could read different values.
 fn single(request: &Request, name: HeaderName) -> Result<Option<&str>, ()> {
     let mut values = request.headers().get_all(name).iter();
     match (values.next(), values.next()) {
@@ -66,19 +66,19 @@ fn single(request: &Request, name: HeaderName) -> Result<Option<&str>, ()> {
     }
 }
 
-/// A page from elsewhere is refused by its origin; a name that a stranger lets point here, by the host.
+/// Rejects requests of other web sites by their origin, and requests to a foreign host name that resolves to this machine (DNS rebinding).
 fn check(host: &str, origin: Option<&str>, local: bool) -> Result<(), &'static str> {
     if local && !is_local(host) {
-        return Err("this coordinator answers to its address and to `localhost` only\n");
+        return Err("this coordinator only accepts requests to its own address or to `localhost`\n");
     }
     let same = |origin: &str| origin.strip_prefix("http://").is_some_and(|origin| origin.eq_ignore_ascii_case(host));
     match origin {
-        Some(origin) if !same(origin) => Err("this coordinator answers to its own page only\n"),
+        Some(origin) if !same(origin) => Err("this coordinator only accepts requests from its own page\n"),
         _ => Ok(()),
     }
 }
 
-/// Whether `authority` is a name or an address of this machine, with a port or without one, and nothing else.
+/// Whether `authority` is `localhost` or a loopback address, with or without a port, and nothing else.
 fn is_local(authority: &str) -> bool {
     let (name, rest) = match authority.strip_prefix('[') {
         Some(bracketed) => match bracketed.split_once(']') {
@@ -155,7 +155,7 @@ mod tests {
         let origins = ["expected one `Origin` header at most, of plain text\n"; 2];
         assert_eq!(words("/", &[here.clone(), page.clone(), (ORIGIN, b"http://evil.example")]), origins);
         assert_eq!(words("/", &[here.clone(), (ORIGIN, b"http://\xe9vil")]), origins);
-        let two = ["the request's first line and its `Host` header name two hosts\n"; 2];
+        let two = ["the request's first line and its `Host` header name different hosts\n"; 2];
         assert_eq!(words("http://evil.example/api/runs", &[here]), two);
     }
 }

@@ -1,7 +1,7 @@
-//! The page and its API, for browsers: HTTP on a port of its own. It reads, and changes nothing but notes and tags.
+//! The web page and its API: HTTP on a separate port. Everything is read-only except notes and tags.
 //!
-//! Everything that it needs comes from this coordinator: there is no request to anywhere else, and the browser is told to
-//! allow none.
+//! All files of the page come from this coordinator. The page sends no request to other hosts, and its Content-Security-Policy forbids
+//! them.
 
 mod api;
 mod assets;

@@ -1,4 +1,4 @@
-//! The server of the page: what it needs, its routes, and its end.
+//! The page's server: start, routes and shutdown.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,22 +20,22 @@ use crate::numbers::tracker::Tracker;
 use crate::query::Answers;
 use lockstep_net::listen::Port;
 
-/// Time that open answers get at the end.
+/// Time limit at shutdown for open responses.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The running server.
+/// The running server, with the task that creates events.
 #[derive(Debug)]
 pub(crate) struct Page {
     address: SocketAddr,
     server: JoinHandle<()>,
-    /// Makes the events.
+    /// The task that creates events.
     teller: JoinHandle<()>,
     #[cfg(test)]
     rows_made: std::sync::Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Page {
-    /// Serves on `port` until `stop`, with so many listeners of events at a time.
+    /// Serves on `port` until `stop` is cancelled, with at most `listeners` simultaneous subscribers of events.
     pub(crate) fn serve(
         port: Port,
         answers: Answers,
@@ -71,12 +71,12 @@ impl Page {
         self.address
     }
 
-    /// Waits until it has ended, which it was told to.
+    /// Waits until the server has stopped; after [`GRACE`] aborts it. `stop` must be cancelled before.
     pub(crate) async fn end(mut self) {
-        // It holds nothing that must be written.
+        // The task can be aborted, because it has nothing to write.
         self.teller.abort();
         if tokio::time::timeout(GRACE, &mut self.server).await.is_err() {
-            warn!("a browser did not take its last answer: leaving it");
+            warn!("a browser did not receive its last response within {} s: closing its connection", GRACE.as_secs());
             self.server.abort();
         }
     }

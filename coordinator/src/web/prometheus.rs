@@ -1,4 +1,4 @@
-//! `/metrics`, in Prometheus' text format: what a scraper wants to know of cluster and runs.
+//! `/metrics`: counts of runs, nodes and devices, and the progress of active runs, in Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,7 +23,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Response {
             gauge(
                 &mut out,
                 "numbers_kept",
-                "Whether the numbers of runs are kept.",
+                "1 if the metrics of runs are stored, 0 after an error of their database.",
                 [(String::new(), kept)].into_iter(),
             );
             ([(CONTENT_TYPE, "text/plain; version=0.0.4")], out).into_response()
@@ -32,7 +32,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Response {
     }
 }
 
-/// A metric with a sample for each of `samples`: labels and value.
+/// Writes a metric with `samples`: labels and value.
 fn gauge(out: &mut String, name: &str, help: &str, samples: impl Iterator<Item = (String, f64)>) {
     let _ = writeln!(out, "# HELP lockstep_{name} {help}\n# TYPE lockstep_{name} gauge");
     for (labels, value) in samples {
@@ -50,7 +50,7 @@ fn number(number: Option<&Number>) -> Option<f64> {
     Some(number?.value.unwrap_or(f64::NAN))
 }
 
-/// `{a="x",b="y"}`.
+/// Formats labels: `{a="x",b="y"}`.
 fn labels(pairs: &[(&str, &str)]) -> String {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value))).collect();
@@ -83,7 +83,7 @@ fn text(runs: &[RunRow], archived: &BTreeMap<StatusKind, usize>, nodes: &[NodeVi
         "Devices of connected nodes.",
         states.into_iter().map(|(state, count)| (labels(&[("state", state)]), count as f64)),
     );
-    // Of ended runs there may be thousands, and nothing changes there.
+    // Only active runs: there can be thousands of ended runs, and their values do not change.
     let going = || runs.iter().filter(|run| matches!(run.status, StatusKind::Running | StatusKind::Starting));
     let mut each = |name: &str, help: &str, value: &dyn Fn(&RunRow) -> Option<f64>| {
         let samples =
@@ -92,12 +92,12 @@ fn text(runs: &[RunRow], archived: &BTreeMap<StatusKind, usize>, nodes: &[NodeVi
     };
     each("run_step", "Optimizer steps completed.", &|run| Some(run.step as f64));
     each("run_steps", "Steps to complete.", &|run| Some(run.steps as f64));
-    each("run_processes", "Processes that carry the run.", &|run| Some(f64::from(run.processes)));
-    each("run_generation", "Placements so far.", &|run| Some(run.generation as f64));
+    each("run_processes", "Processes of the run.", &|run| Some(f64::from(run.processes)));
+    each("run_generation", "Generation: number of placements so far.", &|run| Some(run.generation as f64));
     each("run_loss", "Loss of the last reported step.", &|run| number(run.loss.as_ref()));
     each("run_grad_norm", "Gradient norm of the last reported step.", &|run| number(run.grad_norm.as_ref()));
-    each("run_samples_per_second", "Samples a second.", &|run| run.samples_per_second);
-    each("run_alarms", "Alarms that stand.", &|run| Some(run.alarms? as f64));
+    each("run_samples_per_second", "Samples per second.", &|run| run.samples_per_second);
+    each("run_alarms", "Active alarms.", &|run| Some(run.alarms? as f64));
     out
 }
 

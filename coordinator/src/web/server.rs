@@ -1,4 +1,4 @@
-//! The server of the page: HTTP/1 with deadlines.
+//! The HTTP/1 server of the page, with time limits.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -17,17 +17,17 @@ use tracing::debug;
 
 use lockstep_net::listen::Port;
 
-/// Longest head of a request, and what is read ahead of its body: browsers send less than 8 KiB.
+/// Maximum size of a request's head, and of its read-ahead buffer, in bytes. Browsers send less than 8 KiB.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// The other end of the connection that a request came on, if that is known.
+/// Address of the client of a request, if it is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) Option<SocketAddr>);
 
-/// Serves until `stop`; then ends once every answer that has begun is taken.
+/// Serves until `stop` is cancelled, and then until all started responses are complete.
 pub(super) async fn serve(port: Port, router: Router, stop: CancellationToken) {
     let mut server = http1::Builder::new();
-    // Of each request: a connection that has none to send is closed, too.
+    // The time limit for each request's head also closes idle connections.
     server.timer(TokioTimer::new()).header_read_timeout(port.limits().greeting).max_buf_size(BUFFER_BYTES);
     let connections = TaskTracker::new();
     loop {
@@ -54,11 +54,11 @@ pub(super) async fn serve(port: Port, router: Router, stop: CancellationToken) {
                 }
             };
             if let Err(error) = ended {
-                debug!(%error, "a connection of the page broke");
+                debug!(%error, "a connection to the page failed");
             }
         });
     }
-    // Nobody can connect any more.
+    // Accepts no more connections.
     drop(port);
     connections.close();
     connections.wait().await;

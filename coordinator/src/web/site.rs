@@ -1,4 +1,4 @@
-//! What the page's handlers need.
+//! Shared state of the page's handlers.
 
 use axum::extract::FromRef;
 
@@ -7,14 +7,14 @@ use super::large::Large;
 use crate::api::blobs::Blobs;
 use crate::query::Answers;
 
-/// What handlers need.
+/// Shared state of all handlers.
 #[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) answers: Answers,
     pub(super) events: Events,
     pub(super) blobs: Blobs,
     pub(super) large: Large,
-    /// Whether only this machine can reach it.
+    /// Whether the page listens on a loopback address.
     pub(super) local: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Makes the events of [`super::events`], once for all who listen.
+//! Creates the events of [`super::events`], once for all listeners.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -20,31 +20,31 @@ use crate::node::CallError;
 use crate::query::Answers;
 use crate::query::documents;
 
-/// Changes within this time are told together.
+/// Changes within this time are sent together.
 const TOGETHER: Duration = Duration::from_millis(100);
 
-/// Runs that are looked at in one read: the event loop does other work in between.
+/// Number of runs per read of the state, so that reads do not block the event loop for long.
 const RUNS_AT_A_TIME: usize = 64;
 
-/// What listeners know.
+/// The task that creates events, with the state that listeners have received.
 pub(super) struct Teller {
     answers: Answers,
     events: Events,
     stop: CancellationToken,
-    /// Each run as it was told last.
+    /// Each run in memory, as last sent.
     known: BTreeMap<RunId, Known>,
-    /// Log index up to which changes were told.
+    /// Log index up to which changes were sent.
     index: u64,
-    /// Rows of runs that were made: what telling costs.
+    /// Number of rows that were created so far.
     rows_made: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
 struct Known {
     row: RunRow,
-    /// A hash of its note: whoever hears that it is another one asks for it.
+    /// Hash of its note. The event of a changed note does not contain the note; the page reads it.
     note: u64,
-    /// One of the devices that it is on.
+    /// Hash of its placement.
     devices: u64,
 }
 
@@ -58,13 +58,13 @@ impl Teller {
         Arc::clone(&self.rows_made)
     }
 
-    /// Tells until the coordinator ends. `points` names runs that have new numbers.
+    /// Creates events until `stop` is cancelled. `points` receives the ids of runs with new metrics.
     pub(super) async fn run(mut self, points: broadcast::Receiver<RunId>) {
         let stop = self.stop.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            // Only the end of the event loop ends it.
+            // It ends with the event loop or the tracker.
             _ = self.tell(points) => {}
         }
     }
@@ -92,7 +92,7 @@ impl Teller {
             loop {
                 match points.try_recv() {
                     Ok(run) => drop(measured.insert(run)),
-                    // Whatever it missed: of everything there may be more.
+                    // It is unknown which ids were missed, so every run may have new metrics.
                     Err(TryRecvError::Lagged(_)) => measured.extend(self.known.keys().cloned()),
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 }
@@ -101,14 +101,14 @@ impl Teller {
         }
     }
 
-    /// Tells what has changed since the last time, and which of the runs in `measured` have new numbers.
+    /// Sends the changes since the last call, and an event for each run in `measured`, which has new metrics.
     async fn tell_changes(&mut self, measured: &BTreeSet<RunId>) -> Result<(), CallError> {
         let changed = self.answers.handle().changes_since(self.index).await?;
         self.index = changed.index;
         let mut nodes = changed.nodes;
         let edited: BTreeSet<RunId> = changed.runs.iter().cloned().collect();
         let mut runs = changed.runs;
-        // Of its numbers may come alarms, which its row counts.
+        // New metrics can raise alarms, which change the row of a run.
         let also: Vec<RunId> = measured.iter().filter(|run| !runs.contains(run)).cloned().collect();
         runs.extend(also);
         let seen = self.look(runs.clone()).await?;
@@ -136,8 +136,8 @@ impl Teller {
         Ok(())
     }
 
-    /// Tells what people have written on runs of the archive: nothing else changes there. `edited`: runs of which the log has changed
-    /// something; of others there were only numbers.
+    /// Sends changed notes and tags of archived runs; nothing else of them changes. `edited` are the runs that a command has changed; the
+    /// others only have new metrics.
     async fn tell_archived(&mut self, runs: Vec<RunId>, edited: &BTreeSet<RunId>) -> Result<(), CallError> {
         for some in runs.chunks(RUNS_AT_A_TIME) {
             let some = some.to_vec();
@@ -147,7 +147,7 @@ impl Teller {
             };
             let mut changed = Vec::new();
             for (listed, note) in self.answers.handle().read(look).await? {
-                // One that has just come there is as it was told, but for what was written on it at the same time.
+                // A run that was just archived was sent before. Only its note and tags can differ.
                 let is_edited = edited.contains(&listed.id);
                 let before = self.known.remove(&listed.id);
                 if before.as_ref().map_or(is_edited, |before| before.note != note) {
@@ -165,13 +165,13 @@ impl Teller {
                         self.say("run", Some(&row.id), documents::encode_row(row));
                     }
                 }
-                Err(status) => warn!("a change of archived runs is not told to pages: {}", status.message()),
+                Err(status) => warn!("cannot send changes of archived runs to pages: {}", status.message()),
             }
         }
         Ok(())
     }
 
-    /// `runs` as they are now, few at a time.
+    /// Reads `runs` from the state, [`RUNS_AT_A_TIME`] per read. Runs that are not in memory are missing from the result.
     async fn look(&mut self, runs: Vec<RunId>) -> Result<Vec<(RunId, Known)>, CallError> {
         let mut seen = Vec::with_capacity(runs.len());
         for some in runs.chunks(RUNS_AT_A_TIME) {
@@ -191,7 +191,7 @@ impl Teller {
 
     fn say(&self, kind: &'static str, run: Option<&RunId>, data: String) {
         let news = News { kind, run: run.map(ToString::to_string), data: Arc::from(data) };
-        // Nobody may be listening.
+        // An error means that there are no listeners.
         let _ = self.events.told.send(news);
     }
 }

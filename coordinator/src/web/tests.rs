@@ -1,4 +1,4 @@
-//! The page's server as clients find it that are slow, silent or many.
+//! The page's server with slow, silent and many clients.
 
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
@@ -20,14 +20,14 @@ const JOB: &str = "name = \"walk\"\nsteps = 4\nranks = 1\nbatch = { size = 1 }\n
      model = { kind = \"mlp\", hidden = [4], outputs = 2 }\n\
      data = { kind = \"csv\", path = \"data.csv\", target = \"y\" }\noptimizer = { kind = \"sgd\", lr = 0.1 }\n";
 
-/// A coordinator with a page, whose settings `change` has changed.
+/// Starts a coordinator with a page, after `change` has changed its settings.
 async fn coordinator(dir: &Path, change: impl FnOnce(&mut Settings)) -> (ManuallyDrop<Running>, SocketAddr) {
     let mut settings = Settings::embedded(dir);
     settings.web_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     change(&mut settings);
     let running = start(&settings).await.unwrap();
     let page = running.page().unwrap();
-    // A test that fails does not wait for its end.
+    // Not dropped if the test fails, because dropping waits for the coordinator's end.
     (ManuallyDrop::new(running), page)
 }
 
@@ -36,20 +36,20 @@ async fn submit(running: &Running, number: u8) -> RunId {
     running.handle().submit(RequestId::from_bytes([number; 16]), job, "/x".into(), None, Vec::new()).await.unwrap()
 }
 
-/// A connection that has asked for `path`.
+/// Opens a connection, and requests `path`.
 async fn ask(page: SocketAddr, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(page).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {page}\r\n\r\n").as_bytes()).await.unwrap();
     stream
 }
 
-/// What comes until `end` is in it.
+/// Reads until `end` occurs in the text.
 async fn until(stream: &mut TcpStream, end: &str) -> String {
     let (mut text, mut bytes) = (String::new(), [0; 4096]);
     while !text.contains(end) {
         let read = timeout(DEADLINE, stream.read(&mut bytes)).await.unwrap_or_else(|_| panic!("no `{end}`: {text}"));
         let count = read.unwrap();
-        assert!(count > 0, "it ends before `{end}`: {text}");
+        assert!(count > 0, "the stream ends before `{end}`: {text}");
         text.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
     text
@@ -69,7 +69,7 @@ async fn events_are_made_once_for_all_listeners_and_of_what_has_changed_alone() 
     until(&mut early, runs.last().unwrap().as_str()).await;
     let mut listeners = Vec::new();
     for index in 0..LISTENERS {
-        // Every other one listens to one run alone.
+        // Every second listener subscribes to one run.
         let path = if index % 2 == 0 { "/api/events".to_owned() } else { format!("/api/events?run={}", runs[7]) };
         let mut stream = ask(page, &path).await;
         until(&mut stream, "\r\n\r\n").await;
@@ -81,8 +81,8 @@ async fn events_are_made_once_for_all_listeners_and_of_what_has_changed_alone() 
     for stream in listeners.iter_mut().chain([&mut early]) {
         until(stream, &format!("event: note\ndata: {{\"run\":\"{}\"}}", runs[7])).await;
     }
-    assert_eq!(running.rows_made() - before, 1, "rows made for one change of one run among 30");
-    // A listener of one run hears nothing of others.
+    assert_eq!(running.rows_made() - before, 1, "rows created for one change of one run among 30");
+    // A listener of one run receives no events of other runs.
     let tags = Some(vec!["best".to_owned()]);
     running.handle().annotate(RequestId::from_bytes([98; 16]), runs[3].as_str(), tags.clone(), None).await.unwrap();
     until(&mut listeners[0], "best").await;
@@ -124,7 +124,7 @@ async fn what_people_write_on_a_run_in_the_archive_is_told_with_its_row() {
     running.handle().annotate(RequestId::from_bytes([99; 16]), oldest.as_str(), tags, None).await.unwrap();
     let heard = until(&mut listener, "\"tags\":[\"best\"]").await;
     assert!(heard.contains("event: run") && heard.contains(&format!("\"run\":\"{oldest}\"")), "{heard}");
-    assert!(heard.contains("\"status\":\"cancelled\""), "all of the row: {heard}");
+    assert!(heard.contains("\"status\":\"cancelled\""), "the whole row: {heard}");
     let note = Some("mine".to_owned());
     running.handle().annotate(RequestId::from_bytes([98; 16]), oldest.as_str(), None, note).await.unwrap();
     until(&mut listener, &format!("event: note\ndata: {{\"run\":\"{oldest}\"}}")).await;
@@ -149,7 +149,10 @@ async fn listeners_beyond_the_limit_are_refused_in_words_until_one_has_gone() {
     }
     let mut refused = ask(page, "/api/events").await;
     let answer = until(&mut refused, "limits.page_listeners").await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("2 listeners hear"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("2 browsers receive live events already"),
+        "{answer}"
+    );
     listeners.pop();
     let admitted = async {
         loop {
@@ -177,10 +180,10 @@ async fn half_a_head_and_a_connection_without_requests_are_closed() {
     let mut listens = ask(page, "/api/events").await;
     until(&mut listens, "\r\n\r\n").await;
     for mut stream in [half, silent, done] {
-        // What it says before is no matter; reset is closed, too.
-        let _ = timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.expect("it is closed");
+        // Ignores earlier bytes. A reset connection counts as closed.
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.expect("the connection is closed");
     }
-    // A listener has asked, and waits for as long as there is no news.
+    // The time limit does not apply to a listener, whose request is complete.
     let run = submit(&running, 1).await;
     until(&mut listens, run.as_str()).await;
     drop(listens);
@@ -200,7 +203,7 @@ async fn blobs_are_streamed_to_so_many_browsers_at_a_time() {
     let mut missing = ask(page, &format!("/api/blobs/{}", Domain::Blob.digest(b"none"))).await;
     let text = until(&mut missing, "is not in the store").await;
     assert!(text.starts_with("HTTP/1.1 404"), "{text}");
-    // More than waits in the buffers of a connection.
+    // Larger than the buffers of a connection.
     let path = format!("/api/blobs/{}", store.put(&vec![7; 32 << 20]).unwrap().digest);
     let mut readers = Vec::new();
     for _ in 0..PLACES {
@@ -211,7 +214,7 @@ async fn blobs_are_streamed_to_so_many_browsers_at_a_time() {
     let mut refused = ask(page, &path).await;
     let head = until(&mut refused, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{}", head.lines().next().unwrap_or_default());
-    let words = "64 blobs are being read here already: try again";
+    let words = "64 downloads are in progress, which is the maximum: try again";
     let text = if head.contains(words) { head } else { head + &until(&mut refused, "again").await };
     assert!(text.contains(words), "{text}");
     readers.pop();

@@ -10,7 +10,7 @@ test('pages follow each other without gap or double, whatever comes in between',
   const loaded = new Loaded();
   loaded.ask();
   const first = page(8, 10, 7);
-  // One that goes on, and was submitted long ago.
+  // An active run that was submitted long ago.
   first.runs.unshift(row(2, { status: 'running' }));
   loaded.take(first);
   assert.deepEqual([loaded.unread(), loaded.reaches(7), loaded.reaches(6)], [6, true, false]);
@@ -19,7 +19,7 @@ test('pages follow each other without gap or double, whatever comes in between',
   loaded.hear(row(6, { status: 'newer' }));
   loaded.take(page(5, 7, 4));
   assert.deepEqual(numbers(loaded), [11, 10, 9, 8, 7, 6, 5, 2]);
-  assert.equal(loaded.rows.get('run-6').status, 'newer', 'the answer may be older than the event');
+  assert.equal(loaded.rows.get('run-6').status, 'newer', 'the response may be older than the event');
   assert.deepEqual([loaded.unread(), loaded.reaches(4), loaded.reaches(3)], [3, true, false]);
   loaded.ask();
   loaded.take(page(1, 4, 0));

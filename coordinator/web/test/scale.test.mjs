@@ -10,7 +10,7 @@ test('ticks are round and inside', () => {
   assert.deepEqual(linearTicks(-0.35, 0.3, 4), [-0.2, 0, 0.2]);
   assert.deepEqual(linearTicks(0.1, 0.3, 2), [0.1, 0.2, 0.3]);
   assert.deepEqual(linearTicks(5, 5, 4), [5]);
-  assert.deepEqual(linearTicks(0, 0.0042, 4), [0, 0.001, 0.002, 0.003, 0.004], 'a step a little above a round one is that one');
+  assert.deepEqual(linearTicks(0, 0.0042, 4), [0, 0.001, 0.002, 0.003, 0.004], 'a step slightly above a round number becomes that number');
   assert.deepEqual(logTicks(1, 1000, 6), [1, 10, 100, 1000]);
   assert.deepEqual(logTicks(1, 20, 6), [1, 2, 5, 10, 20]);
   assert.ok(logTicks(1e-9, 1e9, 5).length <= 6);

@@ -1,4 +1,4 @@
-//! Python for many programs of one test.
+//! Runs many Python programs in one test without importing PyTorch for each.
 
 use std::process::Command;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{Outcome, Process, repository};
 
-/// `tests/oracle/again.py`: an interpreter that loads packages once, for the first program.
+/// A Python interpreter that imports packages once, at the first program, and forks for each program: `tests/oracle/again.py`.
 #[derive(Debug)]
 pub struct Again(Mutex<Interpreter>);
 
@@ -19,19 +19,19 @@ struct Interpreter {
 }
 
 impl Again {
-    /// `python` is an interpreter with the directory and variables that its programs are to have.
+    /// `python` is the interpreter, with working directory and environment of its programs; `packages` are imported once.
     pub fn new(mut python: Command, packages: &[&str]) -> Self {
         python.arg(repository().join("tests/oracle/again.py")).args(packages);
         Self(Mutex::new(Interpreter { command: python, running: None }))
     }
 
-    /// Runs a program: a file, or `-m` and a module, and its arguments. Of what it prints each byte is a `char`.
+    /// Runs a program: a file, or `-m` and a module, with arguments. Each byte of its standard output becomes one `char`.
     pub fn run(&self, program: &[&str]) -> Outcome {
         let mut interpreter = self.0.lock().expect("a test has one thread");
         let Interpreter { command, running } = &mut *interpreter;
         let (process, answers) = running.get_or_insert_with(|| {
             let (answer, answers) = channel();
-            // Each is waited for.
+            // `recv` below waits for each line, so the receiver exists.
             (Process::start_told(command, move |line| drop(answer.send(line.to_owned()))), answers)
         });
         process.tell(&Value::from(program).to_string());

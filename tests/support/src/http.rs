@@ -1,13 +1,13 @@
-//! A question over HTTP and its answer, without a client's library.
+//! A minimal HTTP client.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// Status and body of what the server at `address` answers. It may pause for `limit`.
+/// Sends a request to `address`, `HOST:PORT`, and returns status and body. `limit` applies to each read.
 ///
 /// # Panics
-/// If it does not answer.
+/// If the server does not answer within `limit`, or not with HTTP.
 pub fn http(address: &str, method: &str, path: &str, body: &str, limit: Duration) -> (u16, String) {
     try_http(address, method, path, body, limit).unwrap_or_else(|error| panic!("{address}: {method} {path}: {error}"))
 }
@@ -34,7 +34,7 @@ pub(crate) fn try_http(
     Ok((status, if is_chunked { unchunked(body) } else { body.to_owned() }))
 }
 
-/// The pieces of a chunked answer together.
+/// Decodes a chunked body.
 fn unchunked(mut rest: &str) -> String {
     let mut whole = String::new();
     while let Some((length, after)) = rest.split_once("\r\n") {

@@ -1,6 +1,8 @@
-//! What tests of several crates need. It knows nothing of what they test, and links no libtorch.
+//! Helpers for the tests of several crates: child processes, programs, git work trees, ports. Does not depend on the code under
+//! test, and links no libtorch.
 
 mod again;
+mod generated;
 mod http;
 mod modes;
 mod modules;
@@ -15,11 +17,12 @@ mod tree;
 mod wait;
 
 pub use again::Again;
+pub use generated::{cli_is_current, is_current};
 pub use http::http;
 pub use modes::{mode, modes};
 pub use modules::modules;
 pub use namespace::{in_mount_namespace, mount_small};
-pub use places::{binary, cache, repository, tool, torch_python};
+pub use places::{binary, cache, repository, tool, tool_packages, torch_python};
 pub use port::free_port;
 pub use process::{Process, Signal, signal};
 pub use run::{Outcome, only_test, printed};

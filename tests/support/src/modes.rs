@@ -1,21 +1,21 @@
-//! Who may do what with files.
+//! Permission bits of files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// The mode of the file or directory at `path`, without its type.
+/// The permission bits of the file or directory at `path`.
 ///
 /// # Panics
-/// If nothing lies there.
+/// If `path` does not exist.
 pub fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
 }
 
-/// Modes of `dir` and of everything in it, in order and without doubles.
+/// The modes of `dir` and of everything below it, sorted and without duplicates.
 ///
 /// # Panics
-/// If it cannot be read.
+/// If a directory cannot be read.
 pub fn modes(dir: &Path) -> Vec<u32> {
     let (mut found, mut open) = (vec![mode(dir)], vec![dir.to_owned()]);
     while let Some(dir) = open.pop() {

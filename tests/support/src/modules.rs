@@ -1,4 +1,4 @@
-//! TorchScript modules that programs of Python write.
+//! TorchScript modules that Python scripts write for tests.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::process::Command;
 
 use crate::printed;
 
-/// The directory with the modules that `script` writes into the folder that it is given. Python writes them once for all
-/// tests, into a directory of its own in `kept`.
+/// Runs `script`, which writes modules into the folder that is its argument, and returns that folder: a subfolder of `kept`. All
+/// tests share the result; the script runs again only if a script beside it has changed.
 pub fn modules(script: &Path, kept: &Path) -> PathBuf {
     let folder = script.parent().expect("a script lies somewhere");
     let entries = fs::read_dir(folder).expect("the tests' own folder").map(|entry| entry.expect("an entry").path());
     let mut scripts: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "py")).collect();
     scripts.sort();
-    // What the modules hold depends on all scripts, for they share code, and on how libtorch draws and computes.
+    // The modules depend on all scripts, which share code, and on the code path that libtorch draws and computes with.
     let mut named = std::env::var("ATEN_CPU_CAPABILITY").unwrap_or_default().into_bytes();
     named.extend(scripts.iter().flat_map(|path| fs::read(path).expect("a script")));
     let stem = script.file_stem().expect("a script has a name").to_string_lossy();

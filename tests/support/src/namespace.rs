@@ -1,18 +1,19 @@
-//! A test in a mount namespace of its own: what it mounts, nobody else sees, and it is gone with the test.
+//! Runs a test in its own mount namespace: only the test sees its mounts, and they disappear with it.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::{only_test, printed};
 
-/// Set inside.
+/// Environment variable that is set within the namespace.
 const INSIDE: &str = "LOCKSTEP_TEST_NAMESPACE";
 
-/// Whether the calling test, named `test` in its program, is in a mount namespace of its own. If not, it is run again in one,
-/// and has passed with it; where the system gives none, that is said, and nothing was tested.
+/// Whether the calling test runs in its own mount namespace. If not, this runs the test again in one, as a child process, and returns
+/// false, so that the caller returns. `test` is the name of the test in its program. If the system allows no mount namespaces, it
+/// prints `SKIPPED` and returns false.
 ///
 /// # Panics
-/// If the test fails inside.
+/// If the test fails in the namespace.
 #[expect(clippy::print_stderr, reason = "what was not tested is to be seen")]
 pub fn in_mount_namespace(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
@@ -32,7 +33,7 @@ pub fn in_mount_namespace(test: &str) -> bool {
     false
 }
 
-/// A file system in memory of this size, as `4m`, at `path`, which is made.
+/// Creates the directory `path`, and mounts a tmpfs of `size` (such as `4m`) on it.
 pub fn mount_small(path: &Path, size: &str) {
     std::fs::create_dir_all(path).expect("the test's directory is writable");
     printed(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path));

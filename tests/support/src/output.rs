@@ -1,18 +1,18 @@
-//! What a process writes: read on threads, line by line, and kept.
+//! The output of a process, read on threads line by line, and stored.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-/// One of the two streams of a process.
+/// Standard output or standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     Output,
     Error,
 }
 
-/// The lines of both streams, in the order in which they came.
+/// The lines of both streams, in the order of their arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     written: Mutex<Written>,
@@ -22,12 +22,12 @@ pub(crate) struct Kept {
 #[derive(Debug, Default)]
 struct Written {
     lines: Vec<(Stream, String)>,
-    /// Streams that are being read.
+    /// Number of streams that have not ended.
     open: usize,
 }
 
 impl Kept {
-    /// Reads `stream` on a thread until it ends; `hear` gets each line as soon as it is there, without its end.
+    /// Reads `stream` on a thread until it ends; calls `hear` with each line as it arrives, without line feed.
     pub(crate) fn read(
         self: &Arc<Self>,
         stream: Stream,
@@ -50,18 +50,18 @@ impl Kept {
         });
     }
 
-    /// What was written so far, to one stream or to both.
+    /// The text so far, of one stream or of both (`None`).
     pub(crate) fn text(&self, of: Option<Stream>) -> String {
         let written = self.written();
         let wanted = written.lines.iter().filter(|(stream, _)| of.is_none_or(|of| of == *stream));
         wanted.map(|(_, line)| line.as_str()).collect()
     }
 
-    /// What `find` makes of the first line of which it makes something; nothing once `deadline` has passed or both streams have ended.
+    /// The first value that `find` returns for a line; `None` if both streams end or `deadline` passes before.
     pub(crate) fn find<T>(&self, deadline: Instant, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let mut seen = 0;
         loop {
-            // Looked at without the lock: `find` may take its time, and may panic.
+            // `find` runs without the lock, because it may be slow and may panic.
             let (new, is_over) = {
                 let is_news = |written: &Written| written.lines.len() > seen || written.open == 0;
                 let written = self.wait(deadline, is_news);
@@ -75,7 +75,7 @@ impl Kept {
         }
     }
 
-    /// Waits until both streams have ended: whether they have before `deadline`.
+    /// Waits until both streams have ended; false if `deadline` passes before.
     pub(crate) fn is_over(&self, deadline: Instant) -> bool {
         self.wait(deadline, |written| written.open == 0).open == 0
     }

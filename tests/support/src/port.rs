@@ -1,17 +1,16 @@
-//! Ports for servers that cannot choose one themselves.
+//! Free ports for servers that cannot listen on port 0.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, process};
 
-/// Ports that are tried.
+/// Number of ports to try.
 const PORTS: u32 = 12_000;
 
-/// A free port for a server that takes its time to start. It lies below those that the system gives out to whoever asks for any: of
-/// these it would be somebody else's before the server listens.
+/// A free port below the system's ephemeral ports. An ephemeral port could be given to another program before a slow server listens.
 ///
 /// # Panics
-/// If there is none.
+/// If no port is free.
 pub fn free_port() -> u16 {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A child process that does not outlive its owner.
+//! Child processes that end with their owner.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -14,20 +14,20 @@ use crate::Outcome;
 use crate::output::{Kept, Stream};
 use crate::run::code;
 
-/// Between two looks.
+/// Pause between two polls.
 pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
-/// A running program, whose output is kept. It is killed when this is dropped.
+/// A running program and its output so far. It is killed when the value is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     output: Arc<Kept>,
-    /// Whether it has a process group of its own.
+    /// Whether it leads a process group of its own.
     leads: bool,
 }
 
 impl Process {
-    /// Starts `command`, which gets nothing to read.
+    /// Starts `command` with an empty standard input.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -35,14 +35,14 @@ impl Process {
         Self::spawn(command.stdin(Stdio::null()), |_| {})
     }
 
-    /// The same, in a process group of its own: all that it starts is killed with it.
+    /// As [`start`](Self::start), in its own process group: the programs that it starts are killed with it.
     pub fn start_group(command: &mut Command) -> Self {
         let mut process = Self::start(command.process_group(0));
         process.leads = true;
         process
     }
 
-    /// Starts `command`, which may be told lines ([`tell`](Self::tell)); `hear` gets each line that it prints, as soon as that is there.
+    /// Starts `command` with a standard input for [`tell`](Self::tell); calls `hear` with each line of its standard output.
     pub fn start_told(command: &mut Command, hear: impl FnMut(&str) + Send + 'static) -> Self {
         Self::spawn(command.stdin(Stdio::piped()), hear)
     }
@@ -56,57 +56,57 @@ impl Process {
         Self { child, output, leads: false }
     }
 
-    /// Its process id.
+    /// The operating system's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whole lines that it wrote so far, to standard output and standard error, as they came.
+    /// The complete lines so far of standard output and standard error, in the order of their arrival.
     pub fn output(&self) -> String {
         self.output.text(None)
     }
 
-    /// What `find` makes of a line that it writes or has written: of the first of which it makes something.
+    /// Waits for the first line for which `find` returns a value, among past and future lines, and returns that value.
     ///
     /// # Panics
-    /// If there is none within `limit` or before it ends: with all that it wrote.
+    /// If there is no such line within `limit` or before the program ends; the panic message contains the output.
     pub fn line<T>(&self, what: &str, limit: Duration, find: impl FnMut(&str) -> Option<T>) -> T {
         self.try_line(limit, find).unwrap_or_else(|| panic!("no {what} within {limit:?}:\n{}", self.output()))
     }
 
-    /// The same; nothing if there is no such line.
+    /// As [`line`](Self::line), but returns `None` instead of panicking.
     pub fn try_line<T>(&self, limit: Duration, find: impl FnMut(&str) -> Option<T>) -> Option<T> {
         self.output.find(Instant::now() + limit, find)
     }
 
-    /// Gives it a line to read.
+    /// Writes a line to its standard input.
     pub fn tell(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().expect("it was started to be told lines"), "{line}").expect("it reads");
     }
 
-    /// Sends it `signal`. Nobody has waited for its end yet: until then its id is its own, even if it has ended.
+    /// Sends `signal`. Nobody has waited for the process yet, so its id still belongs to it, even if it has ended.
     pub fn signal(&self, signal: Signal) {
         crate::signal(self.pid(), signal);
     }
 
-    /// How it ended, once it has: as [`Outcome::code`].
+    /// [`Outcome::code`] if the process has ended, otherwise `None`.
     pub fn exit_code(&mut self) -> Option<i32> {
         self.child.try_wait().expect("it was started here").map(code)
     }
 
-    /// Waits until it has ended by itself: what came of it.
+    /// Waits until the process has ended by itself.
     ///
     /// # Panics
-    /// If it has not ended within `limit`, or what it wrote to has not: with all that it wrote.
+    /// If the process or its output streams have not ended within `limit`; the panic message contains the output.
     pub fn end(&mut self, limit: Duration) -> Outcome {
         let deadline = Instant::now() + limit;
         let code = self.wait(limit);
-        assert!(self.output.is_over(deadline), "it has ended, and its output has not:\n{}", self.output());
+        assert!(self.output.is_over(deadline), "its output is still open after its end:\n{}", self.output());
         let [printed, said] = [Stream::Output, Stream::Error].map(|stream| self.output.text(Some(stream)));
         Outcome { code, printed, said }
     }
 
-    /// Asks it to end (SIGTERM), and waits until it has: as [`Outcome::code`].
+    /// Sends SIGTERM, waits for the end, and returns [`Outcome::code`].
     pub fn stop(&mut self, limit: Duration) -> i32 {
         if self.exit_code().is_none() {
             self.signal(Signal::TERM);
@@ -114,7 +114,7 @@ impl Process {
         self.wait(limit)
     }
 
-    /// kill -9, and waits for the end.
+    /// Sends SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
@@ -126,13 +126,13 @@ impl Process {
             if let Some(code) = self.exit_code() {
                 return code;
             }
-            assert!(Instant::now() < deadline, "it has not ended within {limit:?}:\n{}", self.output());
+            assert!(Instant::now() < deadline, "the process has not ended within {limit:?}:\n{}", self.output());
             thread::sleep(PAUSE);
         }
     }
 }
 
-/// Sends `signal` to a process that runs: one that a process of the test started.
+/// Sends `signal` to a running process that a child of the test started.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid as i32).expect("no process has the number 0");
     kill_process(pid, signal).expect("it runs");
@@ -140,7 +140,7 @@ pub fn signal(pid: u32, signal: Signal) {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Already ended is as good.
+        // Errors mean that the process has already ended.
         if self.leads {
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         }

@@ -1,13 +1,13 @@
-//! Programs that are run to their end.
+//! Runs programs to their end.
 
 use std::env;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus};
 
-/// What came of a program.
+/// Exit code and output of a program.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The exit code; where a signal ended it, the negative number of that, which no exit code is.
+    /// The exit code, or minus the number of the signal that ended the program.
     pub code: i32,
     /// Standard output.
     pub printed: String,
@@ -15,10 +15,10 @@ pub struct Outcome {
     pub said: String,
 }
 
-/// What `command`, which must succeed, writes to standard output.
+/// Runs `command`, which must succeed, and returns its standard output.
 ///
 /// # Panics
-/// If it does not start or fails: with all that it wrote.
+/// If it does not start, or fails; the panic message contains its output.
 pub fn printed(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let [printed, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -26,8 +26,7 @@ pub fn printed(command: &mut Command) -> String {
     printed
 }
 
-/// The calling test program once more, for its test `name` alone: a process that a test needs beside itself. What that test writes
-/// is not held back.
+/// A command that runs only the test `name` of the calling test program, in a process of its own, and shows its output.
 pub fn only_test(name: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("a test knows its own path"));
     command.args(["--exact", name, "--nocapture"]);

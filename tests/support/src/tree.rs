@@ -1,6 +1,6 @@
 //! Git work trees for tests.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,16 +9,16 @@ use std::process::Command;
 
 use crate::printed;
 
-/// Runs git in `dir`: what it printed, without white space around it.
+/// Runs git in `dir`, and returns its standard output without surrounding white space.
 ///
 /// # Panics
-/// If it fails.
+/// If git fails.
 pub fn git(dir: &Path, arguments: &[&str]) -> String {
     let options = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"];
     printed(Command::new("git").current_dir(dir).args(options).args(arguments)).trim().to_owned()
 }
 
-/// Commits all that lies in `dir`, which becomes a repository if it is none.
+/// Commits all files in `dir`, and makes `dir` a repository first if it is not one.
 pub fn commit(dir: &Path, message: &str) {
     if !dir.join(".git").exists() {
         git(dir, &["init", "-q", "-b", "main"]);
@@ -27,7 +27,8 @@ pub fn commit(dir: &Path, message: &str) {
     git(dir, &["commit", "-q", "-m", message]);
 }
 
-/// A commit with a submodule, and a work tree that differs from it in every way.
+/// Creates a repository with a submodule. Both work trees differ from their commit: changed, deleted, binary and untracked files, and a
+/// changed mode.
 pub fn dirty_tree(root: &Path) {
     let library = root.with_file_name("library");
     for dir in [root, &library] {

@@ -1,13 +1,13 @@
-//! Waiting for a value that comes by itself.
+//! Waits for a value with a deadline.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Looks until there is a value. Pauses three times as long as the look took, and 10 ms at least: many tests wait at once, and looks
-/// that start a program would keep a processor busy.
+/// Calls `look` until it returns a value; `what` names the value in the panic message. Between two calls it pauses for three times the
+/// duration of a call, and at least 10 ms: many tests wait at the same time, and a `look` that starts a program keeps a processor busy.
 ///
 /// # Panics
-/// If there is none within `limit`.
+/// If there is no value within `limit`.
 pub fn wait_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {

@@ -1,4 +1,4 @@
-//! What the other tests rely on.
+//! Tests of the helpers that other tests rely on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -1,14 +1,14 @@
-//! A run, its export, and what `predict.py` and PyTorch make of it.
+//! A run with its export, and runs of `predict.py` and PyTorch on the export.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lockstep_support::{Again, Outcome, binary, cache, printed, repository, torch_python};
+use lockstep_support::{Again, Outcome, binary, printed, repository, tool_packages, torch_python};
 use lockstep_tests::{Cluster, Job, write_images};
 use serde_json::Value;
 
-/// A finished run, and its last checkpoint exported.
+/// A finished run and the export of its last checkpoint.
 pub(super) struct Exported<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) run: String,
@@ -33,14 +33,14 @@ impl<'a> Exported<'a> {
         self.python.run(&[&[self.to.join("predict.py").to_str().unwrap()], arguments].concat())
     }
 
-    /// What it prints, and what it says of loss and accuracy.
+    /// Runs `predict.py`, which must succeed; returns standard output and standard error, which has loss and accuracy.
     pub(super) fn predict(&self, arguments: &[&str]) -> (String, String) {
         let Outcome { code, printed, said } = self.try_predict(arguments);
         assert_eq!(code, 0, "{arguments:?}: {said}");
         (printed, said)
     }
 
-    /// That it refuses each of these lists of arguments with one line, which has these words.
+    /// Checks that `predict.py` refuses each list of arguments with one line that contains the words beside it.
     pub(super) fn refuses(&self, cases: &[(&[&Path], &str)]) {
         for (arguments, words) in cases {
             let arguments: Vec<&str> = arguments.iter().map(|path| path.to_str().unwrap()).collect();
@@ -50,7 +50,7 @@ impl<'a> Exported<'a> {
         }
     }
 
-    /// That it says so where its answer has no room.
+    /// Checks the error of `predict.py` if its output does not fit on the disk.
     pub(super) fn tells_of_a_full_disk(&self, file: &Path) {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let output = python().arg(self.to.join("predict.py")).arg(file).stdout(full).output().unwrap();
@@ -59,7 +59,7 @@ impl<'a> Exported<'a> {
         assert!(said.ends_with("predict.py: cannot write the answer: No space left on device\n"), "{said}");
     }
 
-    /// The bits of the scores of every row of the run's file, as the worker's code computes them.
+    /// The bits of the scores of every row of the run's file, computed by `worker-rank scores`.
     pub(super) fn scores(&self, batch: &str) -> String {
         let manifest = self.to.with_file_name("manifest");
         fs::write(&manifest, self.cluster.run(&["manifest", &self.checkpoint]).trim_end()).unwrap();
@@ -67,13 +67,13 @@ impl<'a> Exported<'a> {
         printed(worker.arg("scores").args([&manifest, &self.cluster.store()]).args(["--batch", batch]))
     }
 
-    /// That both compute the same bits, in batches of these sizes, the script as its user starts it. Those of 7 begin where
-    /// memory is not aligned by itself.
+    /// Checks that `worker-rank` and `predict.py` compute the same bits, in batches of these sizes. Batches of 7 start at unaligned
+    /// addresses.
     pub(super) fn compare(&self, files: &[&str], rows: usize, batches: &[&str]) {
         for &batch in batches {
             let own = self.scores(batch);
             let mut script = python();
-            // The run's variables count, and not the user's.
+            // The script must replace the user's variables by the run's.
             let users =
                 [("ATEN_CPU_CAPABILITY", "default"), ("MKL_VML_DEBUG_CPU_TYPE", "9"), ("MKLDNN_MAX_CPU_ISA", "SSE41")];
             script.envs(users);
@@ -94,35 +94,33 @@ impl<'a> Exported<'a> {
         fs::read_to_string(self.to.join("README.md")).unwrap()
     }
 
-    /// The last evaluation.
+    /// The result of the run's last evaluation.
     pub(super) fn eval(&self) -> Value {
         self.cluster.ask(&["show", &self.run, "--metrics"])["evals"].as_array().unwrap().last().unwrap().clone()
     }
 }
 
-/// For programs that need PyTorch.
+/// An interpreter for programs that need PyTorch, safetensors and numpy.
 pub(super) fn torch() -> Again {
     let mut command = python();
     command.env("OMP_NUM_THREADS", "1").env("MKL_NUM_THREADS", "1");
     Again::new(command, &["numpy", "safetensors.torch", "torch"])
 }
 
-/// PyTorch's interpreter. Of what the script needs, safetensors lies in an environment of its own.
+/// PyTorch's interpreter, with the packages of the test tools, which include safetensors.
 fn python() -> Command {
     let mut python = Command::new(torch_python());
-    let libraries = fs::read_dir(cache().join("test-tools/lib")).unwrap();
-    let packages = libraries.map(|entry| entry.unwrap().path().join("site-packages")).find(|path| path.exists());
-    python.env("PYTHONPATH", packages.expect("set-up installed it"));
+    python.env("PYTHONPATH", tool_packages());
     python
 }
 
-/// The value behind `name` in what the script says.
+/// The number after `name` in the script's standard error.
 pub(super) fn said(words: &str, name: &str) -> f64 {
     let value = words.split(", ").find_map(|part| part.trim().strip_prefix(name));
     value.and_then(|value| value.split_whitespace().next()).unwrap_or_else(|| panic!("{words}")).parse().unwrap()
 }
 
-/// What `tests/oracle/load_export.py` says.
+/// The standard output of `tests/oracle/load_export.py`.
 pub(super) fn oracle(python: &Again, arguments: &[&str]) -> String {
     let script = repository().join("tests/oracle/load_export.py");
     let Outcome { code, printed, said } = python.run(&[&[script.to_str().unwrap()], arguments].concat());
@@ -130,7 +128,7 @@ pub(super) fn oracle(python: &Again, arguments: &[&str]) -> String {
     printed
 }
 
-/// The digits as images of 8 × 8 and their labels; a module for them.
+/// Writes 300 digits as images of 8 × 8 with labels, and a job on them with `model`.
 pub(super) fn images(dir: &Path, model: &str) -> Job {
     write_images(dir, 0..300, ["images", "labels"]);
     Job::write(
@@ -143,14 +141,14 @@ pub(super) fn images(dir: &Path, model: &str) -> Job {
     )
 }
 
-/// A file of numbers as numpy writes it.
+/// The bytes of an npy file: element type, shape without its last comma, and data.
 pub(super) fn npy(kind: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape},)}}");
     let header = format!("{header:<117}\n");
     [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), bytes].concat()
 }
 
-/// A job for `x.npy` and `y.npy`.
+/// Writes a job on `x.npy` and `y.npy` with `model`.
 pub(super) fn arrays(dir: &Path, model: &str) -> Job {
     Job::write(
         dir,

@@ -1,7 +1,7 @@
-//! `predict.py` of an export computes from raw files what the run's own code computes: every score, bit for bit, with the same
-//! batches, threads and level. What it prints is in the units of the training data.
+//! `predict.py` of an export computes the same scores from raw files as the run's own code, bit for bit, with the same batches, threads
+//! and level. It prints predictions in the units of the training data.
 
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 mod exported;
 
@@ -26,7 +26,7 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     assert!(said(&words, "accuracy") > 0.9 && said(&words, "samples") == 1797.0, "{words}");
     assert!(out.starts_with("row,label,probability\n0,"), "{}", &out[..80]);
 
-    // Columns are found by their names, whatever their order, and the target may be absent.
+    // Columns are found by name in any order, and the target column may be absent.
     let text = fs::read_to_string(&table).unwrap();
     let mut other = String::new();
     for line in text.lines() {
@@ -37,7 +37,7 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     let path = dir.path().join("other.csv");
     fs::write(&path, &other).unwrap();
     assert_eq!(exported.predict(&[path.to_str().unwrap()]), (out.clone(), String::new()));
-    // Empty lines count for nothing, as in training.
+    // Empty lines are skipped, as in training.
     fs::write(&path, format!("\n\n{}", text.replacen('\n', "\n\n", 1))).unwrap();
     assert_eq!(exported.predict(&[path.to_str().unwrap()]).0, out);
 
@@ -45,12 +45,12 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     let (header, rest) = (text.lines().next().unwrap(), text.trim_end().rsplit_once(',').unwrap().0);
     let refused = [
         (less.join("\n"), "has no column `p00`; the model takes p00, p01,"),
-        // What training would refuse as a class has no loss.
+        // Values that training refuses as classes are refused.
         (format!("{rest},-100\n"), "sample 1796: `-100.0` is not a class from 0 to 9"),
         (format!("{rest},4.9\n"), "`4.9` is not a class"),
         (header.to_owned(), "holds no rows"),
-        (format!("{rest},\"4"), "the quoted cell at its end is not closed: the file was cut off"),
-        // A space that training takes for a letter is one here; digits are those of ASCII.
+        (format!("{rest},\"4"), "the last quoted cell is not closed: the file is truncated"),
+        // As in training, a no-break space is part of a name, and only ASCII digits form numbers.
         (text.replacen("p00,", "p00\u{a0},", 1), "has no column `p00`"),
         (text.replacen("\n0,", "\n\u{ff11},", 1), "is not a finite number"),
         (format!("{header}\n{}", "1".repeat(200_000)), "is not a table"),
@@ -70,10 +70,13 @@ fn a_table_of_classes_is_scored_as_the_run_scores_it() {
     cases.push((&folder, "cannot read `"));
     exported.refuses(&cases);
 
-    // What no training row had is said.
+    // A value that no training row had causes a note.
     fs::write(&path, text.replacen("\n0,", "\n7,", 1)).unwrap();
     let words = exported.predict(&[path.to_str().unwrap()]).1;
-    assert!(words.contains("note: column `p00` was always 0.0 in training, and what 7.0 means"), "{words}");
+    assert!(
+        words.contains("note: column `p00` was always 0.0 in training: the model has not learned what 7.0 means"),
+        "{words}"
+    );
 
     let columns = exported.manifest()["preprocessing"]["inputs"]["columns"].as_array().unwrap().clone();
     assert_eq!(columns.len(), 64);
@@ -114,7 +117,7 @@ fn a_regression_is_answered_in_the_units_of_its_target() {
     assert_eq!((rows[0], rows.len()), ("row,price", 201));
     let price: f64 = rows[1].strip_prefix("0,").unwrap().parse().unwrap();
     assert!((price - 300_000.0).abs() < 10_000.0, "a price, not a standardised one: {price}");
-    // To the last bit: the score, undone by the moments of the manifest.
+    // Equal to the last bit: the score, with the standardisation of the manifest undone.
     let target = exported.manifest()["preprocessing"]["targets"]["standardised"].clone();
     let scores = exported.scores("24");
     let bits = scores.lines().nth(1).unwrap().strip_prefix("0,").unwrap();
@@ -133,7 +136,7 @@ fn raw_images_are_scored_as_the_run_scores_them() {
     exported.compare(&[&files[0], &files[1]], 301, &["7"]);
     let (out, words) = exported.predict(&[&files[0], &files[1]]);
     assert!(said(&words, "accuracy") > 0.5, "{words}");
-    // Gzipped, and without labels.
+    // A gzipped file without labels.
     printed(Command::new("gzip").args(["-k", &files[0]]));
     assert_eq!(exported.predict(&[&format!("{}.gz", files[0])]), (out, String::new()));
     let half = fs::read(format!("{}.gz", files[0])).map(|bytes| bytes[..bytes.len() / 2].to_vec()).unwrap();
@@ -142,7 +145,7 @@ fn raw_images_are_scored_as_the_run_scores_them() {
     let [images, half] = ["images", "half"].map(|name| dir.path().join(name));
     let words = "has targets of uint8 [300, 8, 8]; the model takes 1 a sample";
     exported.refuses(&[(&[&half], "half` is not a whole gzip file"), (&[&images, &images], words)]);
-    // Neither other means nor one flipped bit of a weight.
+    // A changed byte of the manifest and a flipped bit of a weight are refused.
     let manifest = exported.to.join("manifest.json");
     for (name, from_end) in [("manifest.json", 2), ("model.safetensors", 1000)] {
         let path = exported.to.join(name);
@@ -150,14 +153,14 @@ fn raw_images_are_scored_as_the_run_scores_them() {
         let mut other = whole.clone();
         other[whole.len() - from_end] ^= 1;
         fs::write(&path, other).unwrap();
-        let words = format!("`{name}` is not what was exported with this script");
+        let words = format!("`{name}` was changed after the export");
         exported.refuses(&[(&[&images], words.as_str())]);
         fs::write(&path, &whole[..whole.len() - 8]).unwrap();
         exported.refuses(&[(&[&images], words.as_str())]);
         fs::write(&path, whole).unwrap();
     }
     fs::remove_file(manifest).unwrap();
-    exported.refuses(&[(&[&images], "the export's `manifest.json` must lie beside this script")]);
+    exported.refuses(&[(&[&images], "cannot read `manifest.json`, which must be beside this script")]);
 }
 
 #[test]
@@ -171,7 +174,7 @@ fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
     exported.compare(&[&files[0], &files[1]], 301, &["7"]);
     assert_eq!(oracle(&python, &["raw", exported.to.to_str().unwrap(), &files[0]]).trim(), "true");
 
-    // Never unasked, and not for what is no module.
+    // Without `--raw-inputs` there is no such module, and a replaced module is refused.
     let plain = dir.path().join("plain");
     let report = cluster.ask(&["export", &exported.checkpoint, "--to", plain.to_str().unwrap()]);
     assert_eq!(
@@ -179,11 +182,11 @@ fn a_torchscript_module_is_scored_and_takes_raw_inputs_on_request() {
         serde_json::json!(["README.md", "manifest.json", "model.safetensors", "model.pt", "predict.py"])
     );
     fs::copy(dir.path().join("net.pt"), exported.to.join("model.pt")).unwrap();
-    let words = "`model.pt` is not what was exported with this script";
+    let words = "`model.pt` was changed after the export";
     exported.refuses(&[(&[&dir.path().join("images")], words)]);
 }
 
-/// Whatever its `forward` makes of buffers: each batch begins from those of the checkpoint, as in the run's own evaluation.
+/// `forward` changes buffers, but each batch starts with the checkpoint's buffers, as in the run's own evaluation.
 #[test]
 fn a_torchscript_module_that_changes_buffers_in_evaluation_is_scored_as_the_run_scores_it() {
     let (dir, python) = (tempfile::tempdir().unwrap(), torch());
@@ -194,16 +197,16 @@ fn a_torchscript_module_that_changes_buffers_in_evaluation_is_scored_as_the_run_
     let files = ["images", "labels"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
     exported.compare(&[&files[0], &files[1]], 301, &["48", "300"]);
     fs::remove_file(exported.to.join("model.pt")).unwrap();
-    exported.refuses(&[(&[&dir.path().join("images")], "the export's `model.pt` must lie beside this script")]);
+    exported.refuses(&[(&[&dir.path().join("images")], "cannot read `model.pt`, which must be beside this script")]);
 
-    // Where the module's file is gone, its weights are not.
+    // Without the module's file, the weights can still be exported.
     fs::remove_file(dir.path().join("net.pt")).unwrap();
     let weights = dir.path().join("weights");
     let export = ["export", &exported.checkpoint, "--to", weights.to_str().unwrap()];
     let refused = cluster.coord(&export);
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(
-        refused.status.code() == Some(8) && said.contains("`--without-module` exports its weights alone"),
+        refused.status.code() == Some(8) && said.contains("`--without-module` to export its weights alone"),
         "{said}"
     );
     let report = cluster.ask(&[&export[..], &["--without-module"]].concat());
@@ -255,7 +258,7 @@ fn a_module_that_answers_its_loss_gets_targets_in_the_shape_of_the_file() {
     let wanted: f64 =
         oracle(&python, &["loss", exported.to.to_str().unwrap(), &files[0], &files[1]]).trim().parse().unwrap();
     assert_eq!(said(&words, "loss"), wanted);
-    assert!(exported.card().contains("prints the loss of files with targets: the module answers no predictions"));
+    assert!(exported.card().contains("prints the loss of files with targets: the module returns no predictions"));
 }
 
 #[test]
@@ -282,7 +285,7 @@ fn a_language_model_is_scored_and_continued() {
     let file = dir.path().join("text");
     exported.compare(&[file.to_str().unwrap()], text.len() / 16, &["7"]);
 
-    // The validation windows are the last ones of the file: loss and perplexity are those of the run's evaluation.
+    // The validation windows are the last ones of the file, so loss and perplexity equal those of the run's evaluation.
     let windows = text.len() / 16;
     let kept = (windows as f64 * 0.2).round() as usize;
     let tail = dir.path().join("tail");
@@ -293,7 +296,7 @@ fn a_language_model_is_scored_and_continued() {
     assert_eq!(said(&out, "perplexity"), eval["perplexity"].as_f64().unwrap());
     assert_eq!(said(&out, "accuracy"), eval["accuracy"].as_f64().unwrap());
 
-    // A file of another type has no perplexity, unless its user says that these are tokens.
+    // A file that looks like another type is refused without `--accept-as-is`.
     let [other, wider] = ["other", "wider"].map(|name| dir.path().join(name));
     let wide: Vec<u8> = (0..900_u32).flat_map(|word| (word * 7919 % 1000).to_le_bytes()).collect();
     fs::write(&other, b"\x93NUMPY".repeat(90)).unwrap();
@@ -356,7 +359,7 @@ fn a_resume_goes_on_with_the_moments_of_its_checkpoint() {
     let (before, note) = preprocessing(&first);
     assert_eq!(note, Value::Null);
 
-    // Every value of the second column is one more: by moments of its own it would be the same input as before.
+    // Add 1 to every value of the second column. With moments of its own, the resumed run would have the same inputs as before.
     let path = dir.path().join("digits.csv");
     let text = fs::read_to_string(&path).unwrap();
     let (header, rows) = text.split_once('\n').unwrap();
@@ -378,7 +381,7 @@ fn a_resume_goes_on_with_the_moments_of_its_checkpoint() {
     let column = &before["inputs"]["columns"][1];
     let words = format!("column `{}`: mean {}", column["column"].as_str().unwrap(), column["mean"]);
     assert!(note.as_str().unwrap().contains(&words), "{words}: {note}");
-    // And so does a resume of that run, whose data is what it was.
+    // A resume of that run with unchanged data also uses these moments.
     let (_, middle) = cluster.checkpoints(&resumed)[0].clone();
     assert_eq!(cluster.finished(&cluster.resume(&middle)), state);
     assert_eq!(preprocessing(&middle).0, before);

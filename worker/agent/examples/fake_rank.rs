@@ -1,9 +1,9 @@
 //! A rank process without a model, for the agent's tests: speaks the socket protocol and trains nothing.
 //!
-//! `fake_rank MODE --socket S --run R --generation G --process P`, where MODE is what it does after its assignment:
-//! `train:N` says N blocks and finishes; `endless` says blocks until it is stopped; `fail` gives up; `vanish` closes its
-//! connection and lives on; `die` does not even connect; `earlier` is of a build that knew no protocol; `hang` says how it gets on and
-//! does not; `wait` says that it waits for others.
+//! `fake_rank MODE --socket S --run R --generation G --process P`. MODE is one of: `train:N` reports N blocks and finishes;
+//! `endless` reports blocks until it is stopped; `fail` reports a failure; `vanish` closes its connection but does not end; `die`
+//! ends before it connects; `earlier` has the version of a build without a protocol number; `hang` reports the same progress for
+//! ever; `wait` reports that it waits for other processes.
 
 use std::env;
 use std::io::{self, Error, Write};

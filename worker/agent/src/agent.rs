@@ -1,4 +1,4 @@
-//! The agent's life: set up, one loop that owns everything, an orderly end.
+//! The life of an agent: set-up, one loop that owns all state, an orderly shutdown.
 
 use std::fs;
 use std::future::pending;
@@ -25,20 +25,21 @@ use crate::session::Session;
 use crate::socket::Socket;
 use crate::supervisor::Supervisor;
 
-/// Between attempts to write what a full disk did not take.
+/// Pause between attempts to write reports that failed, on a full disk for example. Log messages say `every second`.
 const DISK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest file of an id that is read.
+/// Upper limit for the size of `agent.id`; a larger file is an error.
 const ID_BYTES: u64 = 1 << 10;
-/// Between two looks for processes that hang.
+/// Pause between two checks for hung processes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a leaving agent waits for the coordinator to acknowledge how its processes ended. What it does not, the next
-/// agent on the same directory says again.
+/// How long a leaving agent waits for the coordinator to acknowledge the last reports. The next agent on the same
+/// directory sends the rest.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Runs an agent until `shutdown`, then stops its processes and returns.
 ///
-/// Whatever goes wrong after the start (no coordinator, dead processes, a full disk) is lived with and logged.
-// Boxed: the body of an `async fn` is compiled once more for each program that runs it.
+/// Failures after the start (no coordinator, dead processes, a full disk) are logged and retried. Only a refusal by the
+/// coordinator at the first join ends the agent: [`AgentError::Refused`].
+// Boxed: otherwise each program that calls it compiles the body of the `async fn` again.
 pub fn run(
     options: AgentOptions,
     shutdown: CancellationToken,
@@ -75,7 +76,8 @@ async fn live(options: AgentOptions, shutdown: CancellationToken) -> Result<(), 
     refused.map_or(Ok(()), |why| Err(AgentError::Refused(why)))
 }
 
-/// The name of this data directory: drawn once, and kept in it. The file's own number tells it from a copy of the directory.
+/// The id of this data directory: random, drawn once and stored in `agent.id`, followed by the file's inode number, so that a copy
+/// of the directory has another id.
 fn own_id(data_dir: &Path) -> Result<String, AgentError> {
     let path = data_dir.join("agent.id");
     let error = |source| AgentError::Path { path: path.clone(), source };
@@ -104,7 +106,7 @@ fn random() -> Result<String, AgentError> {
 
 fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, AgentError> {
     let devices = devices::offered(options.devices, options.share, options.slots, monitor)?;
-    let model = devices.first().map_or("no device of this machine", |device| &device.model);
+    let model = devices.first().map_or("CUDA devices: its `share` has none", |device| &device.model);
     info!("node `{}` offers {} × {model}", options.node, devices.len());
     Ok(Hello {
         node: options.node.to_string(),
@@ -114,12 +116,12 @@ fn hello(options: &AgentOptions, monitor: Option<&Monitor>) -> Result<Hello, Age
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: lockstep_rpc::PROTOCOL,
         agent: own_id(&options.data_dir)?,
-        // What it was told is the session's to know.
+        // The session fills in what it knows of the coordinator.
         ..Hello::default()
     })
 }
 
-/// The loop. Returns when the agent has left.
+/// Runs the event loop until the agent has left the cluster.
 async fn own(mut supervisor: Supervisor, mut inbox: mpsc::Receiver<Event>, shutdown: CancellationToken) -> Supervisor {
     let mut disk_retry = time::interval(DISK_RETRY_INTERVAL);
     disk_retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,8 +139,8 @@ async fn own(mut supervisor: Supervisor, mut inbox: mpsc::Receiver<Event>, shutd
         }
         let room = room(supervisor.blocked_on());
         tokio::select! {
-            // Shutdown first, so that no event can hold it up; then events, which free memory and connections; sending
-            // comes when there is nothing to take in; the timers can wait.
+            // Shutdown first, so that no event delays it; then events, which free memory and connections; then sending;
+            // the timers can wait.
             biased;
             () = shutdown.cancelled(), if !supervisor.is_leaving() => supervisor.leave(),
             event = inbox.recv() => supervisor.handle(event.expect("the supervisor holds a sender")),
@@ -153,7 +155,7 @@ async fn own(mut supervisor: Supervisor, mut inbox: mpsc::Receiver<Event>, shutd
     }
 }
 
-/// Waits until `outbox` has room. An outbox that is closed never has: that it is, comes as an event.
+/// Waits until `outbox` has room. Never returns for a closed outbox: an event reports the end of the stream.
 async fn room(outbox: Option<mpsc::Sender<AgentMessage>>) {
     if let Some(outbox) = outbox
         && outbox.reserve().await.is_ok()
@@ -186,10 +188,10 @@ mod tests {
         fs::write(&path, "x".repeat(5000)).unwrap();
         refused("more than 1024 bytes");
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-        refused("no regular file");
+        refused("not a regular file");
         let other = dir.path().join("other");
         File::create(&other).unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();
-        refused("a symbolic link and no regular file");
+        refused("a symbolic link, not a regular file");
     }
 }

@@ -1,8 +1,8 @@
-//! Which of the agent's variables rank processes and builds are given.
+//! The environment variables that rank processes and builds get from the agent.
 //!
-//! What an agent was started with may hold credentials, and a job's program is somebody else's. So the list says what is given: what
-//! the loader, libtorch, CUDA, NCCL, compilers and cargo read, every variable that is compared, and faults on purpose. More is given if the
-//! node's operator says so (`[environment] pass` of `worker.toml`).
+//! The agent's environment may hold credentials, and a job's program is somebody else's code. So only listed variables are passed on:
+//! those that the loader, libtorch, CUDA, NCCL, compilers and cargo read, those that the numerics compare, and `LOCKSTEP_*`. The
+//! node's operator adds others with `[environment] pass` of `worker.toml`.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -93,18 +93,18 @@ const PREFIXES: [&str; 38] = [
     "OPENSSL_",
 ];
 
-/// What stands in the names of credentials, also where the prefix is one of the above.
+/// Parts of the names of credentials. A name with one of them is not passed on, even if it has one of the prefixes above.
 const CREDENTIALS: [&str; 5] = ["TOKEN", "SECRET", "PASSWORD", "CREDENTIAL", "_KEY"];
 
-/// What git needs to fetch for the agent, and programs are not given.
+/// Variables that git needs to fetch commits for the agent. Programs do not get them.
 const OF_GIT: [&str; 3] = ["SSH_AUTH_SOCK", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"];
 
-/// Whether this process has variables that programs must not see: they could read them in `/proc`.
+/// Whether this process has variables beside those of [`kept`]. Programs of the same user could read them in `/proc`.
 pub fn has_more(pass: &[String]) -> bool {
     std::env::vars_os().any(|(name, _)| !is_kept(&name, pass))
 }
 
-/// The variables that an agent keeps for itself.
+/// The variables that an agent may have: those that it passes on, and those that git needs.
 pub fn kept(pass: &[String]) -> Vec<(OsString, OsString)> {
     std::env::vars_os().filter(|(name, _)| is_kept(name, pass)).collect()
 }
@@ -113,18 +113,18 @@ fn is_kept(name: &OsString, pass: &[String]) -> bool {
     name.to_str().is_some_and(|name| OF_GIT.contains(&name) || is_given(name, pass))
 }
 
-/// The variables that are given, with their values as they were when the agent started.
+/// The variables that are passed on, with their values at the agent's start.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment(Arc<Vec<(OsString, OsString)>>);
 
 impl Environment {
-    /// Of this process's variables, those of the list, and those that `pass` names; one that ends with `*` stands for all that begin so.
+    /// This process's variables that are listed or that `pass` names. An entry of `pass` that ends with `*` is a prefix.
     pub(crate) fn of(pass: &[String]) -> Self {
         let given = |name: &OsString| name.to_str().is_some_and(|name| is_given(name, pass));
         Self(Arc::new(std::env::vars_os().filter(|(name, _)| given(name)).collect()))
     }
 
-    /// Gives them to `command`, and nothing else of this process's.
+    /// Sets them for `command`, which inherits no other variable.
     pub(crate) fn apply(&self, command: &mut Command) {
         command.env_clear().envs(self.0.iter().map(|(name, value)| (name, value)));
     }

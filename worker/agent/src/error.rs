@@ -1,47 +1,43 @@
-//! Why an agent cannot run. What goes wrong later (coordinator away, disk full, process dead) it lives with.
+//! Errors that end an agent. Others (coordinator away, disk full, process dead) are logged and retried.
 
 use std::io;
 use std::path::PathBuf;
 
 use lockstep_host::durable::LockError;
 
-/// Why an agent cannot start.
+/// Why an agent cannot start, or cannot join.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant explains its fields")]
 pub enum AgentError {
-    /// The address to join is none.
+    /// The value of `join` is not `host:port`.
     #[error("`{address}` is not an address to join: expected `host:port`")]
-    Address {
-        /// As given.
-        address: String,
-    },
-    /// The data directory is another agent's, or cannot be made.
+    Address { address: String },
+    /// The data directory is in use by another agent, or cannot be created.
     #[error("cannot use the agent's data directory")]
     DataDir(#[source] LockError),
-    /// Something below the data directory cannot be made or read.
+    /// A file or directory below the data directory cannot be created or read.
     #[error("cannot use `{}`", path.display())]
     Path {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The NVML library that was named cannot be used.
-    #[error("cannot use the NVML library `{}`", path.display())]
+    /// The library that `nvml_library` names cannot be loaded, or finds no driver.
+    #[error("cannot use the NVML library `{}` (key `nvml_library`)", path.display())]
     Nvml {
-        /// The library.
         path: PathBuf,
-        /// Why.
         #[source]
         source: nvml_wrapper::error::NvmlError,
     },
-    /// CUDA devices were asked for, and there are none.
-    #[error("`devices = \"cuda\"`, but NVML finds no device")]
+    /// The value of `devices` is `cuda`, and there is no CUDA device.
+    #[error(
+        "`devices = \"cuda\"`, but NVML finds no device: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or set `devices = \"cpu\"`"
+    )]
     NoCuda,
-    /// The coordinator did not take this node.
+    /// The coordinator refused this node at its first join. Ends `worker` with exit code 3.
     #[error("{0}")]
     Refused(String),
-    /// The system has no randomness.
-    #[error("cannot draw a random incarnation: {0}")]
+    /// The system gives no random bytes, of which ids are made.
+    #[error("cannot draw a random id: {0}")]
     Randomness(getrandom::Error),
 }

@@ -1,4 +1,4 @@
-//! Everything that the agent's owner task reacts to.
+//! The events that the agent's owner task reacts to.
 
 use lockstep_rpc::{AgentCommand, AgentMessage, CoordinatorMessage, ProcessMessage};
 use tokio::sync::{mpsc, oneshot};
@@ -7,36 +7,36 @@ use crate::child::Exit;
 use crate::child::ProcessKey;
 use crate::programs::spec::Ended;
 
-/// Numbers connections on the socket, so that a late event of an old one is told from the present one's.
+/// Number of a connection on the socket. It tells late events of an old connection from those of the current one.
 pub(crate) type ConnectionId = u64;
 
-/// One closed enum: what a session, a connection or a child says to the owner task.
+/// What the session, a connection, a child or a build reports to the owner task.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A coordinator welcomed us; what is sent into `outbox` reaches it, or is lost with the stream.
+    /// The coordinator accepted this node. Messages sent into `outbox` reach it, or are lost with the stream.
     Attached {
         outbox: mpsc::Sender<AgentMessage>,
         /// Directory of its store.
         store: String,
     },
-    /// The coordinator said something.
+    /// A message of the coordinator arrived.
     Told(Box<CoordinatorMessage>),
-    /// The stream is gone.
+    /// The stream to the coordinator ended.
     Detached,
-    /// The coordinator will not take this node, whatever it tries; why.
+    /// The coordinator refused this node, and would refuse it again; the text says why.
     Refused(String),
-    /// A process connected and said who it is.
+    /// A process connected and sent its key.
     Joined { key: ProcessKey, connection: ConnectionId, commands: mpsc::Sender<AgentCommand> },
-    /// A process said something. Its connection is not read on before `accepted` is answered; dropped, the connection
-    /// is closed.
+    /// A message of a process arrived. Its connection is not read further until `accepted` is answered, and is closed if
+    /// `accepted` is dropped.
     Message { key: ProcessKey, connection: ConnectionId, message: ProcessMessage, accepted: oneshot::Sender<()> },
-    /// A process's connection ended; everything that it said has come.
+    /// A process's connection ended; all messages that it carried came before this event.
     HungUp { key: ProcessKey, connection: ConnectionId },
-    /// A process ended.
+    /// The operating-system process ended; messages may still arrive on its connection.
     Ended { key: ProcessKey, exit: Exit },
-    /// Whatever an ended process said must have come by now.
+    /// The linger of an ended process is over: a connection that it opened would be known by now.
     LingerExpired { key: ProcessKey },
-    /// A program was built, or cannot be.
+    /// A build succeeded or failed.
     Built(Ended),
 }
 

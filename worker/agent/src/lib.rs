@@ -8,11 +8,11 @@
 //!                                +----------------------- Unix socket, framed messages -------------------------+
 //! ```
 //!
-//! One task owns all state ([`run`]) and takes events of one closed enum. It is level-triggered: the coordinator says
-//! which processes should run, the agent makes it so, as often as it is told.
+//! One task owns all state ([`run`]) and takes events of one closed enum. It is level-triggered: the coordinator names all
+//! processes that should run, and the agent starts and stops processes to match.
 //!
-//! **Architecture invariant (I7):** a rank process never waits for the coordinator. What it says is numbered and
-//! written to the spool, and leaves the spool when the coordinator has acknowledged it.
+//! **Architecture invariant (I7):** a rank process never waits for the coordinator. Its reports are numbered and written
+//! to the spool, and stay there until the coordinator has acknowledged them.
 //!
 //! **Architecture invariant:** the agent links no libtorch and reads no gradients, samples or checkpoints.
 

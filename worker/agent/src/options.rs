@@ -1,4 +1,4 @@
-//! What an agent is told at its start: [`Config`] is what people write, [`AgentOptions`] what the agent takes.
+//! Options of an agent: [`Config`] has the keys of `worker.toml`, [`AgentOptions`] the checked values.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -16,25 +16,26 @@ use serde::Deserialize;
 /// The commented defaults: a complete configuration file.
 pub const DEFAULTS: &str = include_str!("../../../configs/worker.toml");
 
-/// More is a mistake of typing: the coordinator is told each.
+/// Upper limit of `slots`. Each slot is sent to the coordinator as a device; a larger number is a typing mistake.
 const MAX_SLOTS: usize = 1 << 16;
 
-/// Less could not hold two parts of a log.
+/// Lower limit of `log_bytes`: a log is stored in two parts of half that size.
 const MIN_LOG_BYTES: u64 = 8192;
 
-/// What is offered to the coordinator.
+/// Which devices are offered to the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceChoice {
     /// CUDA devices if there are any, else the CPU.
     Auto,
-    /// The CPU.
+    /// The CPU, once for each slot.
     Cpu,
-    /// CUDA devices; none is an error.
+    /// CUDA devices; it is an error if there is none.
     Cuda,
 }
 
-/// This worker's part of its machine's CUDA devices, if several workers share them: `I/N`, the `I`-th of `N`.
+/// Which of the machine's CUDA devices this worker offers, if several workers share them. Share `I/N` has every `N`-th device,
+/// beginning with the `I`-th.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct DeviceShare {
@@ -43,10 +44,10 @@ pub struct DeviceShare {
 }
 
 impl DeviceShare {
-    /// All of them.
+    /// All devices: `1/1`.
     pub const WHOLE: Self = Self { index: 1, of: 1 };
 
-    /// Whether the device at this place in the machine's list is this worker's.
+    /// Whether this share has the device at index `place` of the machine's list.
     pub(crate) fn has(self, place: usize) -> bool {
         place % self.of == self.index - 1
     }
@@ -59,7 +60,7 @@ impl TryFrom<String> for DeviceShare {
         let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
         match parts {
             Some((index, of)) if 1 <= index && index <= of => Ok(Self { index, of }),
-            _ => Err(format!("`{text}` is no share: expected `I/N`, as `2/4` for the second of four workers")),
+            _ => Err(format!("`{text}` is not a share: expected `I/N`, such as `2/4` for the second of four workers")),
         }
     }
 }
@@ -91,7 +92,7 @@ pub struct Config {
     pub environment: Environment,
 }
 
-/// `[fetch]`.
+/// Table `[fetch]` of `worker.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
@@ -99,97 +100,84 @@ pub struct Fetch {
     pub limit_s: u64,
 }
 
-/// `[environment]`.
+/// Table `[environment]` of `worker.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Environment {
     pub pass: Vec<String>,
 }
 
-/// The program that an agent starts for each rank process, if the job brings none of its own; the agent adds `--socket S
-/// --run R --generation G --process P`.
+/// The program that an agent starts for each rank process of a job without a program of its own. The agent adds the arguments
+/// `--socket S --run R --generation G --process P`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RankCommand {
-    /// The program.
+    /// Path of the executable.
     pub program: PathBuf,
-    /// Its first arguments; a job's own program gets them too.
+    /// The first arguments, which a job's own program gets, too.
     pub args: Vec<OsString>,
 }
 
-/// What an agent needs to know.
+/// Checked options of an agent.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
     /// The coordinator's gRPC address, `host:port`.
     pub join: String,
-    /// The node's name.
+    /// This node's name, unique in the cluster.
     pub node: NodeId,
-    /// Spool, logs and socket; one agent at a time.
+    /// Directory of spool, logs and socket. One agent at a time can use it.
     pub data_dir: PathBuf,
-    /// What is offered.
+    /// Which devices are offered to the coordinator.
     pub devices: DeviceChoice,
-    /// Of CUDA devices, those of this worker.
+    /// Share of the machine's CUDA devices that is offered.
     pub share: DeviceShare,
-    /// Processes that the CPU takes.
+    /// Number of processes on the CPU, if it is offered.
     pub slots: NonZeroUsize,
-    /// What is started for each process.
+    /// Command of a rank process.
     pub rank_command: RankCommand,
     /// Time between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
-    /// Without any progress for so long, a process is ended; `None`: never.
+    /// A process without progress for this long is stopped; `None`: no limit.
     pub progress_limit: Option<Duration>,
     /// Output kept of each process, in bytes.
     pub log_bytes: u64,
-    /// Output kept of all processes together, in bytes; that of running ones is kept in any case.
+    /// Output kept of all processes together, in bytes. Output of running processes is never deleted.
     pub log_total_bytes: u64,
-    /// Bytes of reports of one process that wait for the coordinator, above which telemetry goes.
+    /// Unacknowledged reports of one process, in bytes, above which its oldest telemetry is dropped.
     pub spool_bytes: u64,
-    /// Runs whose output is kept.
+    /// Number of runs whose output is kept.
     pub log_runs: NonZeroUsize,
-    /// Where jobs' own programs are built and kept.
+    /// Directory in which programs of jobs are built and kept.
     pub programs_dir: PathBuf,
-    /// How many of them are kept.
+    /// Number of programs that are kept.
     pub programs: NonZeroUsize,
-    /// The NVML library; `None`: where the loader finds it, if it does.
+    /// Path of the NVML library; `None`: `libnvidia-ml.so.1`, if the loader finds it.
     pub nvml_library: Option<PathBuf>,
-    /// How commits are fetched from runs' remotes.
+    /// Protocols and time limit for fetching commits from the remotes of runs.
     pub remotes: Remotes,
-    /// Variables that rank processes and builds are given beside those that libraries and compilers read.
+    /// Further environment variables for rank processes and builds; `NAME_*` stands for all with that prefix.
     pub pass: Vec<String>,
 }
 
-/// A configuration that cannot be meant.
+/// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant explains its fields")]
 pub enum OptionsError {
-    /// The node's name, or the host name that stands for it, is none.
-    #[error("key `node`: set it, or correct it")]
+    /// The value of `node`, or the host name in its place, is not a valid name.
+    #[error("key `node`: set it to a valid name; without it the host name is used")]
     Node(#[source] NotAnId),
-    /// There is no place for the data directory.
-    #[error("key `data_dir`: neither it nor XDG_STATE_HOME nor HOME is set")]
+    /// No directory is known for the agent's data.
+    #[error("key `data_dir`: set it, XDG_STATE_HOME or HOME: without them there is no data directory")]
     NoHome,
-    /// There is no place for programs.
-    #[error("key `programs_dir`: neither it nor XDG_CACHE_HOME nor HOME is set")]
+    /// No directory is known for programs.
+    #[error("key `programs_dir`: set it, XDG_CACHE_HOME or HOME: without them there is no directory for programs")]
     NoCache,
-    /// A number out of range.
+    /// A number below its lower limit.
     #[error("key `{key}`: {value} is below {least}")]
-    TooSmall {
-        /// Which.
-        key: &'static str,
-        /// As given.
-        value: u64,
-        /// The least that is taken.
-        least: u64,
-    },
-    /// A number out of range.
+    TooSmall { key: &'static str, value: u64, least: u64 },
+    /// A number above its upper limit.
     #[error("key `{key}`: {value} is above {most}")]
-    TooLarge {
-        /// Which.
-        key: &'static str,
-        /// As given.
-        value: usize,
-        /// The most that is taken.
-        most: usize,
-    },
-    /// The path of the running program is not known.
+    TooLarge { key: &'static str, value: usize, most: usize },
+    /// The system does not tell the path of the running program.
     #[error("cannot find the worker's own executable")]
     OwnExecutable(#[source] io::Error),
 }
@@ -210,7 +198,8 @@ impl RankCommand {
 }
 
 impl AgentOptions {
-    /// Fills in what `config` leaves to the host; rank processes are started with [`RankCommand::own`].
+    /// Checks `config`, and fills empty keys from the host: name, directories, number of cores. Rank processes are started with
+    /// [`RankCommand::own`].
     pub fn from_config(config: &Config) -> Result<Self, OptionsError> {
         let named = Some(config.node.clone()).filter(|name| !name.is_empty());
         let node = named.unwrap_or_else(crate::machine::host::host_name).parse().map_err(OptionsError::Node)?;
@@ -268,7 +257,7 @@ fn default_programs_dir() -> Result<PathBuf, OptionsError> {
     Ok(home("XDG_CACHE_HOME", ".cache").ok_or(OptionsError::NoCache)?.join("lockstep/programs"))
 }
 
-/// What `variable` says, or `below` the home directory.
+/// The directory that `variable` names, or `below` in the home directory; `None` if neither is set.
 fn home(variable: &str, below: &str) -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set(variable).or_else(|| Some(set("HOME")?.join(below)))

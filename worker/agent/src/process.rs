@@ -1,5 +1,5 @@
-//! One process as the agent knows it, from the first time it is desired until it is gone, no longer desired, and
-//! everything it said is acknowledged.
+//! One process as the agent knows it: from the first time it is desired until it has ended, is no longer desired, and all
+//! its reports are acknowledged.
 //!
 //! ```text
 //!  Waiting ─built─> Starting ─connects─> Joined ─peers─> Training ─finishes─> Finished ─all safe─> Drained
@@ -14,9 +14,8 @@
 //!     └─────────────────────────────────────────> Gone: its end is recorded
 //! ```
 //!
-//! What the coordinator desires is apart from the state. A process that it no longer desires is stopped; one that has finished ends by
-//! itself.
-//! Methods take one event each and then bring the process to where it should be (`advance`); none of them waits.
+//! Whether the coordinator desires a process is independent of its state. A process that is no longer desired is stopped, but a
+//! finished one ends by itself. Each method takes one event and then makes all transitions that are possible (`advance`); none waits.
 
 use std::time::Duration;
 
@@ -44,41 +43,41 @@ mod reports;
 mod running;
 mod state;
 
-/// SIGTERM, as an exit code.
+/// Exit code of a process that SIGTERM ended.
 const TERMINATED: i32 = 128 + 15;
 
 /// Why a process was not started.
 #[derive(Debug)]
 pub(crate) struct NotStarted {
     pub(crate) reason: String,
-    /// The reason may pass.
+    /// Whether a retry may succeed.
     pub(crate) transient: bool,
 }
 
 impl NotStarted {
-    /// A reason that would come again.
+    /// A reason that every retry would meet again.
     pub(crate) fn for_good(reason: String) -> Self {
         Self { reason, transient: false }
     }
 }
 
-/// See the module.
+/// One process, and its reports.
 pub(crate) struct Process {
     key: ProcessKey,
-    /// The coordinator wants it. True until the coordinator has said otherwise.
+    /// Whether the coordinator desires it; true until the coordinator says otherwise.
     desired: bool,
-    /// The addresses of all processes of its generation, once all are ready.
+    /// The addresses of all processes of its generation; empty until all are ready.
     peers: Vec<String>,
-    /// What became of its run's last checkpoint.
+    /// The outcome of its run's last checkpoint, as far as known.
     save: Save,
     state: State,
     reports: Reports,
-    /// The readings of its device, once it has reported and the device gives any.
+    /// The readings of its device, from its first report on.
     readings: Option<Feed>,
 }
 
 impl Process {
-    /// A process that was just started, or cannot be: then it gives up at once.
+    /// A process that was just started, or has failed because it could not be started.
     pub(crate) fn started(
         key: ProcessKey,
         assignment: Assignment,
@@ -90,7 +89,7 @@ impl Process {
         process
     }
 
-    /// A process that will be started when the `program` of its job is built.
+    /// A process that starts when the `program` of its job is built.
     pub(crate) fn waiting(
         key: ProcessKey,
         assignment: Assignment,
@@ -101,7 +100,7 @@ impl Process {
         Self::new(key, State::Waiting(Waiting { assignment, program, log }), spool)
     }
 
-    /// A process of an earlier agent, of which only the spool is left; `end`: what to say of it, if nothing was said.
+    /// A process of an earlier agent, of which only the spool is left. `end` is its last report, if the spool has none.
     pub(crate) fn left_over(key: ProcessKey, spool: Spool, end: Option<Exited>) -> Self {
         let mut process = Self::new(key, State::Gone, spool);
         if let Some(end) = end {
@@ -115,7 +114,7 @@ impl Process {
         Self { key: key.clone(), desired: true, peers, save, state, reports: Reports::new(key, spool), readings: None }
     }
 
-    /// The program that it waits for.
+    /// Key of the program that it waits for.
     pub(crate) fn waits_for(&self) -> Option<&Digest> {
         match &self.state {
             State::Waiting(waiting) => Some(&waiting.program),
@@ -123,12 +122,12 @@ impl Process {
         }
     }
 
-    /// Its log, if it waits and has it.
+    /// Takes its log, if it waits for its program and no build writes to the log.
     pub(crate) fn take_log(&mut self) -> Option<LogWriter> {
         self.state.waiting()?.log.take()
     }
 
-    /// Its program was built, and it was started; or cannot be, and it gives up.
+    /// The wait for its program is over: it was started, or has failed.
     pub(crate) fn begin(&mut self, child: Result<Child, NotStarted>) {
         match self.state.take() {
             State::Waiting(Waiting { assignment, .. }) => self.start(assignment, child),
@@ -147,25 +146,25 @@ impl Process {
         self.advance();
     }
 
-    /// What the coordinator wants of it.
+    /// Its assignment, until it is gone.
     pub(crate) fn assignment(&self) -> Option<&Assignment> {
         self.state.assignment()
     }
 
-    /// The coordinator wants it; this became of its run's last checkpoint.
+    /// The coordinator desires it; `save` is the outcome of its run's last checkpoint.
     pub(crate) fn want(&mut self, save: Save) {
         self.desired = true;
         self.save = save;
         self.advance();
     }
 
-    /// All processes of its generation are ready, and listen there.
+    /// All processes of its generation are ready, and listen at `peers`.
     pub(crate) fn meet(&mut self, peers: &[String]) {
         self.peers = peers.to_vec();
         self.advance();
     }
 
-    /// The coordinator's store is at `store`. A process that was told another directory ends: its checkpoints would not be seen.
+    /// The coordinator's store is at `store`. A process that writes to another directory is stopped: its checkpoints would not be found.
     pub(crate) fn store_is(&mut self, store: &str) {
         if let Some(untold) = self.state.untold() {
             store.clone_into(&mut untold.store);
@@ -173,12 +172,12 @@ impl Process {
             && had != store
             && self.is_alive()
         {
-            warn!("{} ends: its checkpoints go to `{had}`, and the store is `{store}` now", self.key);
+            warn!("stopping {}: its checkpoints go to `{had}`, but the store is now `{store}`", self.key);
             self.stop(ExitCause::Dismissed);
         }
     }
 
-    /// The coordinator does not want it, or not any more.
+    /// The coordinator does not desire it any more.
     pub(crate) fn dismiss(&mut self) {
         if self.desired {
             self.desired = false;
@@ -187,7 +186,7 @@ impl Process {
         self.advance();
     }
 
-    /// Ends it, if it lives, or will.
+    /// Stops it, or the wait for its program; `cause` is reported with its end.
     pub(crate) fn stop(&mut self, cause: ExitCause) {
         if let Some(running) = self.state.running() {
             running.stop(cause);
@@ -197,7 +196,7 @@ impl Process {
         }
     }
 
-    /// It connected. Refused (the connection closes) if it has connected before, or should not be there.
+    /// It connected. The connection is closed again if it has connected before, or has no running process.
     pub(crate) fn join(&mut self, id: ConnectionId, commands: mpsc::Sender<AgentCommand>) {
         let connection = Connection::new(id, commands);
         self.state = match self.state.take() {
@@ -206,24 +205,24 @@ impl Process {
                 running.restart_limit();
                 State::Joined(running, connection)
             }
-            // It ended as soon as it had said what it had to say.
+            // It sent its messages and ended before the agent accepted the connection.
             State::Ended(running, exit, None) => State::Ended(running, exit, Some(connection)),
             other => {
                 self.state = other;
-                return warn!("{} connected, but is not expected to", self.key);
+                return warn!("closed a connection of {}: it has connected before, or does not run", self.key);
             }
         };
         self.advance();
     }
 
-    /// It said something. What only the agent may say is dropped, and the connection with it.
+    /// Records a message. One that only the agent may write closes the connection.
     pub(crate) fn say(&mut self, id: ConnectionId, message: ProcessMessage, accepted: oneshot::Sender<()>) {
         if !self.state.is_connected(id) {
             return;
         }
         match message.body {
             None | Some(Body::Hello(_) | Body::Exited(_)) => {
-                warn!("{} said what a process does not say", self.key);
+                warn!("closed the connection of {}: it sent a message that only an agent may write", self.key);
             }
             Some(Body::Alive(reported)) => {
                 if let Some(running) = self.state.running() {
@@ -242,10 +241,10 @@ impl Process {
         }
     }
 
-    /// Reports what its device reads, if that is new, before what it says of `step` itself.
+    /// Records new readings of its device, before the process's own report of `step`.
     pub(crate) fn report_device(&mut self, id: ConnectionId, monitor: &Monitor, step: u64) {
         let Some(device) = self.state.assignment().map(|assignment| &assignment.device) else { return };
-        // While the disk takes nothing, as little as possible is held.
+        // No readings while reports wait in memory for the disk.
         if !self.state.is_connected(id) || self.is_held() {
             return;
         }
@@ -264,21 +263,21 @@ impl Process {
         };
     }
 
-    /// Its limit of progress counts from now: nobody has looked until now.
+    /// Restarts its progress limit, because its messages were not read until now.
     pub(crate) fn restart_limit(&mut self) {
         if let Some(running) = self.state.running() {
             running.restart_limit();
         }
     }
 
-    /// Ends it if it hangs: it made no progress for `limit`, and it is not for others that it waits.
+    /// Stops it if it made no progress for `limit` and does not wait for other processes.
     pub(crate) fn end_if_hung(&mut self, limit: Duration) {
         if let Some(running) = self.state.running() {
             running.end_if_hung(&self.key, limit);
         }
     }
 
-    /// Its connection ended. It has nothing more to say, so it should end.
+    /// Its connection ended: it should end by itself, and is stopped otherwise.
     pub(crate) fn hang_up(&mut self, id: ConnectionId) {
         if self.state.is_connected(id) {
             self.state = match self.state.take() {
@@ -294,7 +293,7 @@ impl Process {
         self.advance();
     }
 
-    /// It ended.
+    /// The operating-system process ended.
     pub(crate) fn end(&mut self, exit: Exit) {
         self.state = match self.state.take() {
             State::Starting(running) => State::Ended(running, exit, None),
@@ -308,7 +307,7 @@ impl Process {
         self.advance();
     }
 
-    /// It ended a while ago: if it had connected, that would be known by now.
+    /// Its linger is over: without a connection by now, it has none.
     pub(crate) fn linger_expired(&mut self) {
         self.state = match self.state.take() {
             State::Ended(running, exit, None) => self.gone(running, exit),
@@ -317,13 +316,13 @@ impl Process {
         self.advance();
     }
 
-    /// The coordinator has everything up to `sequence`.
+    /// The coordinator has all reports up to `sequence`.
     pub(crate) fn acknowledge(&mut self, sequence: u64) {
         self.reports.acknowledge(sequence);
         self.advance();
     }
 
-    /// Tries again to spool what the disk did not take.
+    /// Retries to spool the reports that are held in memory.
     pub(crate) fn retry(&mut self) {
         self.reports.spool_held();
         self.advance();
@@ -334,7 +333,7 @@ impl Process {
         self.reports.next()
     }
 
-    /// Sends everything that is not acknowledged again.
+    /// Marks all unacknowledged reports as unsent, for a new stream.
     pub(crate) fn rewind(&mut self) {
         self.reports.rewind();
     }
@@ -343,17 +342,17 @@ impl Process {
         self.reports.has_unsent()
     }
 
-    /// Whether something waits for the disk.
+    /// Whether reports wait in memory for the disk.
     pub(crate) fn is_held(&self) -> bool {
         self.reports.is_held()
     }
 
-    /// Whether the coordinator wants it, as far as it has said.
+    /// Whether the coordinator desires it.
     pub(crate) fn is_desired(&self) -> bool {
         self.desired
     }
 
-    /// Whether its output may still grow.
+    /// Whether it runs or waits to be started: its log may still grow.
     pub(crate) fn is_alive(&self) -> bool {
         self.state.is_alive()
     }
@@ -363,27 +362,27 @@ impl Process {
         matches!(self.state, State::Gone) && !self.is_held()
     }
 
-    /// Whether the coordinator has everything that is spooled.
+    /// Whether the coordinator has acknowledged all spooled reports.
     pub(crate) fn is_acknowledged(&self) -> bool {
         self.reports.is_acknowledged()
     }
 
-    /// The device that it uses.
+    /// Name of its device, until it is gone.
     pub(crate) fn device(&self) -> Option<&str> {
         Some(self.state.assignment()?.device.as_str())
     }
 
-    /// Whether nothing more is to be done for it.
+    /// Whether nothing is left to do: it is not desired, gone, and all its reports are acknowledged.
     pub(crate) fn is_over(&self) -> bool {
         !self.desired && self.is_gone() && self.is_acknowledged()
     }
 
-    /// Deletes what is kept of it, but for its log.
+    /// Deletes its spool, but not its log.
     pub(crate) fn remove(self) {
         self.reports.remove();
     }
 
-    /// Brings it to where it should be; safe to call at any time.
+    /// Makes all transitions that are possible now, and sends the commands that belong to them. Idempotent.
     fn advance(&mut self) {
         let is_safe = !self.is_held() && (self.is_acknowledged() || !self.desired);
         self.state = match self.state.take() {

@@ -1,16 +1,16 @@
-//! Programs of users' own, built once for each code and kept.
+//! Users' programs, built once for each version of their code, and kept.
 //!
 //! ```text
 //! DIR/<key>/tree/        the work tree of the run
-//! DIR/<key>/program      what was built in it
-//! DIR/<key>/built.json   the facts of it; there is one only if all is whole
-//! DIR/<key>.lock         who uses it: see [`cache`]
+//! DIR/<key>/program      the program that was built in it
+//! DIR/<key>/built.json   facts of the build; exists only if the entry is complete
+//! DIR/<key>.lock         lock file of builders and users: see `cache`
 //! DIR/repositories.git   commits that were fetched from remotes
-//! DIR/target/            cargo's, of all of them, so that what they depend on is compiled once
+//! DIR/target/            cargo's target directory of all programs, so that dependencies are compiled once
 //! ```
 //!
-//! Agents of one machine may share a directory, and none deletes what a process of another one runs in. `key` is a digest of the work tree, of the command and of the variables that a
-//! build depends on. Which builds are under way is known here; how one is made, in [`build`].
+//! Agents on one machine may share `DIR`; none deletes an entry that a process of another agent uses. `key` is a digest of the work
+//! tree, the build command and the variables that a build depends on. This module knows the running builds; [`build`] runs one.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(crate) mod spec;
 
 pub(crate) use spec::{BuildSpec, Built, Ended};
 
-/// The programs of this node.
+/// The programs of this node: those that are built, and the running builds.
 #[derive(Debug)]
 pub(crate) struct Programs {
     builder: Builder,
@@ -44,14 +44,14 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Those of an agent with these options; builds are given the variables `given`.
+    /// The programs of an agent with these options. Builds get the variables `given`.
     pub(crate) fn new(options: &AgentOptions, given: Environment) -> Self {
         let (programs, join) = (options.programs_dir.clone(), options.join.clone());
         let builder = Builder { programs, join, remotes: options.remotes.clone(), given };
         Self { builder, keep: options.programs.get(), running: BTreeMap::new(), started: 0 }
     }
 
-    /// The program, if it was built before.
+    /// The program, if it is built; marks it as used now.
     pub(crate) fn ready(&self, spec: &BuildSpec) -> Option<Built> {
         let entry = CacheEntry::new(&self.builder.programs, spec);
         let built = entry.built()?;
@@ -59,12 +59,12 @@ impl Programs {
         Some(built)
     }
 
-    /// Whether it is being built.
+    /// Whether a build of the program `key` is running.
     pub(crate) fn is_running(&self, key: &Digest) -> bool {
         self.running.contains_key(key)
     }
 
-    /// Builds it; what that says goes to `log`, which is `owner`'s, and comes back with its end.
+    /// Starts a build. Its output goes to `log`, the log of the process `owner`, which comes back with [`Event::Built`].
     pub(crate) fn start(
         &mut self,
         spec: BuildSpec,
@@ -84,12 +84,12 @@ impl Programs {
                 Ok(_) => prune(&builder.programs, keep),
                 Err(reason) => warn!("cannot build `{}`: {reason}", spec.program.bin),
             }
-            // The owner takes events for as long as it has processes.
+            // The supervisor takes events as long as it has processes.
             events.send(Event::Built(Ended { key, number, result, owner, log })).await.ok();
         });
     }
 
-    /// Whether the end is that of the build under way, which then is none any more.
+    /// Removes a running build that has ended. False if `ended` is of an earlier build of the same program.
     pub(crate) fn end(&mut self, ended: &Ended) -> bool {
         let is_own = self.running.get(&ended.key).is_some_and(|(number, _)| *number == ended.number);
         if is_own {
@@ -98,7 +98,7 @@ impl Programs {
         is_own
     }
 
-    /// Stops the builds that nobody waits for.
+    /// Stops all builds but the `wanted` ones.
     pub(crate) fn stop_unless(&mut self, wanted: impl Fn(&Digest) -> bool) {
         self.running.retain(|key, _| wanted(key));
     }

@@ -1,4 +1,4 @@
-//! The one stream to the coordinator: opened, kept, and opened again for ever.
+//! The one stream to the coordinator: opened, kept open, and reopened for ever.
 
 use std::fs::File;
 use std::io;
@@ -27,17 +27,17 @@ use crate::store;
 
 /// Reports handed to the stream and not yet sent. They stay in the spool too, so this only has to keep the stream busy.
 const OUTBOX_CAPACITY: usize = 32;
-/// Heartbeats have their own way into the stream, so that reports cannot delay them; a second one would say nothing new.
+/// Heartbeats have a channel of their own, so that reports cannot delay them. A second queued one would say nothing new.
 const HEARTBEAT_CAPACITY: usize = 1;
-/// The first pause after a failure, and the longest: short enough that a coordinator that was restarted finds its nodes
-/// back within a lease.
+/// The pause after the first failure; each further failure doubles it, up to `LONGEST_PAUSE`. Both are short enough that
+/// nodes rejoin a restarted coordinator within a lease.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// For the coordinator's first word.
+/// Time limit for the coordinator's first message on a new stream.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// For the coordinator's word on whether it and this node share the store.
+/// Time limit, in addition to two leases, for the coordinator's decision whether this node shares its store.
 const VERDICT_DEADLINE: Duration = Duration::from_secs(30);
-/// A message carries at most one process message and what names it.
+/// Size limit of a message: one message of a process, and the fields that name the process.
 const MAX_MESSAGE_BYTES: usize = MAX_FRAME_BYTES + 65_536;
 
 /// Why a stream ended.
@@ -45,17 +45,17 @@ const MAX_MESSAGE_BYTES: usize = MAX_FRAME_BYTES + 65_536;
 enum Ended {
     #[error("cannot reach the coordinator at {address}: {detail}")]
     Unreachable { address: String, detail: String },
-    #[error("the coordinator at {address} said nothing for {CONNECT_DEADLINE:?}")]
-    Silent { address: String },
-    #[error("the coordinator at {address} did not welcome this node: {detail}")]
+    #[error("the coordinator at {address} did not answer within {limit:?}")]
+    Silent { address: String, limit: Duration },
+    #[error("cannot join the coordinator at {address}: {detail}")]
     NotWelcome { address: String, detail: String },
     #[error("the coordinator at {address} refused this node: {detail}")]
     Refused { address: String, detail: String },
-    #[error("lost the coordinator at {address}: {detail}")]
+    #[error("lost connection to the coordinator at {address}: {detail}")]
     Lost { address: String, detail: String },
 }
 
-/// The stream's constant side.
+/// Everything that stays the same from one stream to the next.
 pub(crate) struct Session {
     dialer: Dialer,
     hello: Hello,
@@ -63,18 +63,18 @@ pub(crate) struct Session {
     events: mpsc::Sender<Event>,
 }
 
-/// What the coordinator told this agent. One that knows less was started on an older copy of its data directory, and refuses
-/// the agent.
+/// The newest start and acknowledgement of the coordinator that this agent knows; each `Hello` has them. A coordinator that knows less
+/// was started on an older copy of its data directory, and refuses the agent.
 #[derive(Debug, Default)]
 struct Known {
     start: String,
     acknowledged: u64,
-    /// Where it is kept, for the agent that finds the reports of this one.
+    /// Stores both for the next agent on the data directory, which may find reports of this one.
     file: Option<File>,
 }
 
 impl Known {
-    /// Not synced, as the reports are not; and what cannot be written is remembered as long as the agent lives.
+    /// Writes both to the file, without a sync, as the spool does. A failed write is ignored: this agent has the values in memory.
     fn keep(&self) {
         if let Some(file) = &self.file {
             file.write_all_at(format!("{} {:020}\n", self.start, self.acknowledged).as_bytes(), 0).ok();
@@ -83,19 +83,19 @@ impl Known {
 }
 
 impl Session {
-    /// A session with the coordinator at `address` (`host:port`); `None` if that is no address.
+    /// A session with the coordinator at `address`; `None` if that is not `host:port`.
     pub(crate) fn new(address: &str, hello: Hello, events: mpsc::Sender<Event>) -> Option<Self> {
         let dialer = Dialer::to(address)?.kept();
         Some(Self { dialer, hello, known: Mutex::default(), events })
     }
 
-    /// Keeps what the coordinator tells in the file at `path`. An agent that has `reports` of an earlier one goes on from what that
-    /// one was told: to a coordinator that has forgotten it, its reports are another run's future.
+    /// Stores what the coordinator says in the file at `path`. If an earlier agent left `reports`, its file is read first, so that a
+    /// coordinator that has forgotten their runs refuses this agent. Without reports the file begins empty.
     pub(crate) fn remember(&mut self, path: &Path, reports: bool) -> io::Result<()> {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         let file = private().read(true).write(true).truncate(!reports).open(path)?;
         let text = io::read_to_string(&file)?;
-        // What is written over a longer line leaves its end.
+        // Only the first line counts: writing over a longer one leaves the end of that.
         if let Some((start, acknowledged)) = text.lines().next().and_then(|line| line.split_once(' ')) {
             (known.start, known.acknowledged) = (start.to_owned(), acknowledged.parse().unwrap_or_default());
         }
@@ -103,10 +103,10 @@ impl Session {
         Ok(())
     }
 
-    /// Attaches, and attaches again after every loss, until `shutdown`.
+    /// Attaches, and reattaches after every lost connection, until `shutdown`.
     pub(crate) async fn keep(self, shutdown: CancellationToken) {
         tokio::select! {
-            biased; // A node that is leaving says nothing more.
+            biased; // A leaving node sends nothing more.
             () = shutdown.cancelled() => {}
             () = self.attach_for_ever() => {}
         }
@@ -120,7 +120,7 @@ impl Session {
             let ended = Box::pin(self.attach(&mut welcomed)).await;
             was_welcomed |= welcomed;
             if !was_welcomed && matches!(ended, Ended::Refused { .. }) {
-                // Nothing here will change that. A node that was in use waits: its processes go on meanwhile.
+                // A retry would be refused again. A node that was welcomed before retries all the same: its processes still train.
                 self.events.send(Event::Refused(ended.to_string())).await.ok();
                 return;
             }
@@ -130,13 +130,13 @@ impl Session {
                     return;
                 }
             }
-            warn!("{ended}; trying again in {} s", pause.as_secs_f32());
+            warn!("{ended}; retrying in {} s", pause.as_secs_f32());
             time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// One stream from the connection to its end.
+    /// Opens one stream and serves it; returns why it ended.
     async fn attach(&self, welcomed: &mut bool) -> Ended {
         let address = || self.dialer.address().to_owned();
         let channel = match self.dialer.connect().await {
@@ -161,11 +161,16 @@ impl Session {
             Ok::<_, tonic::Status>((told, first))
         });
         let (told, welcome) = match attached.await {
-            Err(_) => return Ended::Silent { address: address() },
+            Err(_) => return Ended::Silent { address: address(), limit: CONNECT_DEADLINE },
             Ok(Err(status)) => return self.not_welcome(&status),
             Ok(Ok((told, first))) => match first.and_then(|first| first.body) {
                 Some(Told::Welcome(welcome)) => (told, welcome),
-                _ => return Ended::NotWelcome { address: address(), detail: "its first word is no welcome".into() },
+                _ => {
+                    return Ended::NotWelcome {
+                        address: address(),
+                        detail: "its first message is not a welcome".into(),
+                    };
+                }
             },
         };
         let (told, first) = match self.share(&welcome, &outbox, told).await {
@@ -180,10 +185,10 @@ impl Session {
             known.keep();
         }
         if self.events.send(Event::Attached { outbox, store: welcome.store.clone() }).await.is_err() {
-            return Ended::Lost { address: address(), detail: "the agent ends".into() };
+            return Ended::Lost { address: address(), detail: "this agent shuts down".into() };
         }
         if self.events.send(Event::Told(Box::new(first))).await.is_err() {
-            return Ended::Lost { address: address(), detail: "the agent ends".into() };
+            return Ended::Lost { address: address(), detail: "this agent shuts down".into() };
         }
         Ended::Lost { address: address(), detail: self.listen(told, &welcome, beats).await }
     }
@@ -200,7 +205,7 @@ impl Session {
         }
     }
 
-    /// Shows that this node sees the coordinator's store; the first message to a node that was taken.
+    /// Proves that this node sees the coordinator's store. Returns the stream, and the first message after the node was accepted.
     async fn share(
         &self,
         welcome: &Welcome,
@@ -215,20 +220,20 @@ impl Session {
         if outbox.send(AgentMessage { body: Some(Body::Store(seen)) }).await.is_err() {
             return Err(Ended::Lost { address: address(), detail: "it closed the stream".into() });
         }
-        // One that waits for its name, which another agent had, waits as long as that one's lease lasts.
-        let lease = Duration::from_millis(welcome.lease_ms);
-        let verdict = timeout(VERDICT_DEADLINE + lease * 2, told.message()).await;
-        // The coordinator has read it.
+        // If another agent had this node's name, the coordinator answers when the lease of that agent is over.
+        let limit = VERDICT_DEADLINE + Duration::from_millis(welcome.lease_ms) * 2;
+        let verdict = timeout(limit, told.message()).await;
+        // Deletes the answer's file, which the coordinator has read by now.
         drop(answer);
         match verdict {
-            Err(_) => Err(Ended::Silent { address: address() }),
+            Err(_) => Err(Ended::Silent { address: address(), limit }),
             Ok(Err(status)) => Err(self.not_welcome(&status)),
             Ok(Ok(None)) => Err(Ended::Lost { address: address(), detail: "it closed the stream".into() }),
             Ok(Ok(Some(first))) => Ok((told, first)),
         }
     }
 
-    /// Passes on what the coordinator says, and beats; returns why that ended.
+    /// Passes the coordinator's messages on and sends heartbeats, until the stream ends; returns why it ended.
     async fn listen(
         &self,
         mut told: Streaming<lockstep_rpc::CoordinatorMessage>,
@@ -239,9 +244,9 @@ impl Session {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                biased; // A beat is due three times a lease; messages can wait for it.
+                biased; // A heartbeat is due three times per lease; messages can wait for it.
                 _ = beat.tick() => {
-                    // Full: the one before was not sent yet, because the connection is stuck; the pings will see to it.
+                    // Full: the previous heartbeat is not sent yet, because the connection is stuck. If it stays so, its pings fail.
                     beats.try_send(AgentMessage { body: Some(Body::Heartbeat(Heartbeat {})) }).ok();
                 }
                 message = told.message() => match message {
@@ -252,7 +257,7 @@ impl Session {
                             known.keep();
                         }
                         if self.events.send(Event::Told(Box::new(message))).await.is_err() {
-                            return "the agent ends".into();
+                            return "this agent shuts down".into();
                         }
                     }
                     Ok(None) => return "it closed the stream".into(),
@@ -263,12 +268,12 @@ impl Session {
     }
 }
 
-/// A third of the lease: two beats may be lost.
+/// A third of the lease: two heartbeats in a row may be lost.
 fn heartbeat_interval(welcome: &Welcome) -> Duration {
     Duration::from_millis((welcome.lease_ms / 3).max(1))
 }
 
-/// tonic's own words are "transport error"; what happened stands at the end of the chain.
+/// The last error of the chain, which names the cause; tonic itself says `transport error` only.
 fn root_cause(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().map_or_else(String::new, ToString::to_string)
 }

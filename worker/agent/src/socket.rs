@@ -1,4 +1,4 @@
-//! The Unix socket on which rank processes connect: who they are, what they say, what they are told.
+//! The Unix socket on which rank processes connect: it takes their messages and sends them commands.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -28,18 +28,18 @@ use tracing::{debug, warn};
 use crate::child::ProcessKey;
 use crate::event::{ConnectionId, Event};
 
-/// The longest path that the kernel takes for a socket, without the zero at its end.
+/// Length of the longest path that the kernel accepts for a socket, without the terminating zero.
 const MAX_PATH_BYTES: usize = 107;
-/// Connections that wait to be taken, as the standard library has it.
+/// Connections that wait to be accepted; the standard library has the same number.
 const BACKLOG: u32 = 128;
-/// A process says who it is first of all, before it loads anything.
+/// Time limit for the first message of a process, which it sends before it loads anything.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
-/// A process is told three things in its life: its assignment, its peers, and that it may go.
+/// Commands that wait to be sent to a process: its assignment, its peers, the fate of a checkpoint, the permission to end.
 const COMMAND_CAPACITY: usize = 4;
-/// After an accept failed (no free descriptor): connections that end give one back.
+/// Pause after a failed accept (no free descriptor), in which connections may end and free one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bound socket; the file goes with it.
+/// The bound socket. [`Socket::serve`] deletes its file at the end.
 #[derive(Debug)]
 pub(crate) struct Socket {
     path: PathBuf,
@@ -48,7 +48,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Binds `agent.sock` in `data_dir`, which the caller owns, or in a temporary directory if that path is too long.
+    /// Binds `agent.sock` in `data_dir`, which the caller has locked, or in a temporary directory if that path is too long.
     pub(crate) fn bind(data_dir: &Path) -> io::Result<Self> {
         let mut path = std::path::absolute(data_dir)?.join("agent.sock");
         let mut short_dir = None;
@@ -62,25 +62,25 @@ impl Socket {
             _ => {}
         }
         let socket = UnixSocket::new_stream()?;
-        // Before it has a name: nobody else connects in between.
+        // Before `bind` gives the socket a name, so that no other user can connect in between.
         fs::File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(fs::Permissions::from_mode(0o600))?;
         socket.bind(&path)?;
         let listener = socket.listen(BACKLOG)?;
         Ok(Self { path, listener, _short_dir: short_dir })
     }
 
-    /// Where processes connect.
+    /// Path of the socket's file.
     pub(crate) fn path(&self) -> &OsStr {
         self.path.as_os_str()
     }
 
-    /// Serves connections until `shutdown`; `events` hears of them.
+    /// Serves connections until `shutdown`, and sends what they do to `events`.
     pub(crate) async fn serve(self, events: mpsc::Sender<Event>, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
         let mut id: ConnectionId = 0;
         loop {
             let accepted = tokio::select! {
-                biased; // A socket that is closing takes nobody in.
+                biased; // A closing socket accepts no connection.
                 () = shutdown.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
@@ -97,7 +97,7 @@ impl Socket {
                     });
                 }
                 Err(error) => {
-                    warn!("cannot accept a process's connection: {error}");
+                    warn!("cannot accept a process's connection: {error}; retrying in {ACCEPT_PAUSE:?}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -115,8 +115,8 @@ async fn converse(stream: UnixStream, connection: ConnectionId, events: mpsc::Se
     let mut frames = FramedRead::new(read, codec);
     let (key, misfit) = match timeout(HELLO_DEADLINE, hello(&mut frames)).await {
         Ok(Ok(hello)) => hello,
-        Ok(Err(detail)) => return warn!("a connection on the agent's socket was refused: {detail}"),
-        Err(_) => return warn!("a connection on the agent's socket said nothing for {HELLO_DEADLINE:?}"),
+        Ok(Err(detail)) => return warn!("rejected a connection on the agent's socket: {detail}"),
+        Err(_) => return warn!("closed a connection on the agent's socket: no message within {HELLO_DEADLINE:?}"),
     };
     let (commands, commands_in) = mpsc::channel(COMMAND_CAPACITY);
     if events.send(Event::Joined { key: key.clone(), connection, commands }).await.is_err() {
@@ -128,9 +128,9 @@ async fn converse(stream: UnixStream, connection: ConnectionId, events: mpsc::Se
         events.send(Event::HungUp { key, connection }).await.ok();
         return;
     }
-    // The owner ends a connection by dropping its sender of commands.
+    // The owner closes a connection by dropping its sender of commands.
     tokio::select! {
-        biased; // What a process has said counts, even if nobody will answer.
+        biased; // Messages that have arrived count, even if the process takes no answer.
         () = listen(&mut frames, &key, connection, &events) => {}
         () = tell(write, commands_in) => {}
     }
@@ -139,7 +139,7 @@ async fn converse(stream: UnixStream, connection: ConnectionId, events: mpsc::Se
 
 type Frames = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 
-/// Which process it is, and why it is of no use if its build does not fit this one.
+/// The key of the process, and, if its build does not match this one, the reason to reject it.
 async fn hello(frames: &mut Frames) -> Result<(ProcessKey, Option<String>), String> {
     match next(frames).await? {
         Some(ProcessMessage { body: Some(Body::Hello(hello)) }) => {
@@ -147,12 +147,12 @@ async fn hello(frames: &mut Frames) -> Result<(ProcessKey, Option<String>), Stri
                 ProcessKey::new(&hello.run, hello.generation, hello.process).map_err(|error| error.to_string())?;
             Ok((key, lockstep_rpc::misfit("the rank process", &hello.version, hello.protocol)))
         }
-        Some(_) => Err("its first message is no hello".into()),
-        None => Err("it was closed at once".into()),
+        Some(_) => Err("its first message is not a hello".into()),
+        None => Err("it was closed before its first message".into()),
     }
 }
 
-/// Says for the process that it gives up: its run would fail again.
+/// Reports for the process that it failed, with a reason that a retry would meet again.
 async fn fail(key: &ProcessKey, connection: ConnectionId, reason: String, events: &mpsc::Sender<Event>) {
     let message = ProcessMessage { body: Some(Body::Failed(Failed { reason, transient: false })) };
     let (accepted, answer) = oneshot::channel();
@@ -174,7 +174,7 @@ async fn listen(frames: &mut Frames, key: &ProcessKey, connection: ConnectionId,
         let message = match next(frames).await {
             Ok(Some(message)) => message,
             Ok(None) => return,
-            Err(detail) => return warn!("{key} sent what cannot be read: {detail}"),
+            Err(detail) => return warn!("cannot read a message of {key}: {detail}; its connection is closed"),
         };
         let (accepted, answer) = oneshot::channel();
         let said = Event::Message { key: key.clone(), connection, message, accepted };
@@ -187,8 +187,8 @@ async fn listen(frames: &mut Frames, key: &ProcessKey, connection: ConnectionId,
 async fn tell(mut write: OwnedWriteHalf, mut commands: mpsc::Receiver<AgentCommand>) {
     while let Some(command) = commands.recv().await {
         if let Err(error) = write.write_all(&frame::encode(&command)).await {
-            // Its other half may still hold messages: reading ends by itself.
-            debug!("a process does not listen: {error}");
+            // The reading half may still hold messages, and ends by itself.
+            debug!("cannot send a command to a process: {error}");
             std::future::pending::<()>().await;
         }
     }

@@ -1,16 +1,16 @@
 //! The reports of one process, numbered and on disk until the coordinator has acknowledged them.
 //!
 //! A spool is a directory of segments, each a file `<first sequence number>.segment` of records: length (`u32`,
-//! little-endian), blake3 of the payload, payload (a `Report`). Appends go to the last segment; a segment whose reports
-//! are all acknowledged is deleted, but the last one stays, so that the numbering survives a restart of the agent. The file `deleted`
-//! says up to which number, so that a segment that was lost is known from one that was deleted.
-//! Memory holds one entry a segment, whatever the backlog: what is sent is read back from the disk.
+//! little-endian), blake3 of the payload, payload (a `Report`). Appends go to the last segment. A segment whose reports
+//! are all acknowledged is deleted, except the last one, so that the numbering survives a restart of the agent. The file
+//! `deleted` has the number of the last deleted report: it tells deleted segments from lost ones.
+//! Memory holds one entry for each segment, whatever the backlog: reports are read back from the disk to be sent.
 //!
-//! A spool has a bound. Where what waits is more, the oldest telemetry goes first, whole segments of it, and is counted in the
-//! reports that had it; what is no telemetry never goes, whatever the bound.
+//! A spool has a size limit. Above it, telemetry is dropped, oldest segment first, and counted in the reports that had it.
+//! Other reports are never dropped, whatever the limit.
 //!
-//! Appends are not synced. They survive the agent, not a power failure; but that ends the agent's incarnation, and so
-//! the generation, and the coordinator has promised to nobody what it has not acknowledged.
+//! Appends are not synced. They survive a crash of the agent, but not a power failure. A power failure ends the agent's
+//! incarnation, and so the generation, and the coordinator has confirmed nothing that it has not acknowledged.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -34,16 +34,16 @@ mod recovery;
 
 pub(crate) use recovery::Recovered;
 
-/// A segment that is longer is not appended to. Bounds what one process leaves on disk when all is acknowledged.
+/// Length from which on a segment is not appended to. Limits the bytes that stay on disk when all reports are acknowledged.
 const SEGMENT_BYTES: u64 = 4 << 20;
 const HEADER_BYTES: u64 = 4 + 32;
-/// The longest payload: a process's longest message, and what names it.
+/// The longest payload: the longest message of a process, and the fields that name the process.
 const MAX_PAYLOAD_BYTES: u64 = MAX_FRAME_BYTES as u64 + 4096;
 
 /// The file with the number of the last report whose segment was deleted.
 const DELETED: &str = "deleted";
 
-/// What can go wrong with a spool.
+/// A failed operation on a spool.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpoolError {
     #[error("cannot use spool file `{}`", path.display())]
@@ -56,21 +56,21 @@ pub(crate) enum SpoolError {
     Corrupt { path: PathBuf, offset: u64, detail: &'static str },
 }
 
-/// See the module.
+/// The spool of one process.
 #[derive(Debug)]
 pub(crate) struct Spool {
     key: ProcessKey,
     dir: PathBuf,
     /// Ordered, without gaps; never empty.
     segments: VecDeque<Segment>,
-    /// The last segment's file, once it was written to.
+    /// Open file of the last segment, once this agent has written to it.
     tail: Option<File>,
-    /// Everything up to here is acknowledged.
+    /// Number of the last acknowledged report; 0: none.
     acknowledged: u64,
-    /// What is to be sent next.
+    /// Number of the next report to send.
     unsent: u64,
     reader: Option<Reader>,
-    /// Above so many bytes telemetry goes.
+    /// Bytes above which telemetry is dropped.
     bound: u64,
 }
 
@@ -78,9 +78,9 @@ pub(crate) struct Spool {
 struct Segment {
     first: u64,
     count: u64,
-    /// Length of its whole records; the file may be longer by a torn one.
+    /// Length of its complete records; the file may be longer by an incomplete one.
     bytes: u64,
-    /// Whether its telemetry is gone.
+    /// Whether its telemetry was dropped.
     telemetry_dropped: bool,
 }
 
@@ -90,7 +90,7 @@ impl Segment {
     }
 }
 
-/// Where reading stands: at the record `sequence` of the segment that begins with `first`.
+/// A position in a segment, which begins with report `first`: the next record is report `sequence`.
 #[derive(Debug)]
 struct Reader {
     first: u64,
@@ -101,7 +101,7 @@ struct Reader {
 }
 
 impl Spool {
-    /// A new spool in `dir`, which must not hold one.
+    /// Creates a spool in `dir`, which must not have one.
     pub(crate) fn create(dir: PathBuf, key: ProcessKey) -> Result<Self, SpoolError> {
         make_private_dirs(&dir).map_err(|source| SpoolError::Io { path: dir.clone(), source })?;
         let spool = Self::new(key, dir, VecDeque::from([Segment::empty(1)]));
@@ -109,14 +109,14 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Of `segments`, of which there is one at least; what lies before them is acknowledged.
+    /// A spool of `segments`, at least one. All reports before them count as acknowledged.
     fn new(key: ProcessKey, dir: PathBuf, segments: VecDeque<Segment>) -> Self {
         let first = segments.front().map_or(1, |segment| segment.first);
         let (acknowledged, unsent, bound) = (first - 1, first, u64::MAX);
         Self { key, dir, segments, tail: None, acknowledged, unsent, reader: None, bound }
     }
 
-    /// Writes down that segments up to `sequence` are deleted on purpose: by that a lost one is known.
+    /// Records that the segments up to report `sequence` are deleted on purpose, and not lost.
     fn note_deleted(&self, sequence: u64) -> Result<(), SpoolError> {
         let path = self.dir.join(DELETED);
         let fresh = path.with_extension("fresh");
@@ -124,12 +124,12 @@ impl Spool {
         written.map_err(|source| SpoolError::Io { path, source })
     }
 
-    /// With a bound on its bytes.
+    /// Sets the size limit above which telemetry is dropped.
     pub(crate) fn bounded(self, bytes: u64) -> Self {
         Self { bound: bytes, ..self }
     }
 
-    /// Numbers `message` and writes it. After an error nothing was appended, and it may be tried again.
+    /// Numbers `message` and writes it. After an error nothing was appended, and the caller may retry.
     pub(crate) fn append(&mut self, message: ProcessMessage) -> Result<(), SpoolError> {
         if self.last().bytes >= SEGMENT_BYTES {
             let first = self.next_sequence();
@@ -148,7 +148,7 @@ impl Spool {
         let (first, at) = (self.last().first, self.last().bytes);
         let path = segment_path(&self.dir, first);
         let written = self.tail(&path).and_then(|file| {
-            // A torn record of an attempt before is overwritten: the length counts whole records only.
+            // Overwrites the incomplete record of a failed attempt: `at` counts complete records only.
             file.write_all_at(&record, at)?;
             file.set_len(at + record.len() as u64)
         });
@@ -159,7 +159,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Where more waits than the bound allows, takes the telemetry out of the oldest segments that have any.
+    /// Drops the telemetry of the oldest segments until the spool is within its limit. The last segment is left as it is.
     fn drop_telemetry(&mut self) {
         let waiting = |spool: &Self| spool.segments.iter().map(|segment| segment.bytes).sum::<u64>();
         let last = self.segments.len() - 1;
@@ -172,16 +172,21 @@ impl Spool {
             }
             match self.drop_telemetry_of(index) {
                 Ok(values) => {
-                    warn!(values, "telemetry is dropped: the coordinator has not taken it, and the spool is full");
+                    warn!(
+                        values,
+                        "telemetry is dropped: the spool of {} has more than {} bytes (`spool_bytes`)",
+                        self.key,
+                        self.bound
+                    );
                 }
                 Err(error) => {
-                    warn!(error = chain(&error), "telemetry stays in a spool that is full");
+                    warn!(error = chain(&error), "cannot drop telemetry from the full spool of {}", self.key);
                 }
             }
         }
     }
 
-    /// Writes a segment anew, without its telemetry; how many values that was. The numbers of its reports stay.
+    /// Rewrites a segment without its telemetry; returns the number of dropped values. Its reports keep their numbers.
     fn drop_telemetry_of(&mut self, index: usize) -> Result<u64, SpoolError> {
         let Segment { first, count, bytes, .. } = self.segments[index];
         let path = segment_path(&self.dir, first);
@@ -200,7 +205,7 @@ impl Spool {
         write(&fresh, &kept).and_then(|()| fs::rename(&fresh, &path)).map_err(io)?;
         let segment = &mut self.segments[index];
         (segment.bytes, segment.telemetry_dropped) = (kept.len() as u64, true);
-        // It may be reading the file that was.
+        // The reader may have the replaced file open.
         self.reader = None;
         Ok(values)
     }
@@ -208,7 +213,7 @@ impl Spool {
     /// The next report to send, if there is one.
     ///
     /// # Errors
-    /// `Corrupt` if the disk no longer holds what was written; that report is lost, see [`Spool::skip`].
+    /// `Corrupt` if the file does not have the bytes that were written. That report is lost: see [`Spool::skip`].
     pub(crate) fn next_unsent(&mut self) -> Result<Option<Report>, SpoolError> {
         if !self.has_unsent() {
             return Ok(None);
@@ -233,7 +238,7 @@ impl Spool {
         }
     }
 
-    /// Gives the next unsent report up for another message under its number.
+    /// Replaces the next unsent report, which cannot be read, by the message `instead` under the same number.
     pub(crate) fn skip(&mut self, instead: ProcessMessage) -> Report {
         let sequence = self.unsent;
         self.unsent += 1;
@@ -242,12 +247,12 @@ impl Spool {
         Report { run: run.into(), generation, process, sequence, message: Some(instead) }
     }
 
-    /// Sends everything that is not acknowledged again.
+    /// Marks all unacknowledged reports as unsent, for a new stream.
     pub(crate) fn rewind(&mut self) {
         self.unsent = self.acknowledged + 1;
     }
 
-    /// The coordinator has everything up to `sequence`. What lies beyond the spool's end is ignored.
+    /// Notes that the coordinator has all reports up to `sequence`, and deletes their segments. Numbers beyond the last report are ignored.
     pub(crate) fn acknowledge(&mut self, sequence: u64) -> Result<(), SpoolError> {
         self.acknowledged = self.acknowledged.max(sequence.min(self.next_sequence() - 1));
         self.unsent = self.unsent.max(self.acknowledged + 1);
@@ -256,7 +261,7 @@ impl Spool {
         {
             let (path, last) = (segment_path(&self.dir, oldest.first), oldest.first + oldest.count - 1);
             if self.note_deleted(last).is_err() {
-                // A full disk takes no note, and must be emptied all the same; without a note nothing counts as lost.
+                // The segment is deleted even if a full disk takes no note. Without the file, no segment counts as lost.
                 fs::remove_file(self.dir.join(DELETED)).ok();
             }
             match fs::remove_file(&path) {
@@ -271,12 +276,12 @@ impl Spool {
         self.unsent < self.next_sequence()
     }
 
-    /// Whether the coordinator has everything.
+    /// Whether the coordinator has acknowledged all reports.
     pub(crate) fn is_acknowledged(&self) -> bool {
         self.acknowledged + 1 == self.next_sequence()
     }
 
-    /// Deletes the spool.
+    /// Deletes the spool's directory.
     pub(crate) fn remove(self) -> Result<(), SpoolError> {
         fs::remove_dir_all(&self.dir).map_err(|source| SpoolError::Io { path: self.dir.clone(), source })
     }
@@ -319,12 +324,12 @@ impl Reader {
         let mut payload = vec![0; size as usize];
         self.file.read_exact_at(&mut payload, self.offset + HEADER_BYTES).map_err(io)?;
         if Domain::Blob.digest(&payload).as_bytes() != digest {
-            return Err(corrupt("a record is not what was written"));
+            return Err(corrupt("the digest of a record does not match"));
         }
-        // A block in it stays where it is, in these bytes.
-        let report = Report::decode(Bytes::from(payload)).map_err(|_| corrupt("a record is no report"))?;
+        // A block is not copied: it refers to these bytes.
+        let report = Report::decode(Bytes::from(payload)).map_err(|_| corrupt("a record is not a report"))?;
         if report.sequence != self.sequence {
-            return Err(corrupt("a record has another number than its place"));
+            return Err(corrupt("a record is out of sequence"));
         }
         self.sequence += 1;
         self.offset = end;
@@ -332,7 +337,7 @@ impl Reader {
     }
 }
 
-/// A report as it lies on the disk.
+/// A report as it is written: header and payload.
 fn record(report: &Report) -> Vec<u8> {
     let payload = report.encode_to_vec();
     let mut record = Vec::with_capacity(HEADER_BYTES as usize + payload.len());

@@ -1,4 +1,4 @@
-//! This node's side of the check at join: whether it sees the coordinator's store.
+//! The node's half of the check at join that it sees the coordinator's store.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,12 @@ use lockstep_rpc::StoreSeen;
 use lockstep_store::shared::{Answer, answer};
 use tokio::task::spawn_blocking;
 
-/// Reads what the coordinator wrote into its `store`, and writes an answer there, which is removed with the value.
+/// Reads the coordinator's file `check` in `store`, and writes an answer there. Dropping the answer deletes its file.
 pub(crate) async fn look(store: String, check: String) -> (StoreSeen, Option<Answer>) {
     let looked = spawn_blocking(move || look_now(&PathBuf::from(store), &check)).await;
-    looked.unwrap_or_else(|_| (StoreSeen { failed: "the check panicked".into(), ..StoreSeen::default() }, None))
+    looked.unwrap_or_else(|_| {
+        (StoreSeen { failed: "the check of the store panicked".into(), ..StoreSeen::default() }, None)
+    })
 }
 
 fn look_now(store: &Path, check: &str) -> (StoreSeen, Option<Answer>) {

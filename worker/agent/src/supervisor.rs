@@ -1,7 +1,7 @@
-//! The owner of all state: every process, what waits to be sent, and where it is sent to.
+//! The owner of all state: processes, unsent messages, and the stream to the coordinator.
 //!
-//! Takes one [`Event`] at a time and never waits in the middle of one. It writes to the spool itself: an append goes to
-//! the page cache, and heartbeats have a task of their own, so a slow disk delays reports and nothing else.
+//! Takes one [`Event`] at a time and never waits while it handles one. It writes to the spool itself: an append goes to
+//! the page cache, and heartbeats have a task of their own, so a slow disk delays only reports.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -31,10 +31,10 @@ mod desired;
 mod outgoing;
 mod programs;
 
-/// Answers about logs that wait for the stream; a coordinator that asks faster than it takes answers is not answered.
+/// Upper limit for answers that wait for the stream. Log requests beyond it are dropped.
 const ANSWER_CAPACITY: usize = 64;
 
-/// See the module.
+/// All state of an agent.
 pub(crate) struct Supervisor {
     options: AgentOptions,
     socket: OsString,
@@ -44,32 +44,32 @@ pub(crate) struct Supervisor {
     events: mpsc::Sender<Event>,
     children: TaskTracker,
     programs: Programs,
-    /// What rank processes and builds are given of this process's variables.
+    /// Environment variables for rank processes and builds.
     given: Environment,
     processes: BTreeMap<ProcessKey, Process>,
-    /// Devices that are offered, each as often as processes fit on it.
+    /// Offered devices, each as often as processes fit on it.
     devices: Vec<String>,
-    /// Desired processes, with their devices, whose assignment has not come, for which the disk had no room yet, or whose device
-    /// another one still holds.
+    /// Desired processes that cannot start yet, with their devices: the assignment is not here, the disk is full, or another
+    /// process holds the device.
     postponed: BTreeMap<ProcessKey, String>,
     /// Assignments of desired generations, by run and generation.
     assignments: BTreeMap<(String, u64), Assignment>,
-    /// Those that the coordinator was asked for on this stream.
+    /// Run and generation of assignments that were requested on this stream.
     fetched: BTreeSet<(String, u64)>,
-    /// Those that wait for a device, which was said.
+    /// Processes that wait for a device, each logged once.
     waiting_for_device: BTreeSet<ProcessKey>,
-    /// Those for which the disk takes no spool, and since when, or when that was last told.
+    /// Processes whose spool or log cannot be created: since when, or when the coordinator was last told.
     unspooled: BTreeMap<ProcessKey, Instant>,
     outbox: Option<mpsc::Sender<AgentMessage>>,
     answers: VecDeque<AgentMessage>,
-    /// Whose report was sent last: the others come first.
+    /// Process whose report was sent last; the search for the next report begins after it.
     served: Option<ProcessKey>,
     leaving: bool,
     refused: Option<String>,
 }
 
 impl Supervisor {
-    /// A supervisor without processes, but for what earlier agents left in the spool.
+    /// A supervisor whose only processes are those that earlier agents left in the spool.
     pub(crate) fn new(
         options: AgentOptions,
         devices: Vec<String>,
@@ -110,7 +110,7 @@ impl Supervisor {
         })
     }
 
-    /// Takes one event.
+    /// Handles one event, without waiting.
     pub(crate) fn handle(&mut self, event: Event) {
         match event {
             Event::Attached { outbox, store } => {
@@ -145,7 +145,7 @@ impl Supervisor {
                 Some(Told::Peers(peers)) => self.met(&peers),
                 Some(Told::Welcome(_)) | None => {}
             },
-            // Of an unknown process: dropping the commands closes the connection.
+            // If the process is unknown, dropping `commands` closes the connection.
             Event::Joined { key, connection, commands } => {
                 self.with(&key, |process| process.join(connection, commands));
             }
@@ -168,7 +168,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends processes that hang. `stood_still`: so has this agent, and what they said waits to be read.
+    /// Stops hung processes. With `stood_still` this agent did not run for a while and has unread messages: limits restart.
     pub(crate) fn end_hung(&mut self, stood_still: bool) {
         let Some(limit) = self.options.progress_limit else { return };
         for process in self.processes.values_mut() {
@@ -179,7 +179,7 @@ impl Supervisor {
         }
     }
 
-    /// Stops every process and starts none any more.
+    /// Tells the coordinator that this node leaves, stops all processes, and starts no more.
     pub(crate) fn leave(&mut self) {
         info!("leaving: stopping {} processes", self.processes.values().filter(|process| process.is_alive()).count());
         self.leaving = true;
@@ -193,38 +193,38 @@ impl Supervisor {
         self.leaving
     }
 
-    /// Why the coordinator did not take this node.
+    /// Why the coordinator refused this node, if it did.
     pub(crate) fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
 
-    /// Whether there are processes whose reports are not all told, of earlier agents too.
+    /// Whether any process has a spool, including those of earlier agents.
     pub(crate) fn has_reports(&self) -> bool {
         !self.processes.is_empty()
     }
 
-    /// Whether every process has ended.
+    /// Whether all processes have ended, and their ends are spooled.
     pub(crate) fn is_empty(&self) -> bool {
         self.processes.values().all(Process::is_gone)
     }
 
-    /// Whether nobody can be told more than they know.
+    /// Whether nothing is left to send: all reports are acknowledged, or there is no stream.
     pub(crate) fn is_told(&self) -> bool {
         self.outbox.is_none() || self.processes.values().all(Process::is_acknowledged)
     }
 
-    /// Whether something waits for the disk.
+    /// Whether reports or starts wait for the disk; includes starts that wait for other reasons.
     pub(crate) fn waits_for_disk(&self) -> bool {
         !self.postponed.is_empty() || self.processes.values().any(Process::is_held)
     }
 
-    /// Tries again what waits for the disk.
+    /// Retries what waits for the disk.
     pub(crate) fn retry(&mut self) {
         self.processes.values_mut().filter(|process| process.is_held()).for_each(Process::retry);
         self.start_postponed();
     }
 
-    /// Waits for the tasks of all processes.
+    /// Waits until the tasks of all processes and builds have ended.
     pub(crate) async fn close(self) {
         drop((self.processes, self.monitor));
         self.children.close();

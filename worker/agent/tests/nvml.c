@@ -1,7 +1,7 @@
-/* NVML with two devices, for tests: what the agent asks, answered as NVML does.
+/* A stand-in for NVML with two devices, for tests. It has the functions that the agent calls.
  *
  * The second device has no power reading, no ECC and no NVLink (3 is NVML_ERROR_NOT_SUPPORTED). The utilisation rises with each
- * question. After two samples the first device reports an error, XID 79: it has fallen off the bus. */
+ * call. After two samples the first device reports the error XID 79: it has fallen off the bus. */
 #include <stdio.h>
 #include <string.h>
 
@@ -33,7 +33,7 @@ int nvmlDeviceGetClockInfo(void *d, int which, unsigned *mhz) { *mhz = which == 
 /* Bit 2 is the power limit, bit 5 the temperature. */
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *d, unsigned long long *r) { *r = 0x24; return OK; }
 int nvmlDeviceGetTotalEccErrors(void *d, int kind, int counter, unsigned long long *n) {
-    *n = kind == 1 && counter == 0 ? 7 : 0; /* uncorrected, since the driver began */
+    *n = kind == 1 && counter == 0 ? 7 : 0; /* uncorrected, since the driver was loaded */
     return number(d) == 1 ? OK : UNSUPPORTED;
 }
 int nvmlDeviceGetFieldValues(void *d, int n, field *f) {

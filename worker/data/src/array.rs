@@ -1,6 +1,6 @@
-//! A data set of two columns: what IDX, CSV, npy and safetensors files become.
+//! A data set of two columns, inputs and targets, from IDX, CSV, npy or safetensors files.
 //!
-//! Hot: samples are copied as they are in the file; element types are changed on the device, a batch at a time.
+//! Hot: samples are copied with the element type of the file; a whole batch is converted on the device.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ pub(crate) struct Pair {
     shape: SampleShape,
     features: Arc<[String]>,
     preprocessing: Arc<Preprocessing>,
-    /// What the file itself says, if a checkpoint's is used instead.
+    /// The preprocessing that the file itself would give, if that of a checkpoint is used instead.
     measured: Option<Arc<Preprocessing>>,
 }
 
 impl Pair {
-    /// Checks that the columns are equally long and their types usable; labels must be below `outputs`.
+    /// Checks that both columns have the same number of rows and usable types, and that all labels are below `outputs`.
     pub(crate) fn new(
         (inputs_path, inputs): (&Path, Column),
         (targets_path, targets): (&Path, Column),
@@ -69,12 +69,12 @@ impl Pair {
         Ok(Self { inputs, targets, shape, features: Arc::default(), preprocessing, measured: None })
     }
 
-    /// With names for the inputs' elements.
+    /// Sets the names of the inputs' elements.
     pub(crate) fn named(self, features: Vec<String>) -> Self {
         Self { features: features.into(), ..self }
     }
 
-    /// Whose values were `used` before they came here, where the file itself says `measured`.
+    /// Sets the preprocessing that the values have already gone through, and the one that the file itself would give.
     pub(crate) fn prepared(self, used: Preprocessing, measured: Preprocessing) -> Self {
         Self { preprocessing: Arc::new(used), measured: Some(Arc::new(measured)), ..self }
     }
@@ -87,12 +87,12 @@ impl Pair {
         &self.shape
     }
 
-    /// The data set of `rows`.
+    /// The data set that consists of `rows`.
     pub(crate) fn select(&self, rows: Rows) -> Box<dyn Dataset> {
         Box::new(Array { pair: self.clone(), rows })
     }
 
-    /// Both data sets of a split.
+    /// The data sets for training and validation.
     pub(crate) fn split(&self, (train, validation): (Rows, Option<Rows>)) -> DataSets {
         DataSets { train: self.select(train), validation: validation.map(|rows| self.select(rows)) }
     }
@@ -155,15 +155,15 @@ impl Dataset for Array {
     }
 }
 
-/// What a pixel is divided by, and what is subtracted then.
+/// Divisor of a pixel, and the number that is subtracted after the division.
 const PIXELS: (f64, f64) = (127.5, 1.0);
 
-/// Pixels 0 to 255 as -1 to 1: scaled to `[0, 1]`, then normalised by mean 0.5 and deviation 0.5, in one go.
+/// Converts pixels from 0..255 to -1..1: the same as scaling to `[0, 1]` and normalising by mean 0.5 and deviation 0.5.
 fn pixels(bytes: &Tensor) -> Result<Tensor, DataError> {
     Ok(bytes.f_to_kind(Kind::Float)?.f_div_scalar_(PIXELS.0)?.f_sub_scalar_(PIXELS.1)?)
 }
 
-/// What is done to samples of `shape` here.
+/// The preprocessing of samples of `shape`.
 fn preprocessing(shape: &SampleShape) -> Preprocessing {
     let input = shape.input.clone();
     let inputs = match shape.kind {

@@ -1,6 +1,6 @@
-//! One array of equal rows in memory, and how a batch is gathered from it.
+//! One array of equal rows in memory, from which batches are gathered.
 //!
-//! Hot: one copy per sample, from the file's pages into the batch tensor; one allocation per batch.
+//! Hot: copies each sample once, from the file's pages into the batch's tensor, with one allocation for each batch.
 
 use lockstep_common::contents::Contents;
 use lockstep_tch_ext::memory::filled;
@@ -10,9 +10,9 @@ use tch::{Device, Kind, Tensor};
 use super::DataError;
 use super::mapped::Bytes;
 
-const _: () = assert!(cfg!(target_endian = "little"), "files are little-endian, and their bytes are taken as they are");
+const _: () = assert!(cfg!(target_endian = "little"), "files are little-endian, and their bytes are used unchanged");
 
-/// Rows of one shape and element type. The first axis of the array is the samples.
+/// Rows of one shape and element type, one for each sample.
 pub(crate) struct Column {
     bytes: Bytes,
     start: usize,
@@ -23,8 +23,7 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    /// An array of `rows` rows that begins `start` bytes into `bytes`. `None` if that is more than there is, or a row
-    /// has no element.
+    /// An array of `rows` rows that begins at byte `start`. `None` if `bytes` is too short, or a row has no element.
     pub(crate) fn new(bytes: Bytes, start: usize, kind: Kind, row_shape: Vec<i64>, rows: u64) -> Option<Self> {
         let elements = row_shape
             .iter()
@@ -51,8 +50,8 @@ impl Column {
         &self.bytes[self.start..self.start + self.rows as usize * self.row_bytes]
     }
 
-    /// The rows at `indices`, each below [`Column::rows`], as a tensor `[B, ..]` of the file's element type. Their bytes
-    /// are taken in by `contents`, as those of this array of the batch.
+    /// The rows at `indices`, each below [`Column::rows`], as a tensor `[B, ..]` of the file's element type. Their bytes are
+    /// added to `contents`, under the given number of the array in the batch.
     pub(crate) fn gather(
         &self,
         indices: impl ExactSizeIterator<Item = u64>,

@@ -1,4 +1,4 @@
-//! The bytes of a batch, where its data set does not say what it was made of.
+//! The contents of a batch whose data set does not record the bytes that it read.
 
 use lockstep_common::contents::Contents;
 use lockstep_tch_ext::memory::bytes_of;
@@ -6,10 +6,10 @@ use tch::{Device, Tensor};
 
 use super::dataset::Batch;
 
-/// The bytes of `batch`, of the samples at `positions`: row by row, so that they are the same however ranks share them.
-/// From a GPU they are copied.
+/// Digests the bytes of `batch`, which has the samples at `positions`. Each row counts for itself, so that the contents of a
+/// global batch do not depend on how it is divided among ranks. Tensors on a GPU are copied to the CPU first.
 ///
-/// `None` for a tensor without plain bytes, as a sparse one.
+/// `None` if a tensor has no plain bytes, for example a sparse one.
 pub fn contents_of(batch: &Batch, positions: &[u64]) -> Option<Contents> {
     let mut contents = Contents::default();
     for (array, tensor) in [&batch.inputs, &batch.targets].into_iter().chain(&batch.more).enumerate() {

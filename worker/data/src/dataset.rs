@@ -1,4 +1,4 @@
-//! The interface of a data set, and the batch that it gives.
+//! The interface of a data set, and its batches.
 
 use lockstep_common::contents::Contents;
 use lockstep_common::preprocessing::Preprocessing;
@@ -6,66 +6,66 @@ use tch::{Device, Tensor};
 
 use super::DataError;
 
-/// Samples that are trained on together.
+/// The samples of one forward pass.
 #[derive(Debug)]
 pub struct Batch {
     /// `[B, ..]`: `Float` values, or `Int64` tokens.
     pub inputs: Tensor,
     /// `Int64` classes `[B]`, `Int64` tokens `[B, T]`, or `Float` values `[B, K]`.
     pub targets: Tensor,
-    /// Whatever else a program's own data set gives.
+    /// Further tensors of a program's own data set.
     pub more: Vec<Tensor>,
 }
 
 impl Batch {
-    /// Of inputs and targets.
+    /// A batch of inputs and targets, without further tensors.
     pub fn new(inputs: Tensor, targets: Tensor) -> Self {
         Self { inputs, targets, more: Vec::new() }
     }
 }
 
-/// What an input is.
+/// The kind of a data set's inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputKind {
-    /// Token numbers.
+    /// Token numbers, `Int64`.
     Tokens,
-    /// Numbers as they are in the file, or standardised.
+    /// Numbers, unchanged from the file or standardised.
     Float,
     /// Pixels, from -1 (black) to 1 (white).
     Image,
 }
 
-/// What a target is.
+/// The kind of a data set's targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Targets {
     /// The token that follows each input token.
     Tokens,
-    /// A class number.
+    /// A class number, from 0.
     Classes {
-        /// The highest one that occurs, plus 1.
+        /// The highest class number in the data, plus 1.
         count: i64,
     },
     /// Real numbers.
     Values {
-        /// How many each sample has.
+        /// Number of values of each sample.
         count: i64,
     },
 }
 
-/// What one sample looks like.
+/// Shape and kind of one sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleShape {
     /// Shape of the input, without the batch axis.
     pub input: Vec<i64>,
-    /// What the input is.
+    /// Kind of the input.
     pub kind: InputKind,
-    /// What the target is.
+    /// Kind of the target.
     pub targets: Targets,
 }
 
-/// Samples that are found by their position.
+/// A data set: samples by position.
 pub trait Dataset: Send {
-    /// How many samples there are; at least one.
+    /// Number of samples; at least 1.
     fn len(&self) -> u64;
 
     /// Never true: a data set without samples does not open.
@@ -73,20 +73,20 @@ pub trait Dataset: Send {
         self.len() == 0
     }
 
-    /// What one sample looks like.
+    /// Shape and kind of one sample, the same for all.
     fn shape(&self) -> &SampleShape;
 
-    /// Names of the inputs' elements, where the file names them; else empty.
+    /// Names of the inputs' elements; empty if the file has none.
     fn features(&self) -> &[String] {
         &[]
     }
 
-    /// What is done to the samples of the file; `None` where a program reads them itself.
+    /// The preprocessing of the file's samples; `None` if a program reads them itself.
     fn preprocessing(&self) -> Option<&Preprocessing> {
         None
     }
 
-    /// What the file itself says: differs from [`Dataset::preprocessing`] where a checkpoint's is used instead.
+    /// The preprocessing that the file itself would give. Differs from [`Dataset::preprocessing`] if that of a checkpoint is used.
     fn measured(&self) -> Option<&Preprocessing> {
         self.preprocessing()
     }
@@ -94,11 +94,11 @@ pub trait Dataset: Send {
     /// The samples at `positions`, in that order, on `device`.
     ///
     /// # Errors
-    /// `Position` for one that is not below [`Dataset::len`]; `Torch` and `Memory` if libtorch has no memory left.
+    /// `Position` if a position is not below [`Dataset::len`]; `Torch` or `Memory` if libtorch has no memory left.
     fn batch(&self, positions: &[u64], device: Device) -> Result<Batch, DataError>;
 
-    /// The same batch, and the bytes that it was made of, for the run's record. Without them the batch's own bytes are
-    /// recorded, as they are on `device`.
+    /// As [`Dataset::batch`], with the contents of the bytes that were read, for the run's record. With `None` the caller
+    /// records the bytes of the batch on `device` instead.
     ///
     /// # Errors
     /// As [`Dataset::batch`].
@@ -109,8 +109,8 @@ pub trait Dataset: Send {
 
 /// The two data sets of a job.
 pub struct DataSets {
-    /// What is trained on.
+    /// Training samples.
     pub train: Box<dyn Dataset>,
-    /// What is evaluated on, if the job keeps samples for it.
+    /// Validation samples, if the job sets some apart.
     pub validation: Option<Box<dyn Dataset>>,
 }

@@ -1,4 +1,4 @@
-//! A data set of tensors in memory, for programs that read their files themselves.
+//! A data set of tensors in memory, for programs that read their own files.
 
 use std::path::Path;
 
@@ -11,7 +11,10 @@ use super::contents::contents_of;
 use super::dataset::{Batch, DataSets, Dataset, InputKind, SampleShape, Targets};
 use super::split::{self, Rows};
 
-/// Samples in memory; the first axis of every tensor counts them.
+/// Stands for the path in errors.
+const PLACE: &str = "(in memory)";
+
+/// Samples in memory, along the first axis of both tensors.
 #[derive(Debug)]
 pub struct InMemory {
     inputs: Tensor,
@@ -21,10 +24,11 @@ pub struct InMemory {
 }
 
 impl InMemory {
-    /// `inputs` `[N, ..]` and `targets` `[N, ..]`: integers are taken for tokens and classes, all else for values.
+    /// A data set of `inputs` `[N, ..]` and `targets` `[N, ..]`. `Int64` inputs are tokens; `Int64` targets are classes if `[N]`, else
+    /// tokens. Other types are values.
     ///
     /// # Errors
-    /// `Tensors` if there is no sample, or the two differ in number.
+    /// `Tensors` if there is no sample, or the first axes differ; `Label` if a class is negative: cross entropy leaves out -100 without a word.
     pub fn new(inputs: &Tensor, targets: &Tensor) -> Result<Self, DataError> {
         let count = |tensor: &Tensor| tensor.size().first().copied().unwrap_or(0);
         let samples = count(inputs);
@@ -33,25 +37,25 @@ impl InMemory {
         }
         let kind = if inputs.kind() == Kind::Int64 { InputKind::Tokens } else { InputKind::Float };
         let of_targets = match (targets.kind(), targets.dim()) {
-            (Kind::Int64, 1) => Targets::Classes { count: targets.f_max()?.f_int64_value(&[])? + 1 },
+            (Kind::Int64, 1) => Targets::Classes { count: classes(targets)? },
             (Kind::Int64, _) => Targets::Tokens,
             _ => Targets::Values { count: targets.size()[1..].iter().product() },
         };
         let shape = SampleShape { input: inputs.size()[1..].to_vec(), kind, targets: of_targets };
         Ok(Self {
-            inputs: inputs.to_device(Device::Cpu),
-            targets: targets.to_device(Device::Cpu),
+            inputs: inputs.f_to_device(Device::Cpu)?,
+            targets: targets.f_to_device(Device::Cpu)?,
             shape,
             rows: Rows::range(0, samples as u64),
         })
     }
 
-    /// Keeps `share` of the samples, chosen by `seed`, for evaluation; none if it is 0.
+    /// Sets the fraction `share` of the samples, chosen by `seed`, apart for validation; none if it is 0.
     ///
     /// # Errors
     /// `Split` if one side would have no samples.
     pub fn split(self, share: f64, seed: u64) -> Result<DataSets, DataError> {
-        let (train, validation) = split::by_seed(Path::new("(in memory)"), self.rows.len(), share, seed)?;
+        let (train, validation) = split::by_seed(Path::new(PLACE), self.rows.len(), share, seed)?;
         let part = |rows| -> Box<dyn Dataset> {
             let (inputs, targets) = (self.inputs.shallow_clone(), self.targets.shallow_clone());
             Box::new(Self { inputs, targets, shape: self.shape.clone(), rows })
@@ -94,6 +98,21 @@ fn on(device: Device, batch: Batch) -> Result<Batch, DataError> {
     Ok(Batch::new(upload(batch.inputs, device)?, upload(batch.targets, device)?))
 }
 
+/// The highest of class numbers `[N]`, plus 1.
+fn classes(targets: &Tensor) -> Result<i64, DataError> {
+    let value = targets.f_min()?.f_int64_value(&[])?;
+    if value < 0 {
+        let position = targets.f_argmin(0, false)?.f_int64_value(&[])? as u64;
+        return Err(DataError::Label {
+            path: PLACE.into(),
+            position,
+            value,
+            allowed: "a class (a whole number from 0)".to_owned(),
+        });
+    }
+    Ok(targets.f_max()?.f_int64_value(&[])? + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +150,8 @@ mod tests {
         let zeros = |samples| Tensor::zeros([samples, 2], (Kind::Float, Device::Cpu));
         assert!(matches!(InMemory::new(&zeros(3), &zeros(4)), Err(DataError::Tensors { .. })));
         assert!(matches!(InMemory::new(&zeros(0), &zeros(0)), Err(DataError::Tensors { .. })));
+        let labels = Tensor::from_slice(&[0_i64, 2, -100]);
+        assert!(matches!(InMemory::new(&zeros(3), &labels), Err(DataError::Label { position: 2, value: -100, .. })));
         assert!(matches!(numbered(3).split(0.01, 1), Err(DataError::Split { .. })));
     }
 }

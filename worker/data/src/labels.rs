@@ -1,4 +1,4 @@
-//! Class numbers, checked once for the whole file when it is opened.
+//! Checks all class numbers of a file when it is opened.
 
 use std::path::Path;
 
@@ -7,7 +7,10 @@ use tch::Kind;
 use super::DataError;
 use super::column::Column;
 
-/// The highest class number plus 1, if every one is at least 0 and below `outputs`.
+/// The highest class number plus 1.
+///
+/// # Errors
+/// `Label` if one is negative or not below `outputs`; `Format` if the array has another shape or type.
 pub(crate) fn check(path: &Path, labels: &Column, outputs: Option<u32>) -> Result<i64, DataError> {
     if !matches!(labels.row_shape(), [] | [1]) {
         let detail = format!("each label has the shape {:?}", labels.row_shape());
@@ -27,15 +30,16 @@ pub(crate) fn check(path: &Path, labels: &Column, outputs: Option<u32>) -> Resul
     let limit = outputs.map_or(i64::MAX, i64::from);
     for (value, position) in [low, high] {
         if !(0..limit).contains(&value) {
-            let below = |outputs| format!("from 0 to below `model.outputs` = {outputs}");
-            let allowed = outputs.map_or_else(|| "0 or above".to_owned(), below);
+            let below =
+                |outputs: u32| format!("a class from 0 to {} (`model.outputs` = {outputs})", outputs.saturating_sub(1));
+            let allowed = outputs.map_or_else(|| "a class (a whole number from 0)".to_owned(), below);
             return Err(DataError::Label { path: path.to_owned(), position, value, allowed });
         }
     }
     Ok(high.0 + 1)
 }
 
-/// Lowest and highest value, each with the position where it first stands. `data` is not empty.
+/// Lowest and highest value, each with the position of its first occurrence. `data` must not be empty.
 fn bounds<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> i64) -> ((i64, u64), (i64, u64)) {
     let (mut low, mut high) = ((i64::MAX, 0), (i64::MIN, 0));
     for (position, bytes) in data.as_chunks::<N>().0.iter().enumerate() {

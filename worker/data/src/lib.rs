@@ -1,4 +1,4 @@
-//! Data sets: map-style, a sample is found by its position in O(1), nothing is shuffled or prefetched in here.
+//! Data sets with access by position in O(1). Shuffling and prefetching are the caller's work.
 
 mod array;
 mod column;

@@ -1,10 +1,10 @@
-//! What a file of tokens looks like, if it looks like something else. Any bytes are tokens, so that nothing but a look at
-//! them shows a file of another format, or of another element type.
+//! Recognises files that look like something else than flat tokens. All bytes are valid tokens, so a file of another format
+//! or element type can only be recognised by patterns in its bytes.
 
 use lockstep_common::job::TokenType;
 use safetensors::tensor::Metadata;
 
-/// Formats by the bytes that they begin with. At least 4, so that tokens are not taken for one by chance.
+/// Formats by their first bytes: at least 4, so that tokens rarely match by chance.
 const MAGIC: [(&[u8], &str); 9] = [
     (b"\x93NUMPY", "an npy array"),
     (b"PK\x03\x04", "a zip archive (as npz and PyTorch files are)"),
@@ -13,17 +13,17 @@ const MAGIC: [(&[u8], &str); 9] = [
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"ARROW1\x00\x00", "an Arrow file"),
     (b"SQLite format 3\x00", "a SQLite database"),
-    (b"MMIDIDX\x00\x00", "an index of Megatron's, which lies beside its tokens"),
+    (b"MMIDIDX\x00\x00", "a Megatron index (its tokens are in the `.bin` file beside it)"),
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),
 ];
 
-/// Bytes that element types are told by.
+/// Bytes at the beginning by which element types are recognised.
 const LOOK: usize = 64 << 10;
 
-/// Fewer bytes than this may look like anything.
+/// Below this number of bytes no element type is recognised: a match could be chance.
 const FEWEST: usize = 64;
 
-/// What `bytes` look like, if not like tokens of `dtype`.
+/// What `bytes` look like; `None` if they can be tokens of `dtype`.
 pub(crate) fn lookalike(bytes: &[u8], dtype: TokenType) -> Option<&'static str> {
     format(bytes).or_else(|| element(&bytes[..bytes.len().min(LOOK)], bytes.len(), dtype))
 }
@@ -38,7 +38,7 @@ fn format(bytes: &[u8]) -> Option<&'static str> {
     if is_idx(bytes) {
         return Some("an IDX file");
     }
-    // Method 8, no reserved flag, and one of the known systems.
+    // gzip: method 8 (deflate), no reserved flag, and a known compression level and operating system.
     if let [0x1f, 0x8b, 8, flags, _, _, _, _, 0 | 2 | 4, system, ..] = *bytes
         && flags & 0xe0 == 0
         && (system <= 13 || system == 255)
@@ -51,7 +51,7 @@ fn format(bytes: &[u8]) -> Option<&'static str> {
     is_safetensors.then_some("a safetensors file")
 }
 
-/// Whether these are the header of an IDX file of bytes, and as many elements as it says.
+/// Whether `bytes` is an IDX file of unsigned bytes, with exactly as many elements as its header says.
 fn is_idx(bytes: &[u8]) -> bool {
     let [0, 0, 8, axes @ 1..=4, rest @ ..] = bytes else { return false };
     let Some((sizes, elements)) = rest.split_at_checked(4 * usize::from(*axes)) else { return false };
@@ -60,13 +60,13 @@ fn is_idx(bytes: &[u8]) -> bool {
     product == Some(elements.len() as u64)
 }
 
-/// Another element type, by the beginning of a file of `length` bytes.
+/// The element type that the beginning of a file of `length` bytes suggests, if it is not `dtype`.
 fn element(bytes: &[u8], length: usize, dtype: TokenType) -> Option<&'static str> {
     if bytes.len() < FEWEST {
         return None;
     }
     if dtype == TokenType::U16 && is_text(bytes) {
-        return Some("text: tokens of one byte, `data.dtype = \"u8\"`");
+        return Some("text (one byte for each token: `data.dtype = \"u8\"`)");
     }
     let integers = |width: usize| length.is_multiple_of(width) && high_bytes_are_zero(bytes, width);
     if integers(8) {
@@ -79,13 +79,13 @@ fn element(bytes: &[u8], length: usize, dtype: TokenType) -> Option<&'static str
     let wide =
         length.is_multiple_of(2) && pairs.iter().all(|[_, high]| *high < 16) && pairs.iter().any(|[low, _]| *low >= 64);
     let wide = wide || length.is_multiple_of(2) && alternates(pairs);
-    (dtype == TokenType::U8 && wide).then_some("16-bit integers, `data.dtype = \"u16\"`")
+    (dtype == TokenType::U8 && wide).then_some("16-bit integers (`data.dtype = \"u16\"`)")
 }
 
-/// Whether the second byte of each pair is told from the first by how few values it takes most often, as the high bytes of a large
-/// vocabulary's tokens are. Bytes that stand for themselves are alike at odd and even places.
+/// Whether the second byte of the pairs has a much narrower distribution than the first, as the high bytes of 16-bit tokens have.
+/// One-byte tokens have the same distribution at odd and even places.
 fn alternates(pairs: &[[u8; 2]]) -> bool {
-    /// Fewer pairs than this may differ by chance, and fewer values of the first byte are a pattern of somebody's.
+    /// With fewer pairs the distributions may differ by chance; with fewer values of the first byte the file may be a regular pattern.
     const PAIRS: usize = 1024;
     const VALUES: usize = 64;
     let count = |place: usize| {
@@ -103,13 +103,13 @@ fn alternates(pairs: &[[u8; 2]]) -> bool {
     let unlike: usize = low.iter().zip(&high).map(|(low, high)| low.abs_diff(*high)).sum();
     pairs.len() >= PAIRS
         && low.iter().filter(|&&count| count > 0).count() >= VALUES
-        // Three of ten stand elsewhere.
+        // Three of ten bytes would have to change to make the distributions equal.
         && unlike * 10 >= pairs.len() * 6
         && most(high) * 2 >= pairs.len()
         && most(high) * 2 >= most(low) * 3
 }
 
-/// Whether these are characters in UTF-8; the last may be cut.
+/// Whether these are printable characters in UTF-8; the last one may be incomplete.
 fn is_text(bytes: &[u8]) -> bool {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -161,7 +161,7 @@ mod tests {
             b"PK\x03",
             b"",
             &tensors[..40],
-            // As long as no header says.
+            // The header says another length.
             &[0, 0, 8, 1, 0, 0, 0, 3, 7, 8],
             &[0, 0, 8, 1, 0, 0, 0],
             &[0, 0, 8, 5, 1, 2, 3, 4],
@@ -185,7 +185,7 @@ mod tests {
             assert_eq!(lookalike(&[0; 400], dtype), None, "one token, again and again");
             assert_eq!(lookalike(&little::<4>(numbers())[..40], dtype), None, "too few to tell");
         }
-        // As a large vocabulary's tokens in order of their frequency: the one of rank n as often as 1 / n.
+        // Tokens of a large vocabulary that are sorted by frequency: token n has a frequency of about 1 / n.
         let mut random = 1_u64;
         let mut draw = || {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,6 +1,6 @@
-//! Data files as bytes: those that were read into memory when they were verified, and mappings of others.
+//! Data files as bytes: read into memory when they were verified, or mapped.
 //!
-//! The one place that maps files.
+//! No other module of this crate maps files.
 #![expect(unsafe_code, reason = "a memory map is sound only while nobody truncates the file, which no type can say")]
 
 use std::fs::File;
@@ -14,13 +14,13 @@ use memmap2::Mmap;
 
 use super::DataError;
 
-/// The bytes of a file, or bytes that were computed from one.
+/// The bytes of a file, or bytes computed from one.
 pub(crate) enum Bytes {
-    /// A file, read as its pages are touched.
+    /// A mapped file; the system reads its pages at their first use.
     Mapped(Mmap),
-    /// A file that was read and verified.
+    /// The memory into which a file was read when it was verified.
     Read(Arc<Vec<u8>>),
-    /// Bytes of our own.
+    /// Computed bytes: an unpacked file, or a parsed table.
     Owned(Vec<u8>),
 }
 
@@ -43,19 +43,21 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The one that the job calls `name`.
+    /// The data file with the path `name` in the job.
     pub(crate) fn of(files: &'a JobFiles, name: &str) -> Self {
         let path = files.at(name);
         Self { opened: files.opened(&path), path }
     }
 
-    /// Where it lies: for what is said of it.
+    /// Its path, for error messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its bytes, which must be some: those that were verified, or of a mapping of the file that was. A file that nobody verified is
-    /// opened here.
+    /// Its bytes: the verified memory, or a mapping of the verified file. A file that was not verified is opened here.
+    ///
+    /// # Errors
+    /// `Empty` if it has no bytes; `Missing`, `Io`; `Format` if it is not a file.
     pub(crate) fn bytes(&self) -> Result<Bytes, DataError> {
         let path = &self.path;
         let bytes = match self.opened {
@@ -78,10 +80,10 @@ fn map(path: &Path, file: &File) -> Result<Bytes, DataError> {
     if metadata.len() == 0 {
         return Err(DataError::Empty { path: path.to_owned() });
     }
-    // SAFETY: the map is read-only and only read as plain bytes, for which every value is valid. A process that
-    // truncates the file while a run trains on it would kill the rank process with SIGBUS, which the agent handles as
-    // any other death; one that overwrites it in place changes data that the run has hashed: it is found by the file's
-    // times, or when it is hashed again before the last checkpoint counts.
+    // SAFETY: the map is read-only, and read only as plain bytes, for which every value is valid. If a process truncates the
+    // file during training, SIGBUS kills the rank process, which the agent handles like any other death. If a process
+    // overwrites the file in place, the watch finds that by the file's times, or by hashing it again before the last
+    // checkpoint counts.
     let map = unsafe { Mmap::map(file) }.map_err(|error| DataError::io(path, error))?;
     Ok(Bytes::Mapped(map))
 }

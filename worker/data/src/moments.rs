@@ -1,24 +1,24 @@
-//! Mean and deviation of a column of a table, by which its values are standardised.
+//! Mean and standard deviation of a table's column, by which its values are standardised.
 
-/// A column is constant if all of its training values lie this many units in the last place around their mean.
+/// A column is constant if all its training values are within this many units in the last place of their mean.
 const CONSTANT_ULPS: f64 = 4.0;
 
-/// What is subtracted from a column's values, and what the rest is divided by.
+/// Mean and deviation of a column: values are standardised by `(value - mean) / deviation`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Moments {
     /// The mean of the training values.
     pub(crate) mean: f64,
     /// Their standard deviation (of the population); 1 for a constant column.
     pub(crate) deviation: f64,
-    /// Whether the training values are one value, up to rounding.
+    /// Whether the training values are equal up to rounding.
     pub(crate) constant: bool,
 }
 
 impl Moments {
-    /// Of training values, all finite and at least one, summed in their order.
+    /// The moments of training values: at least one, all finite. Sums are in the order of the values.
     ///
     /// # Errors
-    /// Why the column cannot be standardised: a sum that overflows, or squares that vanish.
+    /// The reason why the column cannot be standardised: a sum overflows, or squares underflow.
     pub(crate) fn of(values: impl Iterator<Item = f64> + Clone) -> Result<Self, &'static str> {
         let count = values.clone().count() as f64;
         if let Some(mean) = constant(values.clone(), count) {
@@ -42,7 +42,7 @@ impl Moments {
 
 /// The mean of a constant column; `None` if the column is not constant.
 ///
-/// Summed from the lowest value: differences of a constant column are exact, while a sum of a million equal values is off
+/// Sums the differences to the lowest value. In a constant column they are exact; a plain sum of a million equal values is wrong
 /// by many units in the last place.
 fn constant(values: impl Iterator<Item = f64> + Clone, count: f64) -> Option<f64> {
     let (low, high) = values.clone().fold((f64::MAX, f64::MIN), |(low, high), value| (value.min(low), value.max(high)));
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn other_columns_have_the_moments_of_their_values_in_order() {
-        // As the formulas say, in the order of the values: these are bits that trained models depend on.
+        // The formulas, in the order of the values: trained models depend on these bits.
         let values = [3.25, -1.0, 1e9, 0.1, 7.0];
         let mean = values.iter().sum::<f64>() / 5.0;
         let deviation = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 5.0).sqrt();

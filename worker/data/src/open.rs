@@ -1,4 +1,4 @@
-//! From a job to its data sets.
+//! Opens the data sets of a job.
 
 use crate::files::JobFiles;
 use lockstep_common::job::{Data, JobSpec, Model};
@@ -12,14 +12,14 @@ use super::formats::tokens::{self, Windows};
 use super::mapped::Source;
 use super::{DataError, DataSets};
 
-/// Opens the data of `job`, which is in `files`, and checks it: what a batch may hold is known to be
-/// good afterwards.
+/// Opens the data of `job`, whose files are `files`, and checks all labels, tokens and table cells. Later batches can only fail for
+/// wrong positions or lack of memory.
 pub fn open_data(job: &JobSpec, files: &JobFiles) -> Result<DataSets, DataError> {
     open_data_as(job, files, None)
 }
 
-/// As [`open_data`], with what a checkpoint says of the preprocessing: a table's columns are standardised by `known` moments, not
-/// by those of the data. A table of other columns is standardised by its own; [`Preprocessing::differences`] then says so.
+/// As [`open_data`], with the preprocessing of a checkpoint: a table's columns are standardised by the moments in `known`, not by
+/// their own. A table with other columns is standardised by its own; [`Preprocessing::differences`] reports that.
 pub fn open_data_as(job: &JobSpec, files: &JobFiles, known: Option<&Preprocessing>) -> Result<DataSets, DataError> {
     let at = |path: &str| Source::of(files, path);
     let outputs = match job.model {
@@ -28,7 +28,7 @@ pub fn open_data_as(job: &JobSpec, files: &JobFiles, known: Option<&Preprocessin
     };
     match &job.data {
         Data::Tokens { path, dtype, validation, accept_as_is, .. } => {
-            // Other models are refused with this data when the job is parsed.
+            // Parsing a job rejects other models with this data.
             let Model::Gpt { context, vocabulary, .. } = job.model else {
                 unreachable!("a sound job with tokens has a model of kind `gpt`");
             };

@@ -1,4 +1,4 @@
-//! Which rows belong to training and which to validation.
+//! Splits rows into training and validation rows.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use lockstep_common::seed::{Stream, derive};
 
 use super::DataError;
 
-/// A range of rows, in file order or in the order of a permutation.
+/// A range of rows, in file order or in the order of a permutation; positions count from its start.
 #[derive(Clone, Debug)]
 pub(crate) struct Rows {
     permutation: Option<Permutation>,
@@ -31,7 +31,7 @@ impl Rows {
         self.permutation.as_ref().map_or(at, |permutation| permutation.at(at))
     }
 
-    /// Refuses positions that are not below [`Rows::len`].
+    /// `Position` for the first position that is not below [`Rows::len`].
     pub(crate) fn check(&self, positions: &[u64]) -> Result<(), DataError> {
         match positions.iter().find(|&&position| position >= self.len) {
             Some(&position) => Err(DataError::Position { position, samples: self.len }),
@@ -40,7 +40,7 @@ impl Rows {
     }
 }
 
-/// Training rows, and validation rows if `share` is above 0: which ones, the root seed chooses.
+/// Training rows, and validation rows if `share` is above 0. The root seed chooses the validation rows.
 pub(crate) fn by_seed(path: &Path, samples: u64, share: f64, seed: u64) -> Result<(Rows, Option<Rows>), DataError> {
     let (train, validation) = sizes(path, samples, share)?;
     if validation == 0 {
@@ -53,13 +53,13 @@ pub(crate) fn by_seed(path: &Path, samples: u64, share: f64, seed: u64) -> Resul
     ))
 }
 
-/// Training rows, and as validation rows the last ones.
+/// Training rows, and validation rows if `share` is above 0. The validation rows are the last ones.
 pub(crate) fn by_order(path: &Path, samples: u64, share: f64) -> Result<(Rows, Option<Rows>), DataError> {
     let (train, validation) = sizes(path, samples, share)?;
     Ok((Rows::range(0, train), (validation > 0).then(|| Rows::range(train, validation))))
 }
 
-/// Sizes of both sides; the share is rounded to the nearest sample.
+/// Numbers of training and validation rows; the share is rounded to the nearest row.
 fn sizes(path: &Path, samples: u64, share: f64) -> Result<(u64, u64), DataError> {
     if samples == 0 {
         return Err(DataError::Empty { path: path.to_owned() });

@@ -1,7 +1,8 @@
-//! Time of one duplex exchange on loopback, between processes of this very program.
+//! Measures one duplex exchange on loopback, between processes of this program.
 //!
-//! `latency [processes] [bytes ...]`: two processes and 4 B, 64 KiB, 2.6 MB, 3.2 MB unless told otherwise. Every process
-//! sends so many bytes to every other. Process 0 prints the median and the fastest round in microseconds.
+//! `latency [processes] [bytes ...]`, by default two processes and 4 B, 64 KiB, 2.6 MB, 3.2 MB. Every process sends so many
+//! bytes to every other process. Process 0 prints the median and the fastest round in microseconds. With the environment
+//! variable `LOCKSTEP_LATENCY_TCP` shared memory is not used.
 
 use std::{
     env,
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Process 0: starts the others, tells everybody all addresses, prints.
+/// Process 0: starts the other processes, sends them all addresses, and prints the results.
 fn lead(listener: Listener, processes: usize, sizes: &[usize]) -> Result<(), Box<dyn Error>> {
     let mut children = (1..processes).map(spawn).collect::<Result<Vec<Child>, _>>()?;
     let mut addresses = vec![listener.local_addr()];
@@ -50,7 +51,7 @@ fn lead(listener: Listener, processes: usize, sizes: &[usize]) -> Result<(), Box
     Ok(())
 }
 
-/// Another process: tells its address, hears all.
+/// Any other process: prints its address, and reads all addresses from standard input.
 fn follow(listener: Listener, process: usize, sizes: &[usize]) -> Result<(), Box<dyn Error>> {
     writeln!(io::stdout(), "{}", listener.local_addr())?;
     let mut line = String::new();

@@ -1,26 +1,26 @@
-//! What a process must know to join a mesh.
+//! The configuration of a process in a mesh.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What a process must know to join a mesh. It comes with the assignment.
+/// The configuration with which a process joins a mesh. Most of it comes with the assignment.
 #[derive(Clone)]
 pub struct MeshConfig {
-    /// This process's number, an index into `addresses`.
+    /// This process's index, in `addresses`.
     pub process: usize,
-    /// Where each process listens, by process number, this one included.
+    /// The address at which each process listens, by process index; includes this process.
     pub addresses: Vec<SocketAddr>,
-    /// The generation's secret.
+    /// The secret of the generation, which each end of a connection must prove to know.
     pub secret: [u8; 32],
-    /// The run's id.
+    /// The run's id. Processes of different runs reject each other.
     pub run: String,
-    /// The generation of the run's placement.
+    /// The run's generation. Processes of different generations reject each other.
     pub generation: u64,
     /// How long [`crate::Mesh::join`] may take.
     pub connect_deadline: Duration,
-    /// How long a peer may move no byte while a call waits for it. Longer than the slowest step: a peer that still
-    /// computes is silent.
+    /// How long a peer may neither send nor receive a byte while a call waits for it. Must be longer than the slowest step: a
+    /// peer is silent while it computes.
     pub silence_limit: Duration,
     /// Whether bytes between processes on one machine may go through shared memory, where the system allows it.
     pub shared_memory: bool,

@@ -1,7 +1,7 @@
-//! Cutting a mesh at once, from any thread.
+//! Cuts a mesh at once, from any thread.
 //!
-//! A [`Lifeline`] is shared by the listener or mesh and all its cut handles. It holds a flag, an event that wakes a
-//! blocked `poll`, and the mesh's sockets, so that the peers learn of the cut even while this process computes.
+//! A listener or mesh and all its cut handles share a [`Lifeline`]. It has a flag, an event that wakes a blocked `poll`,
+//! and the mesh's sockets, so that the peers notice the cut even while this process computes.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use socket2::Socket;
 
 use crate::MeshError;
 
-/// Cuts one mesh, or its set-up while that is still under way. Cloned freely; usable from any thread.
+/// Cuts one mesh, or its set-up. Usable from any thread; clones cut the same mesh.
 #[derive(Clone)]
 pub struct CutHandle(Arc<Lifeline>);
 
@@ -27,7 +27,7 @@ impl CutHandle {
         Self(lifeline)
     }
 
-    /// Shuts every connection down, once and for all. Blocked and later calls on this mesh return [`MeshError::Cut`];
+    /// Shuts all connections down, permanently. Blocked and later calls on this mesh return [`MeshError::Cut`];
     /// the peers see their connection to this process break.
     pub fn cut(&self) {
         self.0.cut();
@@ -51,14 +51,14 @@ pub(crate) struct Lifeline {
 impl Lifeline {
     pub(crate) fn new() -> Result<Self, MeshError> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| MeshError::Io { operation: "create an event", source: errno.into() })?;
+            .map_err(|errno| MeshError::Io { operation: "create an eventfd", source: errno.into() })?;
         Ok(Self { cut: AtomicBool::new(false), wake, sockets: Mutex::new(Vec::new()) })
     }
 
-    /// Puts a connection under the cut. Fails if the cut came first.
+    /// Adds a connection that a cut shuts down. Fails if the mesh is cut already.
     pub(crate) fn adopt(&self, socket: &Arc<Socket>) -> Result<(), MeshError> {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock: a cut either finds this socket in the list or is seen here.
+        // Under the lock: a cut either finds this socket in the list, or is noticed here.
         if self.is_cut() {
             return Err(MeshError::Cut);
         }
@@ -70,10 +70,10 @@ impl Lifeline {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         self.cut.store(true, Ordering::SeqCst);
         for socket in sockets.drain(..) {
-            // The peer may have closed first; then there is nothing left to shut down.
+            // Fails if the peer has closed the connection, which does no harm.
             let _ = socket.shutdown(Shutdown::Both);
         }
-        // Fails only if the counter is full, and then the event is set already.
+        // Fails only if the counter is at its maximum: then the event is set already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
@@ -81,7 +81,7 @@ impl Lifeline {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// Readable from the cut on.
+    /// A descriptor that becomes readable with the cut, and stays so.
     pub(crate) fn wake(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }

@@ -1,8 +1,8 @@
-//! Everything that can go wrong with a mesh.
+//! Errors of a mesh, in its set-up and its rounds.
 
 use std::{io, net::SocketAddr, time::Duration};
 
-/// Why a mesh could not be set up, or why it is no longer one.
+/// Why the set-up of a mesh or a round failed.
 ///
 /// After any error from [`Mesh::exchange`](crate::Mesh::exchange) the mesh is cut: later calls return [`MeshError::Cut`].
 #[derive(Debug, thiserror::Error)]
@@ -10,50 +10,50 @@ pub enum MeshError {
     /// The listener could not be bound.
     #[error("cannot listen on `{address}`")]
     Bind {
-        /// Address asked for; the port is 0, any free one.
+        /// The requested address, with port 0: any free port.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The configuration names a process that its own list of addresses does not have.
-    #[error("process `{process}` is no member of a mesh of `{processes}` processes")]
+    /// The configured process index is not in the list of addresses.
+    #[error("process `{process}` is not in a mesh of `{processes}` processes")]
     NoMember {
-        /// The number that was given for this process.
+        /// The configured index of this process.
         process: usize,
-        /// How many addresses were given.
+        /// Number of configured addresses.
         processes: usize,
     },
-    /// Nobody listens at a peer's address. The peer has gone: a listener exists before its address is told to anybody.
+    /// Nobody listens at a peer's address. The peer is gone: its listener exists before others get its address.
     #[error("cannot connect to process `{process}` at `{address}`")]
     Connect {
         /// The peer.
         process: usize,
-        /// Where it should listen.
+        /// Its configured address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Some processes did not join before the deadline.
     #[error("processes {processes:?} did not join within {after:?}")]
     Absent {
-        /// The processes that are missing.
+        /// Indices of the missing processes.
         processes: Vec<usize>,
-        /// The deadline that was set.
+        /// The configured time limit.
         after: Duration,
-        /// The last stranger or impostor that this listener refused meanwhile, if there was one.
+        /// The last connection that this listener rejected meanwhile, if any: a hint at the cause.
         #[source]
         refused: Option<Box<MeshError>>,
     },
-    /// The other end does not know this generation's secret, or this end does not.
-    #[error("process `{process}` at `{address}` and this one do not share a secret")]
+    /// The two ends of a connection have different secrets.
+    #[error("process `{process}` at `{address}` and this process have different secrets")]
     WrongSecret {
         /// The process that the other end claims to be.
         process: usize,
         /// Its address.
         address: SocketAddr,
     },
-    /// The two ends belong to different generations; the lower one is out of date.
-    #[error("process `{process}` at `{address}` is of generation `{theirs}`, this one of `{ours}`")]
+    /// The two ends belong to different generations; the end with the lower number is out of date.
+    #[error("process `{process}` at `{address}` is in generation `{theirs}`, this process in `{ours}`")]
     OldGeneration {
         /// The process that the other end claims to be.
         process: usize,
@@ -72,33 +72,35 @@ pub enum MeshError {
         /// Its address.
         address: SocketAddr,
     },
-    /// The two ends disagree about who they are: a number that is not expected there, is already connected, or a mesh of
-    /// another size.
-    #[error("process `{process}` at `{address}` and this one disagree about their places in the mesh")]
+    /// The two ends have different lists of processes: another number of processes, or an index that is not expected at this
+    /// address or is connected already.
+    #[error(
+        "process `{process}` at `{address}` and this process have different lists of processes, or are connected already"
+    )]
     Misplaced {
         /// The process that the other end claims to be.
         process: usize,
         /// Its address.
         address: SocketAddr,
     },
-    /// The other end does not speak this protocol.
+    /// The other end does not speak this protocol: it is another program, or another version of Lockstep.
     #[error("`{address}` does not speak the mesh's protocol")]
     Stranger {
         /// Its address.
         address: SocketAddr,
     },
-    /// A peer's connection broke: it died, left, or cut its mesh. If a neighbour told of it, this is the one it named.
+    /// A peer's connection broke: it died, left, or cut its mesh. `process` may come from another peer that noticed it first.
     #[error("process `{process}` has gone")]
     PeerGone {
         /// The peer.
         process: usize,
     },
-    /// A peer moved no byte for longer than the limit, in a call that waits for it.
+    /// A peer neither sent nor received a byte for the whole silence limit, in a call that waits for it.
     #[error("process `{process}` was silent for {after:?}")]
     Silence {
         /// The peer.
         process: usize,
-        /// The limit that was set where the silence was noticed.
+        /// The silence limit of the process that noticed it.
         after: Duration,
     },
     /// This mesh was cut: by a [`CutHandle`](crate::CutHandle) or by an earlier error.
@@ -109,13 +111,13 @@ pub enum MeshError {
     LengthMismatch {
         /// The peer.
         process: usize,
-        /// Bytes expected.
+        /// Payload bytes that this process expects.
         expected: u64,
-        /// Bytes announced by the peer.
+        /// Payload bytes that the peer announced.
         received: u64,
     },
     /// A peer is in another round than this process.
-    #[error("process `{process}` is in round `{received}`, this one in `{expected}`")]
+    #[error("process `{process}` is in round `{received}`, this process in `{expected}`")]
     OutOfStep {
         /// The peer.
         process: usize,
@@ -124,18 +126,18 @@ pub enum MeshError {
         /// The peer's round.
         received: u32,
     },
-    /// A peer that had proved itself sent bytes that are no frame.
-    #[error("process `{process}` sent bytes that are no frame")]
+    /// A peer that has passed the handshake broke the protocol.
+    #[error("process `{process}` sent an invalid frame")]
     BadFrame {
         /// The peer.
         process: usize,
     },
-    /// The system refused an operation that should work.
+    /// A system call failed that should not fail.
     #[error("cannot {operation}")]
     Io {
-        /// What was tried.
+        /// The operation, as a verb with its object.
         operation: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -1,13 +1,14 @@
-//! The 24 bytes in front of every payload.
+//! The header of a frame: 24 bytes before the payload.
 //!
 //! ```text
 //!   0       4          8              16             24
 //!   | magic | sequence | length       | note         |  payload ...      (integers little-endian)
 //! ```
 //!
-//! The *note* is a word of the sender's that travels with each of its rounds. A *farewell* has its own magic and no payload; its sequence is the process at fault, its length the milliseconds of
-//! silence (0: its connection broke). A process that gives up tells its neighbours in this way whom to blame. A *wake-up*
-//! has neither: on a pair with shared memory it says that something moved there.
+//! The *note* is a word that the sender adds to each of its rounds. A *farewell* has its own magic and no payload: its sequence is
+//! the index of the process at fault, its length the milliseconds of silence (0: the connection broke). A process that gives up
+//! sends it to tell its peers which process is at fault. A *wake-up* has neither sequence nor length: on a pair with shared memory
+//! it says that bytes moved there.
 
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ const ROUND_MAGIC: [u8; 4] = *b"LSXR";
 const FAREWELL_MAGIC: [u8; 4] = *b"LSXF";
 const WAKE_MAGIC: [u8; 4] = *b"LSXW";
 
-/// What a header announces.
+/// A decoded header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Header {
-    /// One process's half of a round.
+    /// One direction of a round, followed by `length` payload bytes.
     Round { sequence: u32, length: u64, note: u64 },
     /// The sender leaves because of `process`, which was silent for `silence` or broke its connection (zero).
     Farewell { process: u32, silence: Duration },
-    /// The shared memory is worth a look.
+    /// Bytes moved in the shared memory.
     Wake,
 }
 
@@ -46,7 +47,7 @@ impl Header {
         bytes
     }
 
-    /// `None` if the bytes are no header.
+    /// `None` if the magic is unknown.
     pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let [m0, m1, m2, m3, s0, s1, s2, s3, l0, l1, l2, l3, l4, l5, l6, l7, note @ ..] = *bytes;
         let sequence = u32::from_le_bytes([s0, s1, s2, s3]);

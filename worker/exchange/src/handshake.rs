@@ -1,4 +1,4 @@
-//! How the two ends of a pair prove themselves to each other; pure, no I/O.
+//! The handshake, in which the two ends of a connection authenticate each other. Pure, no I/O.
 //!
 //! ```text
 //!   dialler                                              acceptor
@@ -8,9 +8,9 @@
 //!                                                     <──  verdict
 //! ```
 //!
-//! Both proofs cover the whole hello (so run, generation and both numbers) and both nonces; the role in front makes
-//! one end's proof useless as the other's. A dialler that finds the acceptor's proof wrong says so with a proof of zeros,
-//! so that both ends can say what was wrong.
+//! Both proofs cover the whole hello (so run, generation and both indices) and both nonces. The role at the beginning makes
+//! the proof of one end useless for the other end. A dialler that gets a wrong proof answers with a proof of zeros, so that
+//! both ends report `WrongSecret`.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ const HELLO_MAGIC: [u8; 8] = *b"LSXHELO3";
 const REPLY_MAGIC: [u8; 8] = *b"LSXREPL3";
 const NONCE_BYTES: usize = 32;
 const PROOF_BYTES: usize = blake3::OUT_LEN;
-/// No proof has this value but with a chance of 2^-256.
+/// Stands for no proof. A real proof has this value with a probability of 2^-256.
 const NO_PROOF: [u8; PROOF_BYTES] = [0; PROOF_BYTES];
 const HELLO_BYTES: usize = 8 + 3 * 4 + 8 + blake3::OUT_LEN + NONCE_BYTES;
 const REPLY_BYTES: usize = 8 + 4 + 8 + NONCE_BYTES + PROOF_BYTES;
@@ -29,10 +29,10 @@ const VERDICT_BYTES: usize = 4;
 /// Bytes of the longest message of the handshake.
 pub(crate) const LONGEST_MESSAGE: usize = if HELLO_BYTES > REPLY_BYTES { HELLO_BYTES } else { REPLY_BYTES };
 
-/// A value that is used once.
+/// A random value that is used once.
 pub(crate) type Nonce = [u8; NONCE_BYTES];
 
-/// What a process is, and what it knows.
+/// The values that a process presents and expects in a handshake.
 pub(crate) struct Identity {
     pub(crate) process: usize,
     pub(crate) processes: usize,
@@ -41,7 +41,7 @@ pub(crate) struct Identity {
     pub(crate) secret: [u8; 32],
 }
 
-/// One end's view of one handshake.
+/// One end's state of a handshake.
 pub(crate) struct Handshake {
     stage: Stage,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Handshake {
 enum Stage {
     /// Dialler, waits for the reply to its hello.
     Reply { to: usize, hello: [u8; HELLO_BYTES] },
-    /// Dialler, waits for the acceptor's verdict; `proved` is whether the acceptor's own proof was right.
+    /// Dialler, waits for the acceptor's verdict; `proved`: the acceptor's own proof was right.
     Verdict { to: usize, proved: bool },
     /// Acceptor, waits for a hello.
     Hello { nonce: Nonce },
@@ -57,7 +57,7 @@ enum Stage {
     Proof { from: usize, hello: [u8; HELLO_BYTES], nonce: Nonce },
 }
 
-/// What to do after a message.
+/// The answer to a message, and where the handshake stands after it.
 pub(crate) struct Step {
     /// Bytes to send now; may be empty.
     pub(crate) send: Vec<u8>,
@@ -68,13 +68,13 @@ pub(crate) struct Step {
 pub(crate) enum Outcome {
     /// Another message is due.
     Continue,
-    /// The other end is this process, proved.
+    /// The handshake has succeeded; the other end is the process of this index.
     Joined(usize),
-    /// The other end is not to be talked to.
+    /// The handshake has failed; the connection is closed after the answer is sent.
     Refused(MeshError),
 }
 
-/// The acceptor's judgement, as it travels.
+/// The acceptor's verdict, with the numbers that are sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 enum Verdict {
@@ -86,18 +86,18 @@ enum Verdict {
 }
 
 impl Handshake {
-    /// Starts as the dialler of `to`; the bytes are the hello to send.
+    /// Begins as the dialler of process `to`; the bytes are the hello to send.
     pub(crate) fn dial(identity: &Identity, to: usize, nonce: &Nonce) -> (Self, Vec<u8>) {
         let hello = encode_hello(identity, to, nonce);
         (Self { stage: Stage::Reply { to, hello } }, hello.to_vec())
     }
 
-    /// Starts as the acceptor of somebody.
+    /// Begins as the acceptor of a connection from an unknown process.
     pub(crate) fn accept(nonce: Nonce) -> Self {
         Self { stage: Stage::Hello { nonce } }
     }
 
-    /// The length of the message that is due from the other end.
+    /// Length of the message that the other end must send next.
     pub(crate) fn message_bytes(&self) -> usize {
         match self.stage {
             Stage::Reply { .. } => REPLY_BYTES,
@@ -107,7 +107,7 @@ impl Handshake {
         }
     }
 
-    /// Whether `prefix` can begin the message that is due; garbage is recognised by its first bytes.
+    /// Whether the next message can begin with `prefix`: rejects other protocols by their first bytes.
     pub(crate) fn can_begin_with(&self, prefix: &[u8]) -> bool {
         let magic: &[u8] = match self.stage {
             Stage::Reply { .. } => &REPLY_MAGIC,
@@ -117,7 +117,7 @@ impl Handshake {
         magic.iter().zip(prefix).all(|(expected, found)| expected == found)
     }
 
-    /// Takes the message that was due: `message_bytes` long, from `address`. `is_free` tells whether a process is
+    /// Takes the next message, of [`Handshake::message_bytes`] bytes, from `address`. `is_free` is true for a process that is
     /// still expected to dial.
     pub(crate) fn receive(
         &mut self,
@@ -141,7 +141,7 @@ impl Handshake {
                 if proof(identity, DIALLER, hello, nonce) != *message {
                     return Step::refuse(Verdict::WrongSecret, MeshError::WrongSecret { process: *from, address });
                 }
-                // Two dials of the same process may both have come this far; the first one stays.
+                // Two connections of one process may both have come this far: the first one is kept.
                 if !is_free(*from) {
                     return Step::refuse(Verdict::Misplaced, MeshError::Misplaced { process: *from, address });
                 }
@@ -254,7 +254,7 @@ fn receive_reply(
 const DIALLER: &[u8; 16] = b"lockstep dialler";
 const ACCEPTOR: &[u8; 16] = b"lockstep accept.";
 
-/// Compared in constant time, as `blake3::Hash` is.
+/// Proof of knowing the secret. Comparisons take constant time, because it is a `blake3::Hash`.
 fn proof(identity: &Identity, role: &[u8; 16], hello: &[u8; HELLO_BYTES], nonce: &Nonce) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_keyed(&identity.secret);
     hasher.update(role).update(hello).update(nonce);
@@ -283,7 +283,7 @@ fn encode_reply(verdict: Verdict, generation: u64, nonce: &Nonce, proof: &[u8; P
     bytes
 }
 
-/// What is left of a message.
+/// The unread rest of a message.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -310,8 +310,8 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], 1))
     }
 
-    /// Runs a handshake between `dialler`, who dials process 1, and `acceptor`; how it ends on either side. `tamper` sees
-    /// every message on its way.
+    /// Runs a handshake between `dialler`, which dials process 1, and `acceptor`; returns both outcomes. `tamper` may change
+    /// every message.
     fn meet(
         dialler: &Identity,
         acceptor: &Identity,
@@ -347,7 +347,7 @@ mod tests {
         let mut lengths = [0; 4];
         meet(&identity(2), &identity(1), true, |turn, message| lengths[turn] = message.len());
         assert_eq!(lengths, [HELLO_BYTES, REPLY_BYTES, PROOF_BYTES, VERDICT_BYTES]);
-        // The generation in the reply only explains a refusal; everything else is covered.
+        // The generation in the reply is only used in an error message; all other bytes are authenticated.
         let explains = |turn: usize, byte: usize| turn == 1 && (12..20).contains(&byte);
         for (turn, length) in lengths.into_iter().enumerate() {
             for bit in (0..length * 8).filter(|bit| !explains(turn, bit / 8)) {

@@ -1,12 +1,12 @@
-//! Setting the mesh up: everybody dials everybody, all at once.
+//! The set-up of a mesh: every process dials every other process, all at the same time.
 //!
-//! So a pair has two connections at first, each proved in both directions. The one that the higher number dialled is
-//! the pair's link. The other one is a watch: by it the lower number sees at once that a peer is gone that never came
-//! to dial, and it is dropped when the set-up ends.
+//! So each pair has two connections at first; on both, both ends prove that they know the secret. The connection that the
+//! process with the higher index dialled becomes the pair's link. The other one is a watch: it shows the process with the
+//! lower index at once that a peer is gone, even if the peer never dialled. Watches are dropped when the set-up ends.
 //!
-//! A stranger at the listener costs nobody anything: it is refused, or it stays silent and is dropped when the set-up
-//! ends or when too many of its kind wait. A peer at a known address that fails, or a peer that had joined and leaves
-//! again, ends the set-up at once: a mesh with a hole is of no use, and the others learn of it from broken connections.
+//! A stranger at the listener does no harm: it is rejected, or it stays silent and is dropped when the set-up ends or when
+//! too many strangers wait. A failure at a peer's known address, or a peer that has joined and leaves again, ends the set-up
+//! at once: an incomplete mesh is useless, and the other processes notice the broken connections.
 
 use std::{
     cmp::Ordering,
@@ -30,18 +30,18 @@ use crate::{
     poll::poll_until,
 };
 
-/// Connections at the listener that have not proved themselves: room for every peer, and this many strangers.
+/// Upper limit for connections at the listener that have not passed the handshake, in addition to one for each process.
 const MAX_STRANGERS: usize = 64;
 
-/// When no more room is left, who has not proved itself for this long makes some. Until then the others queue up.
+/// At that limit, the oldest connection is dropped once it is older than this. Until then new ones wait in the system's queue.
 const STRANGER_LIMIT: Duration = Duration::from_millis(500);
 
-/// A peer that is waited for, and whose machine answers none of these probes, is gone after a minute and a half.
+/// TCP keepalive: a peer whose machine answers no probe counts as gone after 30 s + 6 × 10 s.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 6;
 
-/// Connects to every other process: one proved connection each, `None` at this process's own place.
+/// Connects to every other process: one connection each that has passed the handshake, and `None` at this process's own index.
 pub(crate) fn connect_all(listener: &Listener, config: &MeshConfig) -> Result<Vec<Option<Arc<Socket>>>, MeshError> {
     let mut setup = Setup::start(listener, config)?;
     let deadline = Instant::now() + config.connect_deadline;
@@ -68,7 +68,7 @@ struct Setup<'a> {
     listener: &'a Listener,
     identity: Identity,
     links: Vec<Option<Arc<Socket>>>,
-    /// Proved connections that a lower number dialled, by that number; held so that it does not see them end.
+    /// Connections that processes with a lower index dialled, by that index. Kept open, because those processes watch them.
     watched_by: Vec<Option<Socket>>,
     dials: Vec<Conversation>,
     /// Oldest first.
@@ -112,7 +112,7 @@ impl<'a> Setup<'a> {
         self.arrivals.len() < MAX_STRANGERS + self.links.len()
     }
 
-    /// Sleeps until something may have happened. Fails if a peer that had joined has left.
+    /// Sleeps until a connection may have advanced, a cut, or `deadline`. Fails if a peer that has joined leaves.
     fn wait(&self, deadline: Instant) -> Result<(), MeshError> {
         let mut fds = vec![PollFd::from_borrowed_fd(self.listener.lifeline().wake(), PollFlags::IN)];
         let mut until = deadline;
@@ -122,7 +122,7 @@ impl<'a> Setup<'a> {
             until = until.min(oldest.since + STRANGER_LIMIT);
         }
         let first_link = fds.len();
-        // Data on a link is the first round of a peer that is ahead: only a link's end is of interest here.
+        // Data on a link is the first round of a faster peer. Only the end of a link matters here.
         let joined = || self.links.iter().enumerate().filter_map(|(p, link)| Some((p, link.as_ref()?)));
         fds.extend(joined().map(|(_, link)| PollFd::from_borrowed_fd(link.as_fd(), PollFlags::RDHUP)));
         fds.extend(self.dials.iter().chain(&self.arrivals).map(Conversation::poll_fd));
@@ -150,7 +150,7 @@ impl<'a> Setup<'a> {
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(()),
-                    // The caller gave up between its connect and our accept: no reason to give up as well.
+                    // The other end closed the connection before it was accepted: ignored.
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => return Err(MeshError::Io { operation: "accept a connection", source: error }),
                 },
@@ -161,7 +161,7 @@ impl<'a> Setup<'a> {
     fn advance_dials(&mut self) -> Result<(), MeshError> {
         let mut waiting = Vec::with_capacity(self.dials.len());
         for mut dial in std::mem::take(&mut self.dials) {
-            // A peer that is linked may be done, and drop the watch whenever it likes.
+            // A peer that has its link may have finished the set-up and dropped its watches.
             if dial.to().is_some_and(|to| self.links[to].is_some()) {
                 continue;
             }
@@ -206,7 +206,7 @@ impl<'a> Setup<'a> {
     }
 }
 
-/// A connection that has not proved itself yet, or a watch that has.
+/// A connection during its handshake, or a watch that has passed it.
 struct Conversation {
     socket: Socket,
     address: SocketAddr,
@@ -215,16 +215,16 @@ struct Conversation {
     inbox: [u8; LONGEST_MESSAGE],
     filled: usize,
     since: Instant,
-    /// A watch: nothing but its end is expected any more.
+    /// Whether it is a watch: no more data is expected on it.
     proved: bool,
 }
 
 enum Dialling {
     /// This end accepted the connection.
     No,
-    /// This end dials; the hello goes out as soon as the connection stands.
+    /// This end dials, and sends the hello when the connection is established.
     Connecting { to: usize, hello: Vec<u8> },
-    /// This end dialled, and the connection stands.
+    /// This end dialled, and has sent the hello.
     Connected { to: usize },
 }
 
@@ -242,7 +242,7 @@ impl Conversation {
         }
     }
 
-    /// Whom this end dialled, if it did.
+    /// The process that this end dialled; `None` if it accepted the connection.
     fn to(&self) -> Option<usize> {
         match self.dialling {
             Dialling::No => None,
@@ -256,7 +256,7 @@ impl Conversation {
         PollFd::from_borrowed_fd(self.socket.as_fd(), interest)
     }
 
-    /// Goes as far as it can without blocking.
+    /// Advances the handshake as far as possible without blocking.
     fn advance(&mut self, identity: &Identity, is_free: impl Fn(usize) -> bool + Copy) -> Outcome {
         match self.try_advance(identity, is_free) {
             Ok(outcome) => outcome,
@@ -282,7 +282,7 @@ impl Conversation {
             self.dialling = Dialling::Connected { to: *to };
         }
         if self.proved {
-            // Whatever comes, it is not what a peer of this protocol sends.
+            // Any data on a watch breaks the protocol.
             let read = (&self.socket).read(&mut [0])?;
             let kind = if read == 0 { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::InvalidData };
             return Err(kind.into());
@@ -303,7 +303,7 @@ impl Conversation {
             self.filled = 0;
             let step = self.handshake.receive(identity, &self.inbox[..due], self.address, is_free);
             match step.outcome {
-                // A refusal stands whether or not the other end still hears of it.
+                // The outcome is the same if the other end does not get the verdict.
                 Outcome::Refused(error) => {
                     let _ = send_whole(&self.socket, &step.send);
                     return Ok(Outcome::Refused(error));
@@ -319,12 +319,12 @@ impl Conversation {
     }
 }
 
-/// Starts to connect; the socket becomes writable when it is done.
+/// Begins to connect; the socket becomes writable when the connection is established.
 fn dial(own: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if own.is_ipv4() == to.is_ipv4() {
-        // Leave by the interface that the peers reach this process by.
+        // Use the interface at which the peers reach this process.
         socket.bind(&SocketAddr::new(own.ip(), 0).into())?;
     }
     match socket.connect(&to.into()) {
@@ -333,7 +333,7 @@ fn dial(own: SocketAddr, to: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-/// What every connection of a mesh has: small frames leave at once, and a machine that has vanished without a word is noticed.
+/// Sets options that all connections of a mesh have: small frames are sent at once, and keepalive notices a dead machine.
 fn configure(socket: &Socket) -> io::Result<()> {
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
@@ -341,8 +341,7 @@ fn configure(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)
 }
 
-/// Sends a handshake's message. A fresh connection's buffer has room for all of them together, so a short write means
-/// that the connection is not to be used.
+/// Sends a message of the handshake. The buffer of a new connection has room for all of them, so a short write is an error.
 fn send_whole(socket: &Socket, message: &[u8]) -> io::Result<()> {
     if message.is_empty() {
         return Ok(());
@@ -350,7 +349,7 @@ fn send_whole(socket: &Socket, message: &[u8]) -> io::Result<()> {
     let sent = loop {
         match socket.send_with_flags(message, libc::MSG_NOSIGNAL) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Not `WouldBlock`: the caller would wait for the other end, which waits for this message.
+            // Must not be `WouldBlock`: the caller would wait for the other end, which waits for this message.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break 0,
             other => break other?,
         }
@@ -362,7 +361,7 @@ pub(crate) fn nonce() -> Result<Nonce, MeshError> {
     let mut nonce = Nonce::default();
     match getrandom(&mut nonce, GetRandomFlags::empty()) {
         Ok(filled) if filled == nonce.len() => Ok(nonce),
-        Ok(_) => Err(MeshError::Io { operation: "draw a nonce", source: io::ErrorKind::UnexpectedEof.into() }),
-        Err(errno) => Err(MeshError::Io { operation: "draw a nonce", source: errno.into() }),
+        Ok(_) => Err(MeshError::Io { operation: "get random bytes", source: io::ErrorKind::UnexpectedEof.into() }),
+        Err(errno) => Err(MeshError::Io { operation: "get random bytes", source: errno.into() }),
     }
 }

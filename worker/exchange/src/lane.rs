@@ -1,8 +1,8 @@
-//! A lane to a peer on the same machine: there the bytes of a round go through two rings of shared memory, and the
-//! connection only carries wake-ups and farewells, and shows that the peer lives.
+//! A lane to a peer on the same machine: the bytes of a round go through two rings of shared memory. The connection then
+//! carries only wake-ups and farewells, and its end shows that the peer is gone.
 //!
-//! Each process offers every peer a ring to read from. If both take the other's, the pair has a lane; else its bytes stay
-//! on the connection.
+//! Each process offers its peers a ring to read from. If both processes of a pair accept, they have a lane; otherwise their
+//! bytes go through the connection.
 
 use std::os::fd::OwnedFd;
 
@@ -13,14 +13,14 @@ use crate::{
     ring::{RingReader, RingWriter},
 };
 
-/// Both directions of a pair.
+/// The rings of a pair, as one process sees them.
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) outgoing: RingWriter,
     pub(crate) incoming: RingReader,
 }
 
-/// A ring on offer. Its file must stay open until the peer has answered.
+/// An own ring, and the file that is offered to a peer. The file must stay open until the peer has answered.
 #[derive(Debug)]
 pub(crate) struct OfferedRing {
     pub(crate) ring: RingWriter,
@@ -29,7 +29,7 @@ pub(crate) struct OfferedRing {
 }
 
 impl OfferedRing {
-    /// `None` if the system has no such memory to give.
+    /// Creates a ring; `None` if the system does not give the memory.
     pub(crate) fn new(nonce: MemoryNonce) -> Option<Self> {
         let (ring, file) = RingWriter::create(&nonce).ok()?;
         Some(Self { ring, file, nonce })
@@ -40,7 +40,7 @@ impl OfferedRing {
     }
 }
 
-/// The ring that a peer offers, if this process can reach it.
+/// Opens the ring that a peer offers; `None` if this process cannot open it, or the nonce differs.
 pub(crate) fn take(offer: &[u8; OFFER_BYTES], host: &Host) -> Option<RingReader> {
     let (file, nonce) = host.reach(offer, OFlags::RDWR)?;
     RingReader::open(&file, &nonce)

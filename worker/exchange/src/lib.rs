@@ -1,12 +1,12 @@
-//! The full mesh of plain TCP connections between the rank processes of one generation of a run; between processes on one
-//! machine the bytes go through shared memory beside it.
+//! The full mesh of plain TCP connections between the rank processes of one generation of a run. Between processes on one
+//! machine the bytes go through shared memory instead.
 //!
-//! What it owns: setting the mesh up (both ends of every pair prove that they know the generation's secret), one
-//! duplex round after another over all pairs at once, and failing fast: a peer that dies, stalls, leaves the common
-//! rhythm or is cut off becomes a typed error on everybody within milliseconds, never a hang.
+//! It owns the set-up of the mesh (both ends of every pair prove that they know the generation's secret), the duplex rounds
+//! over all pairs at once, and fast failure: a peer that dies, stalls, is in another round or is cut off causes a typed
+//! error in all processes within milliseconds, never a hang.
 //!
-//! What it does not know: tensors, reduction, the coordinator, where addresses and secrets come from. It has no thread
-//! of its own; every call runs on the caller's.
+//! It does not know tensors, reduction, the coordinator, or where addresses and secrets come from. It has no thread of its
+//! own; every call runs on the caller's thread.
 //!
 //! ```text
 //!   Listener::bind ──> Mesh::join ──> exchange, exchange, ... ──> drop, CutHandle::cut or an error

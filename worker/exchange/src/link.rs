@@ -1,7 +1,7 @@
-//! One pair's connection within one round: as many bytes out and in as it takes without blocking.
+//! The connection to one peer in one round: sends and receives as many bytes as possible without blocking.
 //!
-//! With shared memory the bytes of a round go there, and the socket carries wake-ups and farewells; it is listened to
-//! only when nothing moves.
+//! With shared memory the bytes of a round go there, and the socket carries wake-ups and farewells. It is read only when no
+//! byte moves.
 //!
 //! Hot: no allocation, no log.
 
@@ -20,28 +20,29 @@ use crate::{
     lane::Lane,
 };
 
-/// The connection to one peer, and how far the current round has come on it.
+/// The connection to one peer, and its progress in the current round.
 #[derive(Debug)]
 pub(crate) struct Link {
     process: usize,
     socket: Arc<Socket>,
     lane: Option<Lane>,
-    /// What came on the socket beside a lane: a frame in pieces.
+    /// With a lane: the header that is being read from the socket.
     said: [u8; HEADER_BYTES],
+    /// Bytes of `said` that are read.
     heard: usize,
-    /// What the socket beside a lane has said for the last time: who is at fault, and its silence.
+    /// With a lane: the process at fault and its silence, once the socket has ended or brought a farewell.
     verdict: Option<(u32, Duration)>,
     sequence: u32,
     header_out: [u8; HEADER_BYTES],
     header_in: [u8; HEADER_BYTES],
-    /// Bytes of the frame, header included, that are sent.
+    /// Sent bytes of the frame, header included; likewise below.
     sent: usize,
     to_send: usize,
     received: usize,
     to_receive: usize,
-    /// When this link was first found idle after its last byte.
+    /// Time at which this link was first found idle after its last byte.
     quiet_since: Option<Instant>,
-    /// What the peer noted in its last round.
+    /// The peer's note in its last round.
     noted: u64,
 }
 
@@ -70,7 +71,7 @@ impl Link {
         self.process
     }
 
-    /// From the next round on, bytes go through `lane`. Between two rounds only.
+    /// Sends the bytes of later rounds through `lane`. Only allowed between two rounds.
     pub(crate) fn share(&mut self, lane: Lane) {
         self.lane = Some(lane);
     }
@@ -79,12 +80,12 @@ impl Link {
         self.lane.is_some()
     }
 
-    /// The word that came with the peer's part of the last round.
+    /// The peer's note in its last round.
     pub(crate) fn noted(&self) -> u64 {
         self.noted
     }
 
-    /// Begins a round in which so many payload bytes go out, with `note`, and come in.
+    /// Begins a round with `outgoing` payload bytes and `note` to send, and `incoming` payload bytes to receive.
     pub(crate) fn begin(&mut self, sequence: u32, note: u64, outgoing: usize, incoming: usize) {
         self.sequence = sequence;
         self.header_out = Header::Round { sequence, length: outgoing as u64, note }.encode();
@@ -107,7 +108,7 @@ impl Link {
         self.received < self.to_receive
     }
 
-    /// Sends and receives what it can; whether any byte moved.
+    /// Sends and receives as much as possible; true if any byte moved.
     pub(crate) fn advance(&mut self, outgoing: &[u8], incoming: &mut [u8]) -> Result<bool, MeshError> {
         self.try_advance(outgoing, incoming).map_err(|error| self.last_words().unwrap_or(error))
     }
@@ -122,15 +123,15 @@ impl Link {
         }
         match self.verdict {
             _ if moved => self.quiet_since = None,
-            // Looked for in vain after the peer's last word: nothing will come any more.
+            // The peer has ended, and the ring has no more bytes from it.
             Some((process, silence)) if !self.is_done() => return Err(blame(process, silence)),
             _ => {}
         }
         Ok(moved)
     }
 
-    /// Before a sleep: asks the peer for a wake-up when it moves something in the shared memory. False if there is
-    /// something to move already.
+    /// Before a sleep: asks the peer for a wake-up when it moves bytes in the shared memory. False if bytes can be moved
+    /// already.
     pub(crate) fn may_sleep(&self) -> Result<bool, MeshError> {
         let Some(lane) = &self.lane else { return Ok(true) };
         let corrupt = |_| MeshError::BadFrame { process: self.process };
@@ -139,7 +140,7 @@ impl Link {
         Ok(to_receive && to_send && self.verdict.is_none())
     }
 
-    /// After a sleep: needs no wake-up any more, and hears what the socket beside the shared memory has to say.
+    /// After a sleep: takes back the request for a wake-up, and reads the socket beside the shared memory.
     pub(crate) fn awake(&mut self) {
         let Some(lane) = &self.lane else { return };
         lane.incoming.disarm();
@@ -157,14 +158,14 @@ impl Link {
                 match Header::decode(&self.said) {
                     Some(Header::Wake) => {}
                     Some(Header::Farewell { process, silence }) => self.verdict = Some((process, silence)),
-                    // Nothing that this protocol says: as good as gone.
+                    // Breaks the protocol: treated as gone.
                     Some(Header::Round { .. }) | None => self.verdict = Some((self.process as u32, Duration::ZERO)),
                 }
             }
         }
     }
 
-    /// When this link will have been silent for `limit`; the silence counts from the first call after its last byte.
+    /// Time at which this link will have been silent for `limit`. Silence counts from the first call after its last byte.
     pub(crate) fn silent_at(&mut self, now: Instant, limit: Duration) -> Instant {
         *self.quiet_since.get_or_insert(now) + limit
     }
@@ -174,8 +175,8 @@ impl Link {
         self.quiet_since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
     }
 
-    /// Tells the peer whom to blame, if the connection is between two frames and takes a header; else the peer will see
-    /// this connection break and blame this process.
+    /// Tells the peer which process is at fault, if the connection is between two frames and takes a header. Otherwise the
+    /// peer sees this connection break, and reports this process.
     pub(crate) fn farewell(&self, process: usize, silence: Duration) {
         if self.lane.is_some() || self.sent == 0 || self.sent == self.to_send {
             let header = Header::Farewell { process: process as u32, silence }.encode();
@@ -183,7 +184,7 @@ impl Link {
         }
     }
 
-    /// The farewell of a peer whose connection broke, if it is there to be read: it names the process at fault.
+    /// Reads the farewell of a peer whose connection broke, if it sent one: it names the process at fault.
     fn last_words(&mut self) -> Option<MeshError> {
         if self.lane.is_some() {
             self.awake();
@@ -242,7 +243,7 @@ impl Link {
 
     fn wake_if(&self, asleep: bool) -> Result<(), MeshError> {
         if asleep {
-            // The few wake-ups that a peer has not read yet always leave room for one more.
+            // Peers have few unread wake-ups, so the buffer always has room for one more.
             self.count(self.socket.send_with_flags(&Header::Wake.encode(), libc::MSG_NOSIGNAL))?;
         }
         Ok(())
@@ -267,14 +268,14 @@ impl Link {
         }
     }
 
-    /// Bytes that a system call moved: none if it would have blocked.
+    /// Bytes that a system call moved; 0 if it would have blocked.
     fn count(&self, result: io::Result<usize>) -> Result<usize, MeshError> {
         result.or_else(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
             io::ErrorKind::OutOfMemory => {
-                Err(MeshError::Io { operation: "move bytes to or from a peer", source: error })
+                Err(MeshError::Io { operation: "send to a peer or receive from it", source: error })
             }
-            // Reset, broken pipe, timed out, unreachable: all the ways in which a peer can be no more.
+            // Reset, broken pipe, timed out, unreachable: the peer is gone.
             _ => Err(MeshError::PeerGone { process: self.process }),
         })
     }
@@ -316,7 +317,7 @@ mod tests {
         [&Header::Round { sequence, length, note: 7 }.encode()[..], payload].concat()
     }
 
-    /// What the link says when the other end has sent `bytes`.
+    /// The link's error after the other end has sent `bytes`.
     fn answer_to(bytes: &[u8]) -> MeshError {
         let (mut link, mut other) = link();
         other.write_all(bytes).unwrap();

@@ -1,4 +1,4 @@
-//! The listening socket, bound before anybody's address is known.
+//! The listening socket, which is bound before processes exchange their addresses.
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener},
@@ -37,12 +37,12 @@ impl Listener {
         Ok(Self { socket, address, lifeline: Arc::new(Lifeline::new()?) })
     }
 
-    /// The address to tell the peers.
+    /// The address with the port, which the peers need.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// A handle that cuts the set-up, and later the mesh that came of it.
+    /// A handle that cuts the set-up, and later the mesh.
     pub fn cut_handle(&self) -> CutHandle {
         CutHandle::new(Arc::clone(&self.lifeline))
     }
@@ -51,7 +51,7 @@ impl Listener {
         &self.lifeline
     }
 
-    /// The next connection that waits, if one does.
+    /// Accepts a waiting connection; `WouldBlock` if there is none.
     pub(crate) fn accept(&self) -> std::io::Result<(Socket, SocketAddr)> {
         let (stream, address) = self.socket.accept()?;
         stream.set_nonblocking(true)?;

@@ -1,8 +1,8 @@
-//! The mesh that stands: one duplex round after another.
+//! The complete mesh: one duplex round after another.
 //!
-//! A round moves all pairs' bytes at once on non-blocking sockets. When nothing moves, the thread first spins and yields
-//! for a moment, because a peer that is about to answer answers within microseconds and waking up costs more than that;
-//! then it sleeps in `poll`, so that it does not take the processor from those it waits for.
+//! A round moves the bytes of all pairs at once on non-blocking sockets. When no byte moves, the thread first spins and
+//! yields: most answers come within microseconds, and waking up takes longer than that. Then it sleeps in `poll`, so that it
+//! does not take a processor from the processes that it waits for.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -25,20 +25,20 @@ use crate::{
     window::{self, OfferedWindow, Window},
 };
 
-/// How long to spin before sleeping when every process of this machine can have a processor of its own.
+/// How long to spin before sleeping if this machine has a processor for each of its processes.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// The same when there are fewer processors than processes.
+/// How long to spin if this machine has fewer processors than processes.
 const SPIN_CROWDED: Duration = Duration::from_micros(5);
 
-/// How far apart the numbers of two processes on one machine may be that have rings: each process reserves at most twice as many MiB.
+/// Largest difference of the indices of two processes that share rings. So a process has at most 126 rings, of 1 MiB each.
 const FARTHEST: usize = 63;
 
 fn are_near(one: usize, other: usize) -> bool {
     one.abs_diff(other) <= FARTHEST
 }
 
-/// A process's place in the full mesh. Dropping it leaves the mesh.
+/// A process's end of the full mesh. Dropping it cuts the mesh.
 #[derive(Debug)]
 pub struct Mesh {
     process: usize,
@@ -52,20 +52,20 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Connects to every other process, each end proving to the other that it knows the secret of this run and
-    /// generation. One connection a pair.
+    /// Connects to every other process, with one connection for each pair. Both ends prove to each other that they know the
+    /// secret, the run and the generation.
     ///
-    /// Strangers at the listener, and processes with a wrong secret or of another generation, are refused and do not
+    /// Strangers at the listener, and processes with a wrong secret or of another generation, are rejected and do not
     /// disturb the set-up.
     ///
     /// # Errors
-    /// `Connect`, `WrongSecret`, `OldGeneration`, `OtherRun`, `Misplaced`, `Stranger` at once, if that is what a dialled
-    /// address answers; `PeerGone` at once, if a peer leaves during the set-up; `Absent` at the deadline; `Cut`.
+    /// `NoMember`. At once: `Connect`, `WrongSecret`, `OldGeneration`, `OtherRun`, `Misplaced`, `Stranger`, if a dialled
+    /// address answers so, and `PeerGone`, if a peer leaves during the set-up. `Absent` at the deadline. `Cut`, `Io`.
     pub fn join(listener: Listener, config: &MeshConfig) -> Result<Self, MeshError> {
         let lifeline = Arc::clone(listener.lifeline());
         let own = listener.local_addr().ip();
         let sockets = connect_all(&listener, config).inspect_err(|_| lifeline.cut())?;
-        // From here on nobody else is let in.
+        // From here on no connection is accepted.
         drop(listener);
         let links: Vec<Link> =
             sockets.into_iter().enumerate().filter_map(|(process, socket)| Some(Link::new(process, socket?))).collect();
@@ -84,10 +84,10 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Offers a ring to every peer on this machine that is near enough, and takes those that are offered.
+    /// Offers a ring to each peer on this machine whose index is near enough, and accepts the rings of those peers.
     fn share_memory(&mut self, allowed: bool) -> Result<(), MeshError> {
         let host = Host::this().ok().filter(|_| allowed);
-        // First who is here: memory is reserved for each ring, also for one that nobody could take.
+        // Compare hosts first: a ring reserves its memory, even if the peer could not open it.
         let hosts = self.swap(&vec![host.as_ref().map_or([0; 32], Host::id); self.processes])?;
         let mut rings: Vec<Option<OfferedRing>> = (0..self.processes).map(|_| None).collect();
         for link in &self.links {
@@ -116,10 +116,11 @@ impl Mesh {
         Ok(())
     }
 
-    /// Gives each process `length` bytes of memory, zeros, that all processes see where it lies: by process, its own to
-    /// write, the others' to read. Lengths may differ and are at least 1. `None` for all if for some it cannot be.
+    /// Creates `length` zero bytes of shared memory for each process. The result has the windows of all processes by index:
+    /// this process can write its own, and read the others. Lengths may differ, and are at least 1. The result is `None` in
+    /// all processes if one process cannot reach the memory of another.
     ///
-    /// What a process writes before it begins a round is seen by whoever has finished that round.
+    /// Bytes that a process writes before it begins a round are visible to all processes that have finished that round.
     ///
     /// # Errors
     /// Those of [`Mesh::exchange`].
@@ -142,7 +143,7 @@ impl Mesh {
         Ok(windows.filter(|_| answers.iter().all(|answer| *answer == [1])))
     }
 
-    /// A round of a few bytes for everybody.
+    /// A round with `N` bytes to and from each process.
     fn swap<const N: usize>(&mut self, outgoing: &[[u8; N]]) -> Result<Vec<[u8; N]>, MeshError> {
         let mut incoming = vec![[0; N]; self.processes];
         let outgoing: Vec<_> = outgoing.iter().map(<[u8; N]>::as_slice).collect();
@@ -151,7 +152,7 @@ impl Mesh {
         Ok(incoming)
     }
 
-    /// This process's number.
+    /// This process's index.
     pub fn process(&self) -> usize {
         self.process
     }
@@ -161,17 +162,17 @@ impl Mesh {
         self.processes
     }
 
-    /// How many of the other processes are reached through shared memory.
+    /// Number of peers that are reached through shared memory.
     pub fn sharing_memory(&self) -> usize {
         self.links.iter().filter(|link| link.has_lane()).count()
     }
 
-    /// A word that goes to every other process with each round from now on. It costs no message of its own.
+    /// Sets the word that every later round sends to all peers, in the header of its frames.
     pub fn note(&mut self, word: u64) {
         self.note = word;
     }
 
-    /// The words that came with the last round, one from each other process.
+    /// The words of the last round, one from each peer.
     pub fn notes(&self) -> impl Iterator<Item = u64> {
         self.links.iter().map(Link::noted)
     }
@@ -181,20 +182,19 @@ impl Mesh {
         CutHandle::new(Arc::clone(&self.lifeline))
     }
 
-    /// One duplex round: sends `outgoing[p]` to every process `p` and fills `incoming[p]` from it, all at once. This
-    /// process's own places are ignored. Lengths may differ and may be 0; both ends of a pair know them.
+    /// One duplex round: sends `outgoing[p]` to each process `p`, and fills `incoming[p]` from it, all at once. The entries
+    /// of this process itself are ignored. Lengths may differ and may be 0; both ends of a pair must expect the same.
     ///
-    /// Returns when everything is received, and everything sent is in the system's hands. It also means that every
-    /// other process has begun this round. What a peer had sent in full before it left counts: then its leaving is an
-    /// error of the next round.
+    /// Returns when all bytes are received, and all outgoing bytes are handed to the system. Then every other process has
+    /// begun this round. If a peer leaves after it has sent all its bytes, this round succeeds and the next one fails.
     ///
     /// # Errors
-    /// `PeerGone`, `Silence`, `LengthMismatch`, `OutOfStep`, `BadFrame`, `Io`: the mesh is then cut and the other
-    /// processes get an error within milliseconds. `Cut` if it was cut before or meanwhile. `incoming` then holds
-    /// anything.
+    /// `PeerGone`, `Silence`, `LengthMismatch`, `OutOfStep`, `BadFrame`, `Io`: the mesh is then cut, and the other
+    /// processes get an error within milliseconds. `Cut` if it was cut before or meanwhile. After an error the content of
+    /// `incoming` is undefined.
     ///
     /// # Panics
-    /// If a slice of slices does not have one entry for each process.
+    /// If `outgoing` or `incoming` does not have one entry for each process.
     pub fn exchange(&mut self, outgoing: &[&[u8]], incoming: &mut [&mut [u8]]) -> Result<(), MeshError> {
         assert_eq!(outgoing.len(), self.processes, "one outgoing slice for each process");
         assert_eq!(incoming.len(), self.processes, "one incoming slice for each process");
@@ -247,7 +247,7 @@ impl Mesh {
         if may_sleep {
             self.poll_links(deadline, limit)?;
         }
-        // Whether it slept or not: who has asked to be woken asks no more, so that wake-ups never pile up.
+        // Whether this thread slept or not: take back all requests for wake-ups, so that they do not pile up.
         for link in self.links.iter_mut().filter(|link| !link.is_done()) {
             link.awake();
         }
@@ -255,7 +255,7 @@ impl Mesh {
     }
 
     fn poll_links(&self, deadline: Instant, limit: Duration) -> Result<(), MeshError> {
-        // A finished link is left out: its peer may have left after the round, which would wake us without end.
+        // Without finished links: a peer that left after the round would wake `poll` again and again.
         let pending = || self.links.iter().filter(|link| !link.is_done());
         let mut fds = Vec::with_capacity(1 + self.links.len());
         fds.push(PollFd::from_borrowed_fd(self.lifeline.wake(), PollFlags::IN));
@@ -266,8 +266,8 @@ impl Mesh {
             PollFd::from_borrowed_fd(link.as_fd(), interest)
         }));
         poll_until(&mut fds, deadline)?;
-        // Judged by what `poll` saw, not by the clock alone: if it was this process that stood still for so long, the
-        // peers' bytes are there.
+        // The clock alone does not decide: if this process itself was stopped for that long, `poll` has found the bytes of
+        // its peers.
         let now = Instant::now();
         let silent = pending().zip(&fds[1..]).find(|(link, fd)| fd.revents().is_empty() && link.is_silent(now, limit));
         match silent {
@@ -276,9 +276,9 @@ impl Mesh {
         }
     }
 
-    /// Cuts the mesh because of `error`, and tells the others whom to blame. What is returned is what the caller learns.
+    /// Cuts the mesh because of `error`, and tells the peers which process is at fault. Returns the error for the caller.
     fn give_up(&self, error: MeshError) -> MeshError {
-        // A socket that broke because of a cut says no more than that the mesh was cut.
+        // After a cut, errors of sockets are its consequence.
         if self.lifeline.is_cut() {
             return MeshError::Cut;
         }
@@ -303,7 +303,7 @@ impl Drop for Mesh {
     }
 }
 
-/// How long to spin, given who shares this machine's processors.
+/// How long to spin, by the number of processes that share this machine's processors.
 fn spin_for(own: IpAddr, addresses: &[SocketAddr]) -> Duration {
     let here = addresses.iter().filter(|address| address.ip() == own || address.ip().is_loopback()).count();
     let processors = thread::available_parallelism().map_or(1, usize::from);

@@ -1,7 +1,7 @@
-//! Memory that a process offers to a peer on the same machine, by the number of its own open file.
+//! Memory that a process offers to peers on the same machine: a file that they open below `/proc/<pid>/fd`.
 //!
-//! A peer takes it if it runs under the same kernel and sees the same process numbers, may open the file, and finds the
-//! offer's nonce in it. Else nothing but speed is lost.
+//! A peer accepts an offer if it runs under the same kernel and in the same PID namespace, may open the file, and finds the
+//! offer's nonce in it. Otherwise the bytes go through the connection, which is slower.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -10,24 +10,24 @@ use rustix::{
     io::Errno,
 };
 
-/// Bytes of an offer.
+/// Bytes of an offer: host (32), nonce (32), process id (4), file descriptor (4).
 pub(crate) const OFFER_BYTES: usize = 72;
 
-/// No offer.
+/// Stands for no offer.
 pub(crate) const NOTHING: [u8; OFFER_BYTES] = [0; OFFER_BYTES];
 
-/// Drawn for each offer, and written into its memory.
+/// Random value of one offer, also written into its memory.
 pub(crate) type MemoryNonce = [u8; 32];
 
-/// The memory cannot become shorter under its reader, which would be a signal instead of an error.
+/// Seals that fix the length. Otherwise the owner could shorten the memory, and its readers would be killed by SIGBUS.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// What two processes have in common that can reach each other's files by number.
+/// Digest that is equal for two processes if they can open each other's files below `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Host([u8; 32]);
 
 impl Host {
-    /// This process's: the kernel's boot and the space of process numbers.
+    /// The digest of this process: of the kernel's boot id and the PID namespace.
     pub(crate) fn this() -> Result<Self, Errno> {
         let mut boot = [0; 64];
         let file = open("/proc/sys/kernel/random/boot_id", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -38,13 +38,12 @@ impl Host {
         Ok(Self(*hasher.finalize().as_bytes()))
     }
 
-    /// The same for whoever can reach this process's files, and for nobody else.
+    /// The digest's bytes, which processes compare.
     pub(crate) fn id(&self) -> [u8; 32] {
         self.0
     }
 
-    /// What the peer must know of `file`: where this is, whose file, which, and how to recognise it. The file must stay
-    /// open until the peer has answered.
+    /// The offer of `file`, which has `nonce` in its memory. The file must stay open until the peer has answered.
     pub(crate) fn offer(&self, file: &OwnedFd, nonce: &MemoryNonce) -> [u8; OFFER_BYTES] {
         let mut bytes = NOTHING;
         bytes[..32].copy_from_slice(&self.0);
@@ -54,7 +53,7 @@ impl Host {
         bytes
     }
 
-    /// The file that a peer offers, if this process can reach it, and the nonce to look for in it.
+    /// Opens the file that a peer offers, if this process can; with the nonce that the caller must find in the memory.
     pub(crate) fn reach(&self, offer: &[u8; OFFER_BYTES], access: OFlags) -> Option<(OwnedFd, MemoryNonce)> {
         let (there, rest) = offer.split_first_chunk::<32>()?;
         let (nonce, rest) = rest.split_first_chunk::<32>()?;
@@ -63,7 +62,7 @@ impl Host {
             return None;
         }
         let path = format!("/proc/{}/fd/{}", u32::from_le_bytes(*process), i32::from_le_bytes(file.try_into().ok()?));
-        // A peer that died meanwhile may have left its numbers to another process: nothing but shared memory is opened.
+        // If the peer has died, its process id may belong to another process by now: open nothing but shared memory.
         let target = readlink(path.as_str(), Vec::new()).ok()?;
         if !target.to_bytes().starts_with(b"/memfd:") {
             return None;
@@ -73,7 +72,7 @@ impl Host {
     }
 }
 
-/// Fixes the length of `file` for good.
+/// Fixes the length of `file` permanently.
 pub(crate) fn seal(file: &OwnedFd) -> Result<(), Errno> {
     fcntl_add_seals(file, SEALS)
 }

@@ -7,12 +7,12 @@ use rustix::io::Errno;
 
 use crate::MeshError;
 
-/// `poll` until `deadline`, or until a signal.
+/// Calls `poll` until one of `fds` is ready, `deadline`, or a signal.
 pub(crate) fn poll_until(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<(), MeshError> {
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
     match poll(fds, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(MeshError::Io { operation: "wait for the peers", source: errno.into() }),
+        Err(errno) => Err(MeshError::Io { operation: "poll the sockets of the peers", source: errno.into() }),
     }
 }

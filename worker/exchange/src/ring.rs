@@ -5,10 +5,11 @@
 //!   | nonce  | written | read  | reader sleeps  | writer sleeps  | CAPACITY bytes, byte `n` at `n % CAPACITY`
 //! ```
 //!
-//! `written` and `read` count all bytes ever; each is changed by its own side only. A side that is about to sleep sets
-//! its flag and looks once more; the other side, having moved bytes, takes the flag down and must then wake the sleeper
-//! by other means. The fences between the two make sure that one of them sees the other. Hot: no system call.
-#![expect(unsafe_code, reason = "memory that another process writes has no safe face")]
+//! `written` and `read` count all bytes since the start; only the writer changes `written`, only the reader `read`. A side
+//! that is about to sleep sets its flag, and then checks the counters once more. The other side clears the flag after it has
+//! moved bytes, and must then wake the sleeper by other means. The fences make sure that at least one of them sees the other.
+//! Hot: no system call.
+#![expect(unsafe_code, reason = "another process writes this memory, which no safe type expresses")]
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -22,11 +23,11 @@ use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fstat, memfd_create};
 
 use crate::offer::{MemoryNonce, seal};
 
-/// Bytes of payload that the ring holds. Larger ones fall out of the processor's caches; smaller ones make both sides
+/// Payload bytes that the ring holds. A larger ring does not fit into the processor's caches; with a smaller one both sides
 /// wait for each other more often.
 const CAPACITY: usize = 1 << 20;
 
-/// At most so many bytes are moved before the other side learns of them, so that both work at the same time.
+/// At most so many bytes are moved before the counter is updated, so that both sides work at the same time.
 const STRIDE: usize = CAPACITY / 4;
 
 const WRITTEN: usize = 128;
@@ -56,8 +57,8 @@ impl Memory {
         unsafe { AtomicU32::from_ptr(self.0.as_mut_ptr().add(offset).cast()) }
     }
 
-    /// Calls `copy` with the memory behind up to two stretches of the ring: its address, where in the whole the stretch
-    /// begins, how long it is.
+    /// Calls `copy` for one or two contiguous stretches of the ring, `count` bytes from `position` on: with the address, the
+    /// offset in the `count` bytes, and the length.
     fn stretches(&self, position: u64, count: usize, mut copy: impl FnMut(*mut u8, usize, usize)) {
         debug_assert!(count <= CAPACITY, "{count}");
         let start = position as usize % CAPACITY;
@@ -71,11 +72,11 @@ impl Memory {
     }
 }
 
-/// The counters contradict each other: the other side does not keep to the protocol.
+/// The counters contradict each other: the other side broke the protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt;
 
-/// The writing side, which made the ring.
+/// The writing side, which created the ring.
 #[derive(Debug)]
 pub(crate) struct RingWriter {
     memory: Memory,
@@ -83,10 +84,10 @@ pub(crate) struct RingWriter {
 }
 
 impl RingWriter {
-    /// A new ring, marked with `nonce`, and the file through which the reader finds it.
+    /// Creates a ring with `nonce` in its memory, and the file by which the reader opens it.
     pub(crate) fn create(nonce: &MemoryNonce) -> io::Result<(Self, OwnedFd)> {
         let file = memfd_create("lockstep-ring", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        // Reserved, not only named: memory that is not there would be a signal in the middle of a step.
+        // Reserve the memory: without it, a lack of memory would kill the process by SIGBUS in a step.
         fallocate(&file, FallocateFlags::empty(), 0, LENGTH as u64)?;
         seal(&file)?;
         let memory = Memory::map(&file)?;
@@ -100,7 +101,7 @@ impl RingWriter {
         CAPACITY.checked_sub(usize::try_from(unread).map_err(|_| Corrupt)?).ok_or(Corrupt)
     }
 
-    /// Writes what fits of the parts, one after another: how many bytes, and whether the reader must be woken.
+    /// Writes as much of the parts as fits, one after another. Returns the number of bytes, and whether the reader must be woken.
     pub(crate) fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<(usize, bool), Corrupt> {
         let mut left = self.space()?.min(STRIDE);
         let before = self.written;
@@ -121,7 +122,7 @@ impl RingWriter {
         Ok(((self.written - before) as usize, take_down(self.memory.flag(READER_SLEEPS))))
     }
 
-    /// Says that the writer sleeps until there is room; false if there is room after all.
+    /// Sets the flag that the writer sleeps until there is room. False if there is room already.
     pub(crate) fn arm(&self) -> Result<bool, Corrupt> {
         set_up(self.memory.flag(WRITER_SLEEPS));
         Ok(self.space()? == 0)
@@ -132,7 +133,7 @@ impl RingWriter {
     }
 }
 
-/// The reading side.
+/// The reading side, which opened the writer's file.
 #[derive(Debug)]
 pub(crate) struct RingReader {
     memory: Memory,
@@ -140,14 +141,14 @@ pub(crate) struct RingReader {
 }
 
 impl RingReader {
-    /// The ring behind `file`, if it is the one that is marked with `nonce`.
+    /// Opens the ring in `file`; `None` if it does not have `nonce`, or cannot be mapped.
     pub(crate) fn open(file: &OwnedFd, nonce: &MemoryNonce) -> Option<Self> {
         if fstat(file).ok()?.st_size != LENGTH as i64 {
             return None;
         }
         let memory = Memory::map(file).ok()?;
         let mut found = [0; size_of::<MemoryNonce>()];
-        // SAFETY: the writer wrote the nonce before it told of the file, and never again.
+        // SAFETY: the writer wrote the nonce before it offered the file, and never again.
         unsafe { ptr::copy_nonoverlapping(memory.0.as_ptr(), found.as_mut_ptr(), found.len()) };
         (found == *nonce).then_some(Self { memory, read: 0 })
     }
@@ -157,7 +158,7 @@ impl RingReader {
         usize::try_from(unread).ok().filter(|unread| *unread <= CAPACITY).ok_or(Corrupt)
     }
 
-    /// Reads what is there into the parts, one after another: how many bytes, and whether the writer must be woken.
+    /// Reads available bytes into the parts, one after another. Returns the number of bytes, and whether the writer must be woken.
     pub(crate) fn read(&mut self, parts: &mut [IoSliceMut<'_>]) -> Result<(usize, bool), Corrupt> {
         let mut left = self.unread()?.min(STRIDE);
         let before = self.read;
@@ -178,7 +179,7 @@ impl RingReader {
         Ok(((self.read - before) as usize, take_down(self.memory.flag(WRITER_SLEEPS))))
     }
 
-    /// Says that the reader sleeps until there is something; false if there is something after all.
+    /// Sets the flag that the reader sleeps until there are bytes. False if there are bytes already.
     pub(crate) fn arm(&self) -> Result<bool, Corrupt> {
         set_up(self.memory.flag(READER_SLEEPS));
         Ok(self.unread()? == 0)
@@ -189,13 +190,13 @@ impl RingReader {
     }
 }
 
-/// Before the last look at the counters.
+/// Sets a flag. The fence orders it before the caller's last check of the counters.
 fn set_up(flag: &AtomicU32) {
     flag.store(1, Ordering::Relaxed);
     fence(Ordering::SeqCst);
 }
 
-/// After the counter was changed: whether the other side sleeps, or is about to.
+/// Clears a flag, after the caller has changed its counter. True if the other side sleeps, or is about to.
 fn take_down(flag: &AtomicU32) -> bool {
     fence(Ordering::SeqCst);
     flag.load(Ordering::Relaxed) != 0 && flag.swap(0, Ordering::Relaxed) != 0

@@ -1,7 +1,7 @@
-//! Windows: memory that one process writes and all processes of the machine read where it lies.
+//! Windows: memory that one process writes, and all processes of the machine read in place.
 //!
-//! Who may write what when is agreed by rounds of the mesh: what was written before a round began is seen by everybody
-//! who has finished it.
+//! Rounds of the mesh order the accesses: bytes that were written before a round are visible to all processes that have
+//! finished it.
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
@@ -11,10 +11,10 @@ use rustix::io::{pread, pwrite};
 
 use crate::offer::{Host, MemoryNonce, OFFER_BYTES, seal};
 
-/// A stretch of shared memory; the peers' can only be read. It stays, also when its owner has gone.
+/// Shared memory of one process; windows of peers are read-only. It stays mapped after its owner has ended.
 pub type Window = Arc<MmapRaw>;
 
-/// A window on offer. Its file must stay open until the peers have answered.
+/// An own window, and the file that is offered to the peers. The file must stay open until they have answered.
 #[derive(Debug)]
 pub(crate) struct OfferedWindow {
     pub(crate) window: Window,
@@ -23,17 +23,17 @@ pub(crate) struct OfferedWindow {
 }
 
 impl OfferedWindow {
-    /// `None` if the system has no such memory to give. The nonce lies behind the window's own `length` bytes, which are
-    /// zeros.
+    /// Creates a window of `length` zero bytes, with the nonce after them in the file. `None` if the system does not give the
+    /// memory.
     pub(crate) fn new(length: usize, nonce: MemoryNonce) -> Option<Self> {
         let file = memfd_create("lockstep-window", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).ok()?;
-        // All of it now: to find it missing later would be a signal.
+        // Reserve the memory: without it, a lack of memory would kill a process by SIGBUS later.
         fallocate(&file, FallocateFlags::empty(), 0, (length + nonce.len()) as u64).ok()?;
         if pwrite(&file, &nonce, length as u64) != Ok(nonce.len()) {
             return None;
         }
         let window = MmapOptions::new().len(length).map_raw(&file).ok()?;
-        // From here on nobody else can map it to write.
+        // From here on no process can map it for writing.
         fcntl_add_seals(&file, SealFlags::FUTURE_WRITE).ok()?;
         seal(&file).ok()?;
         Some(Self { window: Arc::new(window), file, nonce })
@@ -44,7 +44,7 @@ impl OfferedWindow {
     }
 }
 
-/// The window that a peer offers, if this process can reach it.
+/// Maps the window that a peer offers; `None` if this process cannot open it, or the nonce differs.
 pub(crate) fn take(offer: &[u8; OFFER_BYTES], host: &Host) -> Option<Window> {
     let (file, nonce) = host.reach(offer, OFlags::RDONLY)?;
     let mut found = MemoryNonce::default();

@@ -1,4 +1,4 @@
-//! From a job and the shape of its samples to a model.
+//! Builds the model of a job.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use super::precision::Precision;
 use super::supervised::{Network, Objective, Supervised};
 use super::{Model, ModelError, script};
 
-/// Builds the model of `job` for samples of `shape`, with the weights that the root seed gives, the same bits in every
-/// process, on `device`. A TorchScript module keeps the weights in its file, which is one of `files`.
+/// Builds the model of `job` for samples of `shape`, on `device`. Initial weights are drawn from the root seed: every process gets the same
+/// bits. A TorchScript module has the weights of its file, which is one of `files`.
 ///
 /// Seeds torch's generators.
 pub fn build_model(
@@ -88,22 +88,22 @@ fn finish<N: Network + 'static>(network: N, builder: Builder, objective: Objecti
     Box::new(Supervised { network, parts: builder.finish(), objective, title: title.to_owned() })
 }
 
-/// As [`check_targets`], for a module whose outputs nobody knows before it runs.
+/// As [`check_targets`], for a module, whose number of outputs is unknown before it runs.
 fn check_logits(loss: LossKind, shape: &SampleShape, path: &Path) -> Result<(), ModelError> {
     let needs = match (loss, shape.targets) {
         (LossKind::CrossEntropy, Targets::Values { count }) => {
-            format!("classes, and the data has {count} real values per sample: set `batch.loss = \"mse\"`")
+            format!("classes, but the data has {count} real values per sample: set `batch.loss = \"mse\"`")
         }
         (LossKind::Mse, Targets::Classes { .. } | Targets::Tokens) => {
-            "real values, and the data has classes: set `batch.loss = \"cross_entropy\"`".to_owned()
+            "real values, but the data has classes: set `batch.loss = \"cross_entropy\"`".to_owned()
         }
         _ => return Ok(()),
     };
-    let detail = format!("`batch.loss` compares its logits with {needs}");
+    let detail = format!("`batch.loss` compares the logits of the module with {needs}");
     Err(ModelError::Script { path: path.to_owned(), detail })
 }
 
-/// Refuses targets that the loss cannot take, or that have no output.
+/// Rejects targets that do not fit the loss or the number of outputs.
 fn check_targets(loss: LossKind, outputs: i64, shape: &SampleShape) -> Result<(), ModelError> {
     let (loss, expected, found) = match (loss, shape.targets) {
         (LossKind::CrossEntropy, Targets::Tokens) => return Ok(()),

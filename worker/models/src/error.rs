@@ -1,113 +1,112 @@
-//! Why a model cannot be built or run.
+//! The errors of models.
 
-/// A model that cannot be built or run.
+/// Why a model cannot be built or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// Samples that the model cannot take.
-    #[error("a model of kind `{model}` takes {expected}, and the data has {found}")]
+    /// The samples do not fit the model.
+    #[error("a model of kind `{model}` takes {expected}, but the data has {found}")]
     Inputs {
-        /// The model's kind.
+        /// Value of `model.kind`.
         model: &'static str,
-        /// What it takes.
+        /// Samples that the model takes, in words.
         expected: String,
-        /// What there is.
+        /// Samples of the data, in words.
         found: String,
     },
-    /// Targets that the loss or the model's outputs do not fit.
-    #[error("the loss `{loss}` over {outputs} outputs takes {expected}, and the data has {found}")]
+    /// The targets do not fit the loss or the number of outputs.
+    #[error("the loss `{loss}` over {outputs} outputs takes {expected}, but the data has {found}")]
     Targets {
-        /// The loss.
+        /// Value of `batch.loss`.
         loss: &'static str,
-        /// The model's outputs.
+        /// Number of outputs of the model.
         outputs: i64,
-        /// What is needed.
+        /// Targets that the loss takes, in words.
         expected: &'static str,
-        /// What there is.
+        /// Targets of the data, in words.
         found: String,
     },
     /// A TorchScript module that cannot be trained.
     #[error("TorchScript module `{}`: {detail}", path.display())]
     Script {
-        /// The file.
+        /// Path of the module's file.
         path: std::path::PathBuf,
-        /// What is wrong.
+        /// The obstacle, and the way to remove it.
         detail: String,
     },
-    /// The answer of a TorchScript module is not what the job says.
-    #[error("the module returned {found} where `model.output = \"{output}\"` asks for {expected}")]
+    /// The output of a TorchScript module does not fit `model.output`.
+    #[error("the module returned {found}, but `model.output = \"{output}\"` needs {expected}")]
     Output {
-        /// The job's `model.output`.
+        /// Value of `model.output`.
         output: &'static str,
-        /// What is needed.
+        /// Type and shape that are needed.
         expected: String,
-        /// What was returned.
+        /// Type and shape that were returned.
         found: String,
     },
     /// A forward pass changed a parameter.
     #[error(
-        "the forward pass changed the parameter `{0}`, which only the optimizer may: keep values that the model changes itself \
-         in a buffer"
+        "the forward pass changed the parameter `{0}`, which only the optimizer may change: keep values that the model itself \
+         changes in a buffer"
     )]
     Changed(String),
-    /// A forward pass gave a buffer another type or shape.
+    /// A forward pass changed the type or shape of a buffer.
     #[error(
-        "the forward pass made the buffer `{name}` {found}, and it was {expected}: a buffer keeps its type and shape"
+        "the forward pass changed the buffer `{name}` from {expected} to {found}: a buffer must keep its type and shape"
     )]
     Buffer {
-        /// The buffer.
+        /// Name of the buffer.
         name: String,
         /// Type and shape before the pass.
         expected: String,
-        /// Type and shape after it.
+        /// Type and shape after the pass.
         found: String,
     },
-    /// A forward pass left a buffer that carries gradients.
+    /// A forward pass left a buffer that is part of an autograd graph.
     #[error(
-        "the forward pass left the buffer `{0}` with a history of gradients, which no checkpoint holds: detach what the buffer is \
-         made of (`.detach()`), or change it under `torch.no_grad()`"
+        "the forward pass left the buffer `{0}` with an autograd history, which checkpoints do not hold: detach the values of the buffer \
+         (`.detach()`), or change it under `torch.no_grad()`"
     )]
     History(String),
-    /// A forward pass changed how a tensor lies in memory, or whether it requires gradients.
+    /// A forward pass changed the strides of a tensor, or whether it requires gradients.
     #[error(
-        "the forward pass changed the {what} `{name}` from {before} to {after}, which no checkpoint holds: leave it as it was, and \
-         change a copy"
+        "the forward pass changed the {what} `{name}` from {before} to {after}, which checkpoints do not hold: change a copy of it instead"
     )]
     Form {
-        /// A noun for the message: `parameter` or `buffer`.
+        /// `parameter` or `buffer`.
         what: &'static str,
-        /// The tensor's name in the module.
+        /// Name of the tensor in the model.
         name: String,
-        /// Its strides, type or flag before the pass.
+        /// Its strides, type or flag before the pass, in words.
         before: String,
-        /// The same after the pass.
+        /// Its strides, type or flag after the pass, in words.
         after: String,
     },
-    /// A tensor whose bits cannot be kept and restored.
+    /// A tensor that checkpoints cannot store and restore.
     #[error("the {what} `{name}` {reason}")]
     Memory {
         /// `parameter` or `buffer`.
         what: &'static str,
-        /// The tensor.
+        /// Name of the tensor in the model.
         name: String,
-        /// What it is, and what to do.
+        /// The predicate of the message: the obstacle, and the way to remove it.
         reason: &'static str,
     },
-    /// Two parameters that share elements and are not one tensor.
+    /// Two parameters that share elements, but are not the same tensor.
     #[error(
         "the parameters `{0}` and `{1}` share memory and are not one tensor (a transposed view or a slice): give each its own \
          memory (`.clone()`), or use one parameter in both places"
     )]
     Overlap(String, String),
-    /// A job without a model was given to a program that brings none.
-    #[error("the job brings a program of its own, and `worker-rank` is not it")]
+    /// A job with `[program]` was given to `worker-rank`, which has only the built-in models.
+    #[error("the job has `[program]`, and `worker-rank` has only the built-in models: train the job with that program")]
     NoModel,
     /// The user's program failed.
     #[error("the program failed")]
     Program(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// libtorch threw.
+    /// An operator of libtorch failed.
     #[error("libtorch could not run the model")]
     Torch(#[from] tch::TchError),
-    /// libtorch threw, behind our own shim.
+    /// libtorch failed in a call of Lockstep's C++ shim.
     #[error("libtorch could not run the model")]
     Shim(#[from] lockstep_tch_ext::Error),
 }

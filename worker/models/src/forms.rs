@@ -1,11 +1,11 @@
-//! What a tensor is beside its elements: a checkpoint holds elements, so a forward pass must leave everything else as it is.
+//! The form of a tensor: type, shape, strides, flags. Checkpoints store only elements, so a forward pass must not change the form.
 
 use lockstep_tch_ext::memory::{forms, is_plain};
 use tch::{Kind, Tensor};
 
 use super::{ModelError, Parameter};
 
-/// The forms of a model's parameters and buffers, as they were.
+/// The forms of a model's parameters and buffers at one moment.
 pub(super) struct Forms {
     tensors: Vec<(&'static str, String)>,
     live: Vec<Tensor>,
@@ -26,10 +26,10 @@ impl Forms {
         Ok(Self { tensors, marks: forms(&live)?, live, words })
     }
 
-    /// That all are what they were.
+    /// Checks that no form has changed.
     ///
     /// # Errors
-    /// `History`, `Buffer` or `Form`, for the first that is not.
+    /// `History`, `Buffer` or `Form`, for the first tensor whose form has changed.
     pub(super) fn compare(&self) -> Result<(), ModelError> {
         let now = forms(&self.live)?;
         let Some(place) = self.marks.iter().zip(&now).position(|(before, now)| before != now) else { return Ok(()) };
@@ -46,11 +46,11 @@ impl Forms {
     }
 }
 
-/// The form of one tensor, to be told.
+/// The form of one tensor, for messages.
 struct Form {
     kind: Kind,
     size: Vec<i64>,
-    /// Empty for a tensor without.
+    /// Empty for a tensor without strides.
     stride: Vec<i64>,
     requires_grad: bool,
     history: bool,
@@ -68,7 +68,7 @@ impl Form {
         })
     }
 
-    /// Each of the two, by what tells them apart.
+    /// Describes both forms by the property in which they differ.
     fn apart(&self, other: &Self) -> (String, String) {
         let gradients = |form: &Self| {
             if form.requires_grad { "`requires_grad = True`" } else { "`requires_grad = False`" }.to_owned()
@@ -81,7 +81,7 @@ impl Form {
         } else if self.stride != other.stride {
             (format!("strides {:?}", self.stride), format!("strides {:?}", other.stride))
         } else {
-            ("one place of its memory".to_owned(), "another".to_owned())
+            ("one offset in its memory".to_owned(), "another one".to_owned())
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Models: named parameters and buffers in a fixed order, a loss to train on and an evaluation that leaves no trace. Built-in
-//! ones and TorchScript files.
+//! Models: built-in networks, and TorchScript modules. A model has named parameters and buffers in a fixed order, a loss for training,
+//! and an evaluation without side effects.
 //!
-//! A model knows nothing of ranks, steps, optimizers or gradients' reduction: that is the training loop's.
+//! A model knows nothing of optimizers, checkpoints or the reduction of gradients; they belong to the training loop.
 
 mod build;
 mod error;

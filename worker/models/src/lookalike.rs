@@ -1,18 +1,18 @@
-//! Files of other formats where a TorchScript module is named, told by how they begin and by what lies in them.
+//! Recognises files of other formats that a job names instead of a TorchScript module, by their first bytes and their contents.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The end of an archive, where the names of its files stand.
+/// Bytes at the end of an archive that contain the names of its files.
 const TAIL_BYTES: u64 = 1 << 20;
 
-/// What `path` is, if it is something else than a TorchScript module and known.
+/// The format of the file at `path`, if it is a known one other than TorchScript.
 pub(super) fn of(path: &Path) -> Option<&'static str> {
     let (head, tail) = ends(path).ok()?;
     let names = |name: &str| tail.windows(name.len()).any(|part| part == name.as_bytes());
     if head.starts_with(b"PK\x03\x04") {
-        // One that was cut has lost its list of files: what it was is not known.
+        // A truncated archive has lost its list of files, so its format is unknown.
         return if names("constants.pkl") || !tail.windows(4).any(|part| part == b"PK\x05\x06") {
             None
         } else if names("models/model.json") || names("serialized_exported_program.json") {
@@ -29,10 +29,10 @@ pub(super) fn of(path: &Path) -> Option<&'static str> {
     if head.starts_with(b"\x93NUMPY") {
         return Some("a NumPy array");
     }
-    (head.get(8) == Some(&b'{')).then_some("a safetensors file: it has tensors and no code")
+    (head.get(8) == Some(&b'{')).then_some("a safetensors file, which has tensors and no code")
 }
 
-/// The first bytes, and the last.
+/// The first and the last bytes of a file.
 fn ends(path: &Path) -> io::Result<([u8; 16], Vec<u8>)> {
     let (mut file, mut head, mut tail) = (File::open(path)?, [0; 16], Vec::new());
     let length = file.metadata()?.len();

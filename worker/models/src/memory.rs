@@ -1,11 +1,11 @@
-//! The memory that tensors lie in: whether two that are not one tensor have an element in common.
+//! The memory of tensors: finds different tensors that share elements.
 
 use lockstep_tch_ext::memory::is_plain;
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::{ModelError, Parameter};
 
-/// Where the elements of a tensor lie.
+/// The memory of the elements of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MemoryRegion {
     address: usize,
@@ -15,7 +15,7 @@ pub(super) struct MemoryRegion {
 }
 
 impl MemoryRegion {
-    /// Of a plain tensor.
+    /// For a plain tensor.
     pub(super) fn of(tensor: &Tensor) -> Result<Self, TchError> {
         let (size, stride, kind) = (tensor.size(), tensor.stride(), tensor.f_kind()?);
         Ok(Self { address: tensor.data_ptr() as usize, size, stride, kind })
@@ -25,31 +25,31 @@ impl MemoryRegion {
         self.size.contains(&0)
     }
 
-    /// From the first to behind the last byte.
+    /// The addresses from the first byte to behind the last one.
     fn bytes(&self) -> std::ops::Range<usize> {
         self.address..self.address + self.span() as usize * self.kind.elt_size_in_bytes()
     }
 
-    /// From the first to behind the last element.
+    /// The number of elements from the first to the last one, including gaps.
     fn span(&self) -> i64 {
         let steps = self.size.iter().zip(&self.stride).map(|(size, stride)| (size - 1) * stride);
         if self.is_empty() { 0 } else { steps.sum::<i64>() + 1 }
     }
 
-    /// How often each element of `length` ones is an element of this tensor, whose first is the one at `offset`.
+    /// For each element of a memory of `length` elements, how often it is an element of this tensor, which begins at `offset`.
     fn counted(&self, length: i64, offset: i64) -> Result<Tensor, TchError> {
         let elements = Tensor::f_arange(length, (Kind::Int64, Device::Cpu))?;
         let elements = elements.f_as_strided(&self.size, &self.stride, offset)?.f_reshape([-1])?;
         elements.f_bincount(None::<&Tensor>, length)
     }
 
-    /// Whether two of its elements are one (an expanded view).
+    /// Whether two of its elements are in the same place (an expanded view).
     pub(super) fn overlaps_itself(&self) -> Result<bool, TchError> {
         let elements: i64 = self.size.iter().product();
         let mut axes: Vec<(i64, i64)> = self.stride.iter().copied().zip(self.size.iter().copied()).collect();
         axes.retain(|(_, size)| *size > 1);
         axes.sort_unstable();
-        // The rule of dense tensors; others are counted.
+        // Dense tensors are recognised by their strides; for others the elements are counted.
         let dense = axes.iter().try_fold(1, |next, &(stride, size)| (stride == next).then_some(next * size));
         if dense == Some(elements) || self.is_empty() {
             return Ok(false);
@@ -75,8 +75,8 @@ impl MemoryRegion {
     }
 }
 
-/// Refuses tensors whose bits cannot be kept and restored: of a type that tch does not know, sparse, or with elements that
-/// share memory. `what` is `parameter` or `buffer`.
+/// Rejects tensors that checkpoints cannot store and restore: tensors of a type that tch does not know, sparse tensors, and tensors whose
+/// elements share memory. `what` is `parameter` or `buffer`.
 pub(super) fn restorable(what: &'static str, name: &str, tensor: &Tensor) -> Result<MemoryRegion, ModelError> {
     let refuse = |reason: &'static str| ModelError::Memory { what, name: name.to_owned(), reason };
     if !is_plain(tensor) {
@@ -86,10 +86,10 @@ pub(super) fn restorable(what: &'static str, name: &str, tensor: &Tensor) -> Res
         return Err(refuse("has elements of a type that checkpoints do not know: convert it to another type"));
     };
     if matches!(region.kind, Kind::ComplexDouble | Kind::ComplexHalf) {
-        return Err(refuse("has complex elements of a width that no export can hold: convert it to complex64"));
+        return Err(refuse("has complex elements of a width that exports cannot hold: convert it to complex64"));
     }
     if name == "__metadata__" {
-        return Err(refuse("has a name that safetensors files keep for themselves: give it another"));
+        return Err(refuse("has a name that safetensors files reserve: rename it"));
     }
     if region.overlaps_itself()? {
         return Err(refuse(
@@ -99,7 +99,7 @@ pub(super) fn restorable(what: &'static str, name: &str, tensor: &Tensor) -> Res
     Ok(region)
 }
 
-/// Refuses parameters that lie in one memory and are not one tensor: each would be trained for itself, and change the other.
+/// Rejects different parameters that share memory: each would be trained separately, and would change the other.
 ///
 /// # Errors
 /// `Overlap` with both names.
@@ -108,7 +108,7 @@ pub fn disjoint(parameters: &[Parameter]) -> Result<(), ModelError> {
     for parameter in parameters {
         regions.push((restorable("parameter", &parameter.name, &parameter.tensor)?, &parameter.name));
     }
-    // Sorted by where they begin, only those that begin before another ends can meet it.
+    // In the order of their addresses, only regions that begin before another one ends can overlap it.
     regions.sort_by_key(|(region, _)| region.address);
     for (index, (region, name)) in regions.iter().enumerate() {
         let end = region.bytes().end;

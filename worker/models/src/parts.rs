@@ -1,4 +1,4 @@
-//! What a model is made of: its named tensors, drawn in a fixed order from one seed, and its description.
+//! The parts of a model: its named tensors, drawn in a fixed order from one seed, and its description.
 
 use std::fmt::Write;
 
@@ -6,31 +6,31 @@ use tch::{Device, Kind, Tensor};
 
 use super::{ModelError, Parameter};
 
-/// A model's tensors and the lines that describe it.
+/// A model's tensors, and the lines of its description.
 #[derive(Debug, Default)]
 pub struct Parts {
-    /// What is trained, in the order of definition.
+    /// The parameters, in the order of definition.
     pub parameters: Vec<Parameter>,
-    /// What training changes without gradients.
+    /// The buffers by name: state that training changes without gradients.
     pub buffers: Vec<(String, Tensor)>,
     lines: Vec<(String, String)>,
 }
 
-/// Makes [`Parts`]: every tensor is drawn on the CPU, from a generator that was seeded at the start, in the order of the
-/// calls, and only then moved. So the bits are the same in every process and on every device.
+/// Creates [`Parts`]. Every tensor is drawn on the CPU, from a generator that was seeded once, in the order of the calls, and then moved to
+/// the device. So the bits are the same in every process and on every device.
 pub(crate) struct Builder {
     device: Device,
     parts: Parts,
 }
 
-/// How a tensor begins.
+/// The initial values of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Init {
     /// Uniform in `[-bound, bound)`.
     Uniform(f64),
-    /// Normal around 0 with this deviation.
+    /// Normal with mean 0 and this standard deviation.
     Normal(f64),
-    /// One value everywhere.
+    /// The same value for all elements.
     Constant(f64),
 }
 
@@ -59,7 +59,7 @@ impl Builder {
         Ok(leaf)
     }
 
-    /// A buffer of one value.
+    /// Creates a buffer with the same value for all elements.
     pub(crate) fn buffer(&mut self, name: String, shape: &[i64], kind: Kind, value: f64) -> Result<Tensor, ModelError> {
         let tensor = Tensor::f_full(shape, value, (kind, self.device))?;
         self.parts.buffers.push((name, tensor.shallow_clone()));
@@ -72,7 +72,7 @@ impl Builder {
 }
 
 impl Parameter {
-    /// One that decays if it has two axes or more.
+    /// A parameter to which weight decay applies if it has two or more axes.
     pub fn new(name: String, tensor: Tensor) -> Self {
         let decay = tensor.dim() >= 2;
         Self { name, tensor, decay }
@@ -80,7 +80,7 @@ impl Parameter {
 }
 
 impl Parts {
-    /// None yet.
+    /// No tensors and no lines.
     pub fn new() -> Self {
         Self::default()
     }
@@ -90,7 +90,7 @@ impl Parts {
         self.lines.push((path.to_owned(), what.into()));
     }
 
-    /// The tree: a title with the total, then a line for each module, indented by its depth.
+    /// The description: a title with the number of all parameters, then a line for each module, indented by its depth.
     pub fn describe(&self, title: &str) -> String {
         let count = |below: &str| -> usize {
             let below = |name: &str| name.strip_prefix(below).is_some_and(|rest| rest.starts_with('.'));

@@ -13,12 +13,12 @@ pub struct Precision {
 }
 
 impl Precision {
-    /// What the job asks for, on a device.
+    /// The precision of `numerics.autocast`, on `device`.
     pub fn new(choice: Autocast, device: Device) -> Self {
         Self { bf16: (choice == Autocast::Bf16).then_some(device) }
     }
 
-    /// Runs `body` in this precision. Gradients are computed outside, and have it by themselves.
+    /// Runs `body` in this precision. Run the backward pass outside: its operators have the precision of the forward pass.
     pub fn run<T>(self, body: impl FnOnce() -> Result<T, ModelError>) -> Result<T, ModelError> {
         match self.bf16 {
             None => body(),

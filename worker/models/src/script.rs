@@ -1,4 +1,4 @@
-//! A TorchScript module made in Python, with its true names, its buffers, and an evaluation that leaves no trace.
+//! A TorchScript module from Python as a model: with its dotted names, its buffers, and an evaluation without side effects.
 
 use std::path::Path;
 
@@ -17,13 +17,13 @@ use super::supervised::Objective;
 use super::trace::without_trace;
 use super::{Context, EvalSums, Model, ModelError, Parameter, supervised};
 
-/// What a parameter, a score and a loss may be made of.
+/// The element types that parameters, scores and losses may have.
 const FLOATS: [Kind; 3] = [Kind::Float, Kind::Double, Kind::BFloat16];
 
-/// Loads the module at `path`, in training mode, onto `device`: from the file that was `opened` there, if it was.
+/// Loads the module at `path`, in training mode, onto `device`. If the file was `opened` and verified before, that open file is read.
 ///
-/// A parameter that stands in the module under several names (tied weights) is one parameter, under its first name, as in
-/// PyTorch. A module with state that checkpoints would not hold is refused by the attribute's name.
+/// A parameter with several names in the module (tied weights) is one parameter with its first name, as in PyTorch. A module with state
+/// that checkpoints do not hold is rejected; the error names the attribute.
 pub(crate) fn load(
     path: &Path,
     opened: Option<&Opened>,
@@ -31,7 +31,7 @@ pub(crate) fn load(
     objective: Objective,
     device: Device,
 ) -> Result<Box<dyn Model>, ModelError> {
-    // Before the first module runs: otherwise a resumed process takes other kernels for its first steps.
+    // Before the first module runs; otherwise a resumed process would use other kernels for its first steps.
     lockstep_tch_ext::determinism::pin_torchscript_executor();
     let loaded = match opened {
         Some(opened) => match opened.memory() {
@@ -46,7 +46,7 @@ pub(crate) fn load(
             Some(what) => ModelError::Script {
                 path: path.to_owned(),
                 detail: format!(
-                    "it is {what}, and no TorchScript module: `torch.jit.save(torch.jit.script(model), \"model.pt\")` writes one"
+                    "it is {what}, not a TorchScript module: write one with `torch.jit.save(torch.jit.script(model), \"model.pt\")`"
                 ),
             },
             None => error.into(),
@@ -61,7 +61,7 @@ pub(crate) fn load(
     let mut seen: Vec<(Tensor, MemoryRegion)> = Vec::new();
     for (name, tensor) in module.named_parameters() {
         if !tensor.requires_grad() {
-            // Frozen in Python: kept and saved, but not trained.
+            // Frozen in Python: part of the state and of checkpoints, but not trained.
             let region = restorable("parameter", &name, &tensor)?;
             let known = tensor.numel() > 0 && seen.iter().any(|(_, known)| *known == region);
             if !known {
@@ -72,11 +72,10 @@ pub(crate) fn load(
         }
         if !is_plain(&tensor) || !tensor.f_kind().is_ok_and(|kind| FLOATS.contains(&kind)) {
             let found = tensor.f_kind().map_or_else(|error| error.to_string(), |kind| format!("{kind:?}"));
-            let detail =
-                format!("parameter `{name}` has elements of {found}, not 32-bit floats, 64-bit floats or bfloat16");
+            let detail = format!("parameter `{name}` has elements of {found}: expected float32, float64 or bfloat16");
             return Err(refuse(detail));
         }
-        // One tensor under two names has one gradient; two tensors in one memory have two.
+        // One tensor with two names has one gradient; two tensors that share memory have two.
         if seen.iter().any(|(known, _)| is_same(known, &tensor)) {
             continue;
         }
@@ -102,15 +101,16 @@ struct Script {
     output: Output,
     objective: Objective,
     parts: Parts,
-    /// As they were when the module was loaded.
+    /// The module's attributes, as they were when it was loaded.
     attributes: Vec<(String, String)>,
     title: String,
     device: Device,
 }
 
-/// Why a module is refused, and what to do.
+/// The message for a finding: the obstacle, and the way to remove it.
 fn words(finding: &Finding) -> String {
-    const HELD: &str = "which checkpoints do not hold: register it as a buffer (`register_buffer`) that is a `Tensor`, not an `Optional[Tensor]`";
+    const HELD: &str = "which checkpoints do not hold: register it as a buffer (`register_buffer`) of type `Tensor`, not of type \
+                        `Optional[Tensor]`";
     match finding {
         Finding::Assigns(name) => format!("`forward` assigns the attribute `{name}`, {HELD}"),
         Finding::Changes(name, operator) => format!("`forward` changes the attribute `{name}` by `{operator}`, {HELD}"),
@@ -118,38 +118,42 @@ fn words(finding: &Finding) -> String {
             format!("`forward` changes a tensor that is part of its code by `{operator}`, {HELD}")
         }
         Finding::AssignsParameter(name) => {
-            format!("`forward` assigns the parameter `{name}`, which only the optimizer may change")
+            format!(
+                "`forward` assigns the parameter `{name}`, which only the optimizer may change: assign a buffer instead"
+            )
         }
         Finding::Shares(name, other) => format!(
-            "`forward` assigns the buffer `{name}`, in whose memory `{other}` lies: give each its own memory (`.clone()`), or \
+            "`forward` assigns the buffer `{name}`, which shares memory with `{other}`: give each its own memory (`.clone()`), or \
              change the buffer in place (`copy_`)"
         ),
         Finding::Uncounted(name, operator) => format!(
-            "`forward` changes the parameter `{name}` by `{operator}`, past autograd (`.data`), and only the optimizer may change \
-             it: keep values that the model changes itself in a buffer"
+            "`forward` changes the parameter `{name}` by `{operator}`, bypassing autograd (`.data`), but only the optimizer may \
+             change it: keep values that the model itself changes in a buffer"
         ),
         Finding::Opaque(name, kind) if kind == "Generator" => format!(
-            "the attribute `{name}` is a `torch.Generator`, whose state checkpoints do not hold: draw from torch's generator"
+            "the attribute `{name}` is a `torch.Generator`, whose state checkpoints do not hold: draw from torch's default generator"
         ),
         Finding::Opaque(name, kind) => format!(
-            "the attribute `{name}` is a `{kind}`, whose state nobody sees and checkpoints do not hold: keep tensors and numbers"
+            "the attribute `{name}` is a `{kind}`, whose state cannot be read and is in no checkpoint: use tensors and numbers"
         ),
         Finding::Packs(name) => {
             let place = if name.is_empty() { "it".to_owned() } else { format!("its module `{name}`") };
             format!(
-                "{place} is saved and loaded by code of its own (`__getstate__`, `__setstate__`), and an export might hold other \
+                "{place} is saved and loaded by code of its own (`__getstate__`, `__setstate__`), so an export might hold other \
                  values than the run: keep all state in parameters and buffers, and remove that code"
             )
         }
         Finding::Hook(name) => {
-            format!("its hook `{name}` around `forward` is not run by the module itself: call it in `forward`")
+            format!(
+                "its hook `{name}` around `forward` would not run, because only calls from Python run it: call it in `forward`"
+            )
         }
         Finding::Denied(operator, why) => format!("`forward` calls `{operator}`, which {why}"),
     }
 }
 
 impl Script {
-    /// The one tensor that `forward` answers.
+    /// Runs `forward`, and returns its one tensor.
     fn forward(&self, inputs: &[Tensor]) -> Result<Tensor, ModelError> {
         self.module.forward_one(inputs).map_err(|error| match error {
             Error::Script { path, reason } => ModelError::Script { path, detail: reason },
@@ -157,7 +161,7 @@ impl Script {
         })
     }
 
-    /// `forward(inputs)`, checked to be scores `[N, K]` for `N` targets.
+    /// Runs `forward(inputs)`, and checks that it returns scores `[N, K]` for `N` targets.
     fn scores(&self, batch: &Batch) -> Result<Tensor, ModelError> {
         let scores = self.forward(&[batch.inputs.shallow_clone()])?;
         let samples = batch.inputs.size().first().copied().unwrap_or(0);
@@ -167,7 +171,7 @@ impl Script {
             && size[0] == samples
             && (self.objective.loss != LossKind::Mse || size == batch.targets.size());
         if fits {
-            // libtorch has no gradient of a squared error between bfloat16 scores and targets of 32 bits.
+            // libtorch cannot differentiate the squared error of bfloat16 scores and 32-bit targets.
             let widened = self.objective.loss == LossKind::Mse && scores.kind() == Kind::BFloat16;
             return Ok(if widened { scores.f_to_kind(Kind::Float)? } else { scores });
         }
@@ -178,7 +182,7 @@ impl Script {
         Err(ModelError::Output { output: "logits", expected, found: format!("{:?} of shape {size:?}", scores.kind()) })
     }
 
-    /// `forward(inputs, targets)`, checked to be a scalar.
+    /// Runs `forward(inputs, targets)`, and checks that it returns a scalar.
     fn mean_loss(&self, batch: &Batch) -> Result<Tensor, ModelError> {
         let loss = self.forward(&[batch.inputs.shallow_clone(), batch.targets.shallow_clone()])?;
         if loss.numel() == 1 && FLOATS.contains(&loss.kind()) {
@@ -255,7 +259,7 @@ impl Model for Script {
             format!("the attribute `{name}`")
         };
         let detail = format!(
-            "`forward` changed {what} from `{before}` to `{after}`, and checkpoints do not hold it: register it \
+            "`forward` changed {what} from `{before}` to `{after}`, but checkpoints do not hold it: register it \
              as a buffer (`register_buffer`)"
         );
         Err(ModelError::Script { path: self.module.path().to_owned(), detail })

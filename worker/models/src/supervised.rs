@@ -1,4 +1,4 @@
-//! From a network's scores to the loss, the same for every network that gives scores.
+//! Loss and evaluation of networks that compute scores.
 
 use lockstep_common::job::LossKind;
 use lockstep_data::Batch;
@@ -8,20 +8,20 @@ use super::parts::Parts;
 use super::precision::Precision;
 use super::{Context, EvalSums, Model, ModelError, Parameter};
 
-/// A network that gives scores.
+/// A network that computes scores.
 pub(crate) trait Network {
     /// Scores `[N, outputs]` for `inputs`; `N` is the number of targets.
     fn forward(&self, inputs: &Tensor, training: bool) -> Result<Tensor, ModelError>;
 }
 
-/// What is made small, and in which precision it is computed.
+/// The loss, and the precision in which it is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Objective {
     pub(crate) loss: LossKind,
     pub(crate) precision: Precision,
 }
 
-/// A network with its tensors and an objective over its scores.
+/// A network with its tensors, and an objective over its scores.
 pub(crate) struct Supervised<N> {
     pub(crate) network: N,
     pub(crate) parts: Parts,
@@ -60,7 +60,7 @@ impl<N: Network> Model for Supervised<N> {
     }
 }
 
-/// The loss of `scores` `[N, K]` against classes (any shape of `N` elements) or values `[N, K]`.
+/// The loss of `scores` `[N, K]` for `targets`: classes (any shape of `N` elements) or values `[N, K]`.
 pub(crate) fn loss(
     kind: LossKind,
     scores: &Tensor,
@@ -75,22 +75,22 @@ pub(crate) fn loss(
 }
 
 fn cross_entropy(scores: &Tensor, classes: &Tensor, reduction: Reduction) -> Result<Tensor, tch::TchError> {
-    // No class is ignored: -100 is none.
+    // The index to ignore is -100, which is no class, so no target is ignored.
     scores.f_cross_entropy_loss(classes, None::<&Tensor>, reduction, -100, 0.0)
 }
 
-/// What an evaluation reports of `scores` `[N, K]` against `classes` (`Int64`, `N` elements): the cross-entropy and how many
-/// are right.
+/// The sums of an evaluation for `scores` `[N, K]` and `classes` (`Int64`, `N` elements): the cross-entropy, and the number of correct
+/// classes.
 pub fn classified(scores: &Tensor, classes: &Tensor) -> Result<EvalSums, ModelError> {
     sums(LossKind::CrossEntropy, scores, classes)
 }
 
-/// What an evaluation reports of `scores`, summed in double precision.
+/// The sums of an evaluation for `scores`, in double precision.
 pub(crate) fn sums(kind: LossKind, scores: &Tensor, targets: &Tensor) -> Result<EvalSums, ModelError> {
     let losses = loss(kind, scores, targets, Reduction::None)?.f_sum(Kind::Double)?;
     let (outputs, right) = match kind {
         LossKind::CrossEntropy => {
-            // Of scores that are no numbers the first would be the greatest.
+            // `argmax` counts NaN as the greatest, so rows with NaN are excluded.
             let answered = scores.f_isnan()?.f_any_dim(-1, false)?.f_logical_not()?;
             let hits = scores.f_argmax(-1, false)?.f_eq_tensor(&targets.f_reshape(-1)?)?;
             let hits = hits.f_logical_and(&answered)?.f_sum(Kind::Int64)?;

@@ -1,11 +1,14 @@
-//! An evaluation of a model that others wrote leaves no trace, whatever it does.
+//! Undoes the side effects of an evaluation of foreign code.
 
 use lockstep_tch_ext::generator;
 use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
 
-/// Runs `body` without gradients, and puts `buffers` and the generators of the CPU and of `device` back as they were.
+/// Runs `body` without gradients, and then restores `buffers` and the generators of the CPU and of `device`.
+///
+/// # Errors
+/// The error of `body`; `Buffer` if it changed the type or shape of a buffer.
 pub fn without_trace<T>(
     buffers: &[(String, Tensor)],
     device: Device,
@@ -18,7 +21,7 @@ pub fn without_trace<T>(
         let kept = buffers.iter().map(|(_, buffer)| buffer.f_detach_copy()).collect::<Result<Vec<_>, _>>()?;
         let result = body();
         let restored = restore(buffers, &kept, &devices, &states);
-        // Why the body failed is worth more than what could not be restored after it.
+        // The error of the body is more useful than an error of the restoration after it.
         result.and_then(|value| restored.map(|()| value))
     })
 }
@@ -39,10 +42,10 @@ fn restore(
     Ok(())
 }
 
-/// That a buffer has the type and shape that it had: a copy into another would stretch or cut it.
+/// Checks that a buffer has kept its type and shape; a copy between different shapes would broadcast values.
 ///
 /// # Errors
-/// `Buffer`.
+/// `Buffer` if the type or shape has changed.
 pub fn same_form(name: &str, before: &Tensor, now: &Tensor) -> Result<(), ModelError> {
     let (expected, found) = (form(before)?, form(now)?);
     if expected == found {

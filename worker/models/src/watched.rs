@@ -1,4 +1,4 @@
-//! A model whose parameters only the optimizer changes, and of whose buffers only the elements: every forward pass is watched.
+//! A wrapper that checks after every forward pass that the model changed no parameter, and of its buffers only the elements.
 
 use std::cell::{Cell, OnceCell};
 
@@ -9,29 +9,29 @@ use tch::Tensor;
 use super::forms::Forms;
 use super::{Context, EvalSums, Model, ModelError, Parameter};
 
-/// Another model, and an error as soon as one of its forward passes changes a parameter, or anything but the elements of a buffer:
-/// checkpoints hold elements only.
+/// A wrapper around a model. A forward pass fails if it changes a parameter, or anything but the elements of a buffer: checkpoints hold
+/// elements only.
 ///
-/// Always compared: each parameter's version counter and address, and the form of each parameter and buffer, which takes
-/// nanoseconds. When looked at closely also the parameter's bits, since a write past the counter (`parameter.data`) is seen in
-/// nothing else, and what [`Model::check`] compares.
+/// Every pass compares the version counter and the address of each parameter, and the form of each parameter and buffer, which takes
+/// nanoseconds. A close check also compares the bits of the parameters, because a write that bypasses the counter (`parameter.data`) shows
+/// nowhere else, and calls [`Model::check`].
 pub struct Watched {
     model: Box<dyn Model>,
     tensors: Vec<Tensor>,
-    /// As the first pass found them: the parameters' forms, then the buffers'.
+    /// The forms before the first pass: of the parameters, then of the buffers.
     forms: OnceCell<Forms>,
     training: Cell<bool>,
     evaluation: Cell<bool>,
 }
 
-/// What a forward pass must leave as it is.
+/// The values before a forward pass that it must not change.
 struct Before {
     marks: Vec<(i64, usize)>,
     sums: Option<Vec<u64>>,
 }
 
 impl Watched {
-    /// Watches `model`. Its first training pass and its first evaluation are looked at closely.
+    /// Wraps `model`. Its first training pass and its first evaluation are checked closely.
     pub fn new(model: Box<dyn Model>) -> Self {
         let tensors = model.parameters().iter().map(|parameter| parameter.tensor.detach()).collect();
         Self { model, tensors, forms: OnceCell::new(), training: Cell::new(true), evaluation: Cell::new(true) }
@@ -39,7 +39,7 @@ impl Watched {
 
     fn marks(&self) -> Result<Vec<(i64, usize)>, ModelError> {
         let mark = |parameter: &Parameter| {
-            // The parameter's own: another memory may have been put in its place.
+            // Of the parameter itself: a pass may have replaced its memory.
             Ok((parameter.tensor.f_internal_version()?, parameter.tensor.data_ptr() as usize))
         };
         self.model.parameters().iter().map(mark).collect()
@@ -84,7 +84,7 @@ impl Model for Watched {
     }
 
     fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, ModelError> {
-        // Of an evaluation the first batch is enough: the others run the same code.
+        // The first batch of an evaluation is enough: the others run the same code.
         self.around(self.evaluation.take(), || self.model.evaluate(batch, context))
     }
 

@@ -1,11 +1,12 @@
-//! The copy of a state, made beside the next forward and backward pass in the order in which its tensors change.
+//! Copies the state during the next forward and backward pass, in the order in which its tensors will change.
 //!
 //! ```text
-//!  training thread   stage ─ forward, backward ─ update 0 ─ update 1 ─ …    each waits for the copies of what it changes
+//!  training thread   stage ─ forward, backward ─ update 0 ─ update 1 ─ …    each waits for the copies of the tensors that it changes
 //!  copier                buffers ─ tensors of 0 ─ tensors of 1 ─ … ──> writer
 //! ```
 //!
-//! There are two [`Copies`]: one is filled while the other is written. Their memory is kept, and there before the first checkpoint.
+//! There are two [`Copies`]: one is filled while the other one is written. Their memory is reused; the first is allocated before the first
+//! checkpoint.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,33 +20,33 @@ use tch::{Device, Tensor};
 use super::staging::Staging;
 use super::state::{ChangedBy, Named};
 
-/// Checkpoints that are under way together: one is copied while the one before it is written.
+/// Number of checkpoints in progress at the same time: one is copied while the previous one is written.
 pub(super) const COPIES: usize = 2;
 
-/// Where each tensor's copy begins: no element type is wider, and no line of a cache is longer.
+/// Bytes to which the start of each copy is aligned: no element type is wider, and no cache line is longer.
 const ALIGNMENT: usize = 64;
 
-/// What is to be done.
+/// A request of the training thread.
 #[derive(Debug)]
 pub(super) enum Request {
     /// Copy the state and write it.
     Write {
-        /// What else is said of it.
+        /// All that the checkpoint has beside tensors.
         staging: Box<Staging>,
-        /// Where the state's device has computed it.
+        /// The device has computed the state when it reaches this mark.
         computed: Mark,
     },
-    /// Write what was copied last again, into new files.
+    /// Write the newest copy again, into new files.
     Again,
 }
 
-/// A share of the state as it was at a checkpoint.
+/// A copy of this process's share of the state at a checkpoint.
 pub(super) struct Copies {
-    /// The newest checkpoint that was copied to here.
+    /// The checkpoint that was copied here last.
     pub(super) staging: Option<Staging>,
-    /// By name.
+    /// Names and copies; views of `memory`.
     pub(super) tensors: Vec<(String, Tensor)>,
-    /// Why the copy is not whole.
+    /// The reason why the copy is incomplete.
     pub(super) failed: Option<String>,
     memory: Tensor,
 }
@@ -55,14 +56,14 @@ pub(super) struct Source {
     name: String,
     tensor: Tensor,
     changed_by: ChangedBy,
-    /// Its place in [`Copies::tensors`], if it is of this process's share.
+    /// Its index in [`Copies::tensors`], if it is part of this process's share.
     place: Option<usize>,
 }
 
-/// How far the copy is, for whoever wants to change the state.
+/// The progress of a copy, for the thread that wants to change the state.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// By whom the tensors are changed, in the order in which they are copied.
+    /// The first change of each tensor, in the order in which the tensors are copied.
     order: Vec<ChangedBy>,
     copied: Mutex<Copied>,
     advanced: Condvar,
@@ -72,30 +73,31 @@ pub(super) struct Progress {
 struct Copied {
     tensors: usize,
     not_finite: Vec<String>,
-    /// Nobody copies any more.
+    /// The copier has ended.
     ended: bool,
 }
 
-/// The thread that copies.
+/// The thread that copies the state.
 pub(super) struct Copier {
     pub(super) sources: Vec<Source>,
     pub(super) progress: Arc<Progress>,
-    /// Where the state is.
+    /// The device of the state.
     pub(super) device: Device,
-    /// If that is not the CPU.
+    /// Present from the first copy on if the device is not the CPU.
     pub(super) downloader: Option<Downloader>,
     pub(super) requests: Receiver<Request>,
-    /// To the writer; true: into new files.
+    /// Copies for the writer; true: write into new files.
     pub(super) written: SyncSender<(Copies, bool)>,
-    /// Copies that are written.
+    /// Copies that the writer has finished with.
     pub(super) free: Receiver<Copies>,
-    /// As the writer says it: a checkpoint that is not written.
+    /// Reports a request that is not carried out, in place of the writer.
     pub(super) done: Sender<bool>,
 }
 
-/// The sources of `tensors`, in the order in which they are to be copied; `owned` are this process's share.
+/// The sources of `tensors`, in the order in which they are copied. `owned` marks this process's share.
 ///
-/// The others are only looked at: all processes find the same. On another device than the CPU that would cost too much.
+/// On the CPU also the tensors of other shares are read, to check that they are finite: so all processes find the same. On a GPU that would
+/// cost too much.
 pub(super) fn sources(tensors: &[Named], owned: &[bool]) -> Vec<Source> {
     let mut place = 0..;
     let mut sources = Vec::new();
@@ -111,7 +113,7 @@ pub(super) fn sources(tensors: &[Named], owned: &[bool]) -> Vec<Source> {
 }
 
 impl Copies {
-    /// Room for copies of tensors, given by name.
+    /// Memory for copies of the named tensors.
     pub(super) fn new<'a>(tensors: impl Iterator<Item = (&'a str, &'a Tensor)> + Clone) -> Result<Self, Error> {
         let mut end = 0_usize;
         let mut place = |tensor: &Tensor| {
@@ -129,14 +131,14 @@ impl Copies {
         Ok(Self { staging: None, tensors, failed: None, memory })
     }
 
-    /// The same room once more.
+    /// Memory of the same size for another copy.
     fn another(&self) -> Result<Self, Error> {
         Self::new(self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))
     }
 
-    /// Takes the memory from the system: the first copy would wait for each of its pages.
+    /// Writes to the memory, so that the system allocates its pages now and not during the first copy.
     fn touch(&mut self) {
-        // What cannot be written now fails at the copy, which says so.
+        // If this fails, the copy fails, too, and reports it.
         self.memory.f_fill_(0).ok();
     }
 }
@@ -148,13 +150,13 @@ impl Progress {
         Self { order, copied, advanced: Condvar::new() }
     }
 
-    /// All tensors are to be copied.
+    /// Marks all tensors as not copied.
     pub(super) fn begin(&self) {
         self.lock().tensors = 0;
     }
 
-    /// Returns when all tensors are copied that `change`, or a change before it, touches; false if one of the tensors so far is
-    /// not finite, or nobody copies any more.
+    /// Waits until all tensors are copied that `change`, or an earlier change of the step, modifies. Returns false if a tensor so far is
+    /// not finite, or the copier has ended.
     pub(super) fn wait_for(&self, change: ChangedBy) -> bool {
         let needed = self.order.partition_point(|changed_by| *changed_by <= change);
         let waits = |copied: &mut Copied| copied.tensors < needed && !copied.ended;
@@ -162,7 +164,7 @@ impl Progress {
         copied.tensors >= needed && copied.not_finite.is_empty()
     }
 
-    /// Those that must be finite and were not when they were copied.
+    /// Names of the tensors that must be finite and were not when they were copied.
     pub(super) fn not_finite(&self) -> Vec<String> {
         self.lock().not_finite.clone()
     }
@@ -180,7 +182,7 @@ impl Progress {
 impl Copier {
     /// Carries out requests until there are no more.
     pub(super) fn work(mut self, mut first: Copies) {
-        // Also after a panic nobody waits for what will not come.
+        // Also after a panic, no thread waits for a copy that will not be made.
         let _ended = Ended(Arc::clone(&self.progress));
         first.touch();
         let (mut kept, mut made) = (vec![first], 1);
@@ -188,13 +190,13 @@ impl Copier {
             kept.extend(self.free.try_iter());
             let Some((copies, anew)) = self.taken(&mut kept, request) else { return };
             if !self.progress.not_finite().is_empty() {
-                // The run ends, and the training thread says why: no share is said.
+                // The run ends, and the training thread reports why: no share is reported.
                 kept.push(copies);
                 self.done.send(false).ok();
                 continue;
             }
             let more = made < COPIES && copies.staging.as_ref().is_some_and(|staging| !staging.last);
-            // One that cannot be had is done without: the next checkpoint waits.
+            // Without memory for a second copy, the next checkpoint waits for the first one.
             let another = if more { copies.another().ok() } else { None };
             if self.written.send((copies, anew)).is_err() {
                 return;
@@ -207,7 +209,7 @@ impl Copier {
         }
     }
 
-    /// The copies that are to be written, and whether into new files.
+    /// The copies to write, and whether into new files.
     fn taken(&mut self, kept: &mut Vec<Copies>, request: Request) -> Option<(Copies, bool)> {
         match request {
             Request::Write { staging, computed } => {
@@ -220,12 +222,12 @@ impl Copier {
                 Some((copies, false))
             }
             Request::Again => {
-                // Whoever asks has waited for all that was written.
+                // The caller has waited until all copies were written, so all of them are in `kept`.
                 let step = |copies: &Copies| copies.staging.as_ref().map(|staging| staging.step);
                 let newest = (0..kept.len()).max_by_key(|index| step(&kept[*index]))?;
                 let mut copies = kept.swap_remove(newest);
                 if copies.failed.is_some() {
-                    // The state is still what it was: nothing is trained any more.
+                    // The training is over, so the state is still that of the checkpoint.
                     self.copy(&mut copies, None);
                 }
                 Some((copies, true))
@@ -233,7 +235,7 @@ impl Copier {
         }
     }
 
-    /// What this thread gives a device to do comes behind `computed`, and beside what training gives it.
+    /// Makes this thread's work on a device start after `computed`, and run beside the work of training.
     fn begin(&mut self, computed: Option<&Mark>) -> Result<(), Error> {
         if self.device != Device::Cpu && self.downloader.is_none() {
             self.downloader = Some(Downloader::new(self.device)?);
@@ -263,12 +265,12 @@ impl Copier {
     }
 }
 
-/// Whether a run ends whose tensor of this name is not finite: buffers may hold an infinity, as masks do.
+/// Whether the tensor of this name must be finite. Buffers need not be: masks hold infinities.
 pub(super) fn must_be_finite(name: &str) -> bool {
     name.starts_with("model/") || name.starts_with("optimizer/")
 }
 
-/// Says that nobody copies any more.
+/// Reports the end of the copier when it is dropped.
 struct Ended(Arc<Progress>);
 
 impl Drop for Ended {

@@ -1,4 +1,4 @@
-//! The digest of a whole state, computed by one process: the same that the manifest of a checkpoint of it holds.
+//! The digest of a whole state, computed by one process. The manifest of a checkpoint of the same state has the same digest.
 
 use lockstep_common::manifest::{self, Piece, TensorEntry};
 use lockstep_common::{Digest, Domain};

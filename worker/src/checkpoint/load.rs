@@ -1,5 +1,4 @@
-//! Resuming: every blob is verified, and everything that this program derives is compared with what was stored, before
-//! the state changes at all.
+//! Loads a checkpoint. Every blob is verified, and every derived value is compared with the stored one, before the state is changed.
 
 use std::collections::BTreeMap;
 
@@ -17,78 +16,85 @@ use super::state::{STEPS, State, dtype};
 const EPOCH: &str = "the epoch";
 const POSITION: &str = "the next sample position";
 
-/// A checkpoint that cannot be resumed from.
+/// Why a checkpoint cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It was made by another job.
-    #[error("the checkpoint is of job `{stored}`, this run trains job `{own}`")]
+    /// Another job made the checkpoint.
+    #[error("the checkpoint belongs to job `{stored}`, but this run trains job `{own}`")]
     Job {
         /// Digest in the manifest.
         stored: String,
         /// Digest of this run's job.
         own: String,
     },
-    /// The model has a tensor that the checkpoint lacks, or the other way round.
+    /// The checkpoint lacks a tensor of the model, or the model lacks a tensor of the checkpoint.
     #[error("the {whose} has no tensor `{name}`")]
     Missing {
         /// `checkpoint` or `model`.
         whose: &'static str,
-        /// The tensor.
+        /// Name of the tensor, as in the manifest.
         name: String,
     },
-    /// A tensor of another type or shape.
-    #[error("tensor `{name}` is {stored} in the checkpoint and {own} in the model")]
+    /// A tensor has another type or shape in the checkpoint than in the model.
+    #[error("tensor `{name}` is {stored} in the checkpoint, but {own} in the model")]
     Form {
-        /// The tensor.
+        /// Name of the tensor, as in the manifest.
         name: String,
         /// Type and shape in the manifest.
         stored: String,
         /// Type and shape in the model.
         own: String,
     },
-    /// A tensor's pieces have not as many bytes as its shape asks for.
-    #[error("tensor `{name}` has {found} bytes in the checkpoint where its shape asks for {expected}")]
+    /// The length of a tensor's pieces does not fit its shape.
+    #[error("tensor `{name}` has {found} bytes in the checkpoint, but its shape needs {expected}")]
     Length {
-        /// The tensor.
+        /// Name of the tensor, as in the manifest.
         name: String,
-        /// Bytes in the manifest.
+        /// Bytes of its pieces in the manifest.
         found: u64,
-        /// Bytes of its shape.
+        /// Bytes that its shape and type need.
         expected: u64,
     },
     /// A blob is missing, truncated or corrupt.
     #[error(transparent)]
     Blob(#[from] BlobError),
     /// The checkpoint has another number of ranks.
-    #[error("the checkpoint has {stored} ranks, the job {own}")]
+    #[error("the checkpoint has {stored} ranks, but the job has {own}")]
     RankCount {
-        /// In the manifest.
+        /// Number of ranks in the manifest.
         stored: usize,
-        /// In the job.
+        /// Number of ranks in the job.
         own: u32,
     },
-    /// What is derived for a rank is not what was stored.
-    #[error("rank {rank}: {what} is `{stored}` in the checkpoint, and `{derived}` is derived for the same step")]
+    /// A value that is derived for a rank differs from the stored one.
+    #[error(
+        "rank {rank}: {what} is `{stored}` in the checkpoint, but `{derived}` is derived from the job and the data for the same step"
+    )]
     Rank {
-        /// The rank.
+        /// Number of the rank.
         rank: u32,
-        /// Seed, cursor or generator.
+        /// The seed, position or generator, in words.
         what: String,
-        /// In the manifest.
+        /// Value in the manifest; for a generator, the digest of its state.
         stored: String,
-        /// Computed now.
+        /// Value that this process derived.
         derived: String,
     },
-    /// libtorch failed.
+    /// An operator of libtorch failed.
     #[error("libtorch could not load the checkpoint")]
     Torch(#[from] TchError),
-    /// libtorch failed, behind our own shim.
+    /// libtorch failed in a call of Lockstep's C++ shim.
     #[error("libtorch could not load the checkpoint")]
     Shim(#[from] lockstep_tch_ext::Error),
 }
 
-/// Puts `state` where `manifest` says it was. With `other_data` sample positions need not be those of the checkpoint: where
-/// a rank was, and is.
+/// Loads the state of `manifest` into `state`.
+///
+/// With `other_data` the sample positions may differ from the checkpoint's; the answer is then the old and the new position of the first
+/// rank that moved, or of the first rank if none moved. Without `other_data` the answer is `None`.
+///
+/// # Errors
+/// After an error `state` is unchanged, unless libtorch failed while it copied the tensors into `state`.
 pub fn load(
     manifest: &Manifest,
     job: &JobSpec,
@@ -108,7 +114,7 @@ pub fn load(
     for (draft, stored) in ranks.at(manifest.step, 0..job.ranks)?.iter().zip(&manifest.ranks) {
         let anew = check_rank(draft, stored, store, other_data)?;
         let moved = |one: &Override| one.was != one.now;
-        // The first rank that is elsewhere, if one is.
+        // The first rank whose position differs, if there is one.
         derived = derived.filter(|one| moved(one) || !anew.as_ref().is_some_and(moved)).or(anew);
     }
     let mut entries: BTreeMap<&str, &TensorEntry> =
@@ -120,7 +126,7 @@ pub fn load(
         };
         loaded.push(read(entry, &named.tensor, store)?);
     }
-    // A checkpoint of parameters that took part in every step has none, as has one of a build that did not count them.
+    // Absent if all parameters took part in every step, and in checkpoints of older versions, which did not count.
     let steps = entries.remove(STEPS).map(|entry| {
         let own = Tensor::f_zeros([state.model.parameters().len() as i64], (Kind::Int64, Device::Cpu))?;
         read(entry, &own, store)
@@ -145,7 +151,7 @@ pub fn load(
     Ok(derived)
 }
 
-/// The verified contents of `entry`, which must look like `own`.
+/// Reads and verifies the contents of `entry`, which must have the type and shape of `own`.
 fn read(entry: &TensorEntry, own: &Tensor, store: &BlobStore) -> Result<Tensor, LoadError> {
     let form = |dtype: &str, shape: &[i64]| format!("{dtype} {shape:?}");
     let (stored, ours) = (form(&entry.dtype, &entry.shape), form(&dtype(own), &own.size()));
@@ -160,13 +166,13 @@ fn read(entry: &TensorEntry, own: &Tensor, store: &BlobStore) -> Result<Tensor, 
     filled(&own.size(), own.kind(), |bytes| Ok(store.get_into(&entry.pieces, bytes)?))
 }
 
-/// Where a rank reads next.
+/// The next sample of a rank, in words.
 fn place(rank: &RankState) -> String {
     format!("epoch {}, sample {} next (rank {})", rank.epoch, rank.next_position, rank.rank)
 }
 
-/// Compares what is derived for a rank with what was stored. With `other_data` the rank's place in the data may differ: what
-/// it was and is.
+/// Compares the derived state of a rank with the stored one. With `other_data` its position in the data may differ, and the answer is the
+/// old and the new position.
 fn check_rank(
     draft: &RankDraft,
     stored: &RankState,
@@ -181,7 +187,7 @@ fn check_rank(
     };
     for (name, seed) in &stored.seeds {
         let own = derived.seeds.get(name);
-        // The order of samples is the epoch's.
+        // The seed of the order depends on the epoch, which may differ with other data.
         if own != Some(seed) && !(other_data && name == "order") {
             let own = own.map_or_else(|| "(none)".to_owned(), u64::to_string);
             return mismatch(format!("the seed `{name}`"), seed.to_string(), own);
@@ -199,10 +205,10 @@ fn check_rank(
         }
     }
     for (device, piece) in &stored.generators {
-        // A checkpoint of CUDA processes has states by their devices' numbers, which are not this process's.
+        // Checkpoints name CUDA generators by the device index of the process that wrote them; this process may have another index.
         let kind = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
         let own = draft.generators.iter().find(|(name, _)| kind(name) == kind(device)).map(|(_, bytes)| bytes);
-        // Verified also where this process has no such device.
+        // The blob is verified even if this process has no such device.
         let bytes = store.get(piece)?;
         if own.is_some_and(|own| *own != bytes) {
             let digest = |bytes: &[u8]| Domain::Blob.digest(bytes).to_hex();

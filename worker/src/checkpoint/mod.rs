@@ -1,12 +1,12 @@
-//! Checkpoints: staged off the training path, written as blobs by all processes, verified before anything is loaded.
+//! Checkpoints: copied and written beside the training, as blobs, by all processes; verified before anything is loaded.
 //!
 //! ```text
 //!  training thread   stage ─ forward, backward ─ optimizer: (copied?) update, (copied?) update, … ──>
-//!  copier                copy, and see that all is finite ─┘
+//!  copier                copy, and check that all is finite ─┘
 //!  writer                                                  hash and write ─ sync ─ CheckpointShare to the agent
 //! ```
 //!
-//! Deliberately absent: when a checkpoint is due (the job says), and whether it exists (the coordinator commits it).
+//! Not here: the job decides when a checkpoint is due, and the coordinator commits it.
 
 mod copier;
 mod digest;

@@ -1,44 +1,44 @@
-//! Which preprocessing a run goes on with: its checkpoint's, never moments that were computed anew.
+//! The preprocessing of a resumed run: always the checkpoint's, never moments computed from the current data.
 
 use lockstep_common::manifest::Manifest;
 use lockstep_common::preprocessing::Preprocessing;
 use lockstep_data::Dataset;
 use tracing::warn;
 
-/// Differences that are named; a table may have thousands of columns.
+/// Number of differences that a message names; a table may have thousands of columns.
 const NAMED: usize = 5;
 
-/// Data whose samples would become other inputs than those that the checkpoint was trained on.
+/// The data would be standardised in another way than the checkpoint's data, so the model would get other inputs.
 #[derive(Debug, thiserror::Error)]
 pub enum Unlike {
-    /// Both are known, and differ in this.
+    /// The preprocessings of checkpoint and data differ as described.
     #[error(
-        "the checkpoint's preprocessing is not that of the data: {0}; its state was trained on the checkpoint's: resume with the \
-         build and the data that made it"
+        "the preprocessing of the data differs from the checkpoint's, with which the state was trained ({0}): resume with the build and \
+         the data that made the checkpoint"
     )]
     Known(String),
-    /// An older checkpoint says nothing, and other data has other moments.
+    /// A checkpoint of an older version holds no preprocessing, and accepted data has other moments.
     #[error(
-        "the checkpoint does not hold its preprocessing (an older build made it): it cannot be resumed with other data: resume it \
-         with the data that made it"
+        "the checkpoint does not hold its preprocessing, because an older version made it, so it cannot be resumed with other data: \
+         resume it with the data that made it"
     )]
     Unknown,
 }
 
-/// What a run's samples go through.
+/// The preprocessing of a run's samples.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RunPreprocessing {
-    /// `None` where a program reads the data itself.
+    /// `None` if a program reads the data itself.
     pub(crate) used: Option<Preprocessing>,
-    /// How the data's own differs from it, by a person's word.
+    /// How the preprocessing of accepted data differs from `used`.
     pub(crate) note: Option<String>,
 }
 
-/// The preprocessing of `data`, which is the checkpoint's if that says one.
+/// The preprocessing for `data`: the checkpoint's if it holds one, else the data's own.
 ///
 /// # Errors
-/// The two differ, and the data is not `accepted`, now or before; or, accepted or not, they are of other columns or shapes; or the
-/// checkpoint does not say by which moments its columns were standardised, and other data is accepted now.
+/// `Known` if the two differ and the data was not `accepted`, now or in an earlier resume, or if they have other columns or shapes.
+/// `Unknown` if the checkpoint does not hold the moments of its columns, and other data is accepted now.
 pub(crate) fn reconcile(
     data: &dyn Dataset,
     restore: Option<&Manifest>,
@@ -48,12 +48,12 @@ pub(crate) fn reconcile(
     if restore.is_some() && accepted && is_unknown(data, known) {
         return Err(Unlike::Unknown);
     }
-    // A checkpoint of a run that goes on with accepted data has the moments of the data before.
+    // A run that was resumed with accepted data keeps the moments of its first data.
     let before = |manifest: &Manifest| manifest.overrides.iter().any(|one| one.key.starts_with("data."));
     choose(data, known, accepted || restore.is_some_and(before))
 }
 
-/// Whether `data` has moments, and a checkpoint says nothing of those that it was trained by.
+/// Whether `data` has moments, and the checkpoint does not hold those that it was trained with.
 fn is_unknown(data: &dyn Dataset, known: Option<&Preprocessing>) -> bool {
     known.is_none() && data.measured().is_some_and(|measured| measured.standardised().next().is_some())
 }
@@ -68,7 +68,7 @@ fn choose(data: &dyn Dataset, known: Option<&Preprocessing>, accepted: bool) -> 
         Some(words) if !accepted || !known.fits(measured) => Err(Unlike::Known(words)),
         note => {
             if let Some(note) = &note {
-                warn!("the checkpoint's preprocessing is used, not that of the accepted data: {note}");
+                warn!("using the checkpoint's preprocessing, which differs from that of the accepted data: {note}");
             }
             Ok(RunPreprocessing { used: Some(known.clone()), note })
         }
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    /// A table that says `measured` of itself.
+    /// A table with the preprocessing `measured`.
     struct Table {
         shape: SampleShape,
         measured: Preprocessing,
@@ -153,10 +153,10 @@ mod tests {
         assert_eq!(agreed.used, Some(preprocessing(&known)));
         assert_eq!(agreed.note.as_deref(), Some(line));
 
-        // Other columns are other inputs, whoever accepts them.
+        // Other columns are other inputs: they are refused even if accepted.
         let swapped = chosen(&known, &[("b", 2.5), ("a", 1.5)], true).unwrap_err();
         assert!(swapped.contains("columns a, b") && swapped.contains("columns b, a"), "{swapped}");
-        // An older checkpoint says nothing.
+        // A checkpoint of an older version holds no preprocessing.
         let shape = SampleShape {
             input: vec![2],
             kind: InputKind::Float,
@@ -164,7 +164,7 @@ mod tests {
         };
         let table = Table { shape, measured: preprocessing(&other) };
         assert_eq!(choose(&table, None, false).unwrap().used, Some(preprocessing(&other)));
-        // Of other data it would be other moments.
+        // With other data the moments would differ.
         assert!(is_unknown(&table, None) && !is_unknown(&table, Some(&preprocessing(&known))));
         let pixels = Inputs::Pixels { shape: vec![2], divisor: 127.5, subtracted: 1.0 };
         let images = Table { measured: Preprocessing { inputs: pixels, ..preprocessing(&other) }, ..table };

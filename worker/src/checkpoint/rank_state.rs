@@ -1,4 +1,5 @@
-//! What each rank carries into its next step: all of it derived, and still written down, so that a resume can check.
+//! The state of each rank before its next step. All of it can be derived from the job and the step; checkpoints store it all the same, so
+//! that a resume can verify it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,16 +13,16 @@ use tch::Device;
 
 use crate::observe::device_name;
 
-/// One rank at a checkpoint, its generators' states not yet stored.
+/// The state of one rank at a checkpoint, before its generators' states are stored as blobs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RankDraft {
     /// All but the generators.
     pub state: RankState,
-    /// Raw state by device, as the next step begins.
+    /// The generators' raw states at the beginning of the next step, by device (`cpu`, `cuda:0`).
     pub generators: BTreeMap<String, Vec<u8>>,
 }
 
-/// Derives ranks' states at any step.
+/// Derives the states of ranks at any step.
 #[derive(Clone, Debug)]
 pub struct Ranks {
     seed: u64,
@@ -30,12 +31,12 @@ pub struct Ranks {
 }
 
 impl Ranks {
-    /// For a run with root seed `seed`, whose models draw on `device`.
+    /// For a run with root seed `seed`, whose model is on `device`.
     pub fn new(seed: u64, sampler: Sampler, device: Device) -> Self {
         Self { seed, sampler, device }
     }
 
-    /// Sets torch's generators as they are at the beginning of `rank`'s part of the step after `step` completed ones.
+    /// Seeds torch's generators (of the CPU, and of the device) for `rank` in the step that completes `step + 1`.
     pub fn seed_generators(&self, step: u64, rank: u32) -> Result<(), Error> {
         let seed = derive(self.seed, Stream::Forward, step, rank);
         generator::seed(Device::Cpu, seed)?;
@@ -45,7 +46,7 @@ impl Ranks {
         Ok(())
     }
 
-    /// The states of `ranks` when `step` steps are completed. Leaves torch's generators in another state.
+    /// The states of `ranks` after `step` completed steps. Changes the states of torch's generators.
     pub fn at(&self, step: u64, ranks: Range<u32>) -> Result<Vec<RankDraft>, Error> {
         ranks.map(|rank| self.rank_at(step, rank)).collect()
     }

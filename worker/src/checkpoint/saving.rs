@@ -1,9 +1,10 @@
-//! The last checkpoint of a run is part of the run: it is written again while the state is in memory, until it is committed.
+//! The last checkpoint of a run. It is part of the run, so a failed attempt is retried while the state is in memory, until the checkpoint
+//! is committed.
 //!
 //! ```text
-//!  written ─ share said ─> the coordinator opens its blobs ─> committed: the process may say that it has finished
-//!     ^                                  └─ rejected ─┐
-//!     └──────── again, after a pause, into new files ─┴─ not written
+//!  written ─ share reported ─> the coordinator opens its blobs ─> committed: the process may report `Finished`
+//!     ^                                      └─ rejected ─┐
+//!     └───────────── retry, after a pause, into new files ─┴─ not written
 //! ```
 
 use std::time::{Duration, Instant};
@@ -14,13 +15,14 @@ use tracing::{error, info, warn};
 
 use super::Writer;
 
-/// Pauses between attempts: the first, and the longest.
+/// Pause before the second attempt; each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Upper limit of the pause.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// Who tells what became of the last checkpoint.
+/// A source of the coordinator's verdicts on the last checkpoint.
 pub trait Verdicts {
-    /// What the coordinator says of it, if it says something new within `patience`; without one it is waited for.
+    /// The next verdict, if one arrives within `patience`; without `patience` it waits until one arrives.
     fn next(&self, patience: Option<Duration>) -> Option<Save>;
 }
 
@@ -31,17 +33,17 @@ pub struct Saving<'a> {
 }
 
 impl<'a> Saving<'a> {
-    /// As `verdicts` tell, and tried again for `limit` from the first failure on.
+    /// With the coordinator's `verdicts`; failed attempts are retried for `limit` after the first failure.
     pub fn new(verdicts: &'a dyn Verdicts, limit: Duration) -> Self {
         Self { verdicts, limit }
     }
 
-    /// Returns when the checkpoint at `step`, the run's last, is committed or given up.
+    /// Returns when the checkpoint at `step`, the last step of the run, is committed or given up.
     pub(crate) fn finish(&self, writer: &mut Writer, step: u64) {
-        // For the store and the coordinator; `limit` bounds it.
+        // This process now waits for the store and the coordinator, for at most `limit`.
         let _waits = progress::waits();
         if writer.last_step() != Some(step) {
-            // This process began where the run ends: an earlier one has saved it.
+            // This process began at the last step: an earlier process has saved the checkpoint.
             return;
         }
         let Some(mut written) = writer.wait_written() else { return };
@@ -55,17 +57,20 @@ impl<'a> Saving<'a> {
                 }
             }
             if writer.changed().is_some() {
-                // A data file is not what was trained on: the run ends without this checkpoint, and says which file.
+                // A data file changed during training: the run ends without this checkpoint, and its reason names the file.
                 return;
             }
             let since = *failing_since.get_or_insert_with(Instant::now);
             let left = self.limit.saturating_sub(since.elapsed());
             if left.is_zero() {
-                error!(step, "the last checkpoint could not be saved within {:?}: given up", self.limit);
+                error!(
+                    step,
+                    "giving up the last checkpoint: it could not be saved within {:?} (`save_limit_s`)", self.limit
+                );
                 return;
             }
             let wait = pause.min(left);
-            warn!(step, "the last checkpoint is not saved; the next attempt is in {wait:?}, the last one in {left:?}");
+            warn!(step, "the last checkpoint is not saved; retrying in {wait:?}, for the last time in {left:?}");
             if self.until(Some(wait), |save| save.committed || save.given_up).is_some() {
                 return;
             }
@@ -80,7 +85,7 @@ impl<'a> Saving<'a> {
         }
     }
 
-    /// The first word that `fits`, or none within `patience`.
+    /// The first verdict that `fits`; `None` if none arrives within `patience`.
     fn until(&self, patience: Option<Duration>, fits: impl Fn(&Save) -> bool) -> Option<Save> {
         let deadline = patience.map(|patience| Instant::now() + patience);
         loop {

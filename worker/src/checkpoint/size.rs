@@ -1,5 +1,5 @@
-//! How long the description of a share will be, known before the first step: the coordinator takes no longer one, and a run
-//! that cannot be saved at its end would have trained for nothing.
+//! Computes before the first step how long the description of a share will be. The coordinator rejects a longer one than its limit, and
+//! then the whole training would be lost.
 
 use lockstep_common::Digest;
 use lockstep_common::manifest::{Piece, RankState, TensorEntry};
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::rank_state::RankDraft;
 
-/// Bytes of a share's description beside tensors, ranks and preprocessing.
+/// Upper limit for the bytes of a description beside tensors, ranks and preprocessing.
 pub(super) const REST_BYTES: usize = 512;
 
 /// Bytes that describe a tensor of `bytes` bytes.
@@ -18,18 +18,18 @@ pub(super) fn tensor(name: &str, dtype: String, shape: Vec<i64>, bytes: usize) -
     described(&TensorEntry { name: name.to_owned(), dtype, shape, pieces })
 }
 
-/// Bytes that describe a rank which is like `draft`.
+/// Bytes that describe a rank like `draft`.
 pub(super) fn rank(draft: &RankDraft) -> usize {
     let generators = draft.generators.iter().map(|(device, state)| (device.clone(), piece(state.len())));
     described(&RankState { generators: generators.collect(), ..draft.state.clone() })
 }
 
-/// Bytes of `part` in a description, with what separates it from the next.
+/// Bytes of `part` in a description, with the comma after it.
 pub(super) fn described(part: &impl Serialize) -> usize {
     serde_json::to_vec(part).map_or(0, |json| json.len() + 1)
 }
 
-/// All digests are of one length.
+/// A piece with any digest: all digests are equally long.
 fn piece(bytes: usize) -> Piece {
     Piece { digest: Digest::from_bytes([0; 32]), bytes: bytes as u64 }
 }

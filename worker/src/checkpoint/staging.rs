@@ -1,4 +1,4 @@
-//! What is said of a checkpoint when it is taken.
+//! The parts of a checkpoint beside tensors.
 
 use lockstep_common::manifest::RecordPosition;
 use lockstep_common::preprocessing::Preprocessing;
@@ -6,21 +6,21 @@ use lockstep_common::preprocessing::Preprocessing;
 use super::rank_state::RankDraft;
 use super::state::Named;
 
-/// What a checkpoint holds beside tensors.
+/// The parts of a checkpoint beside tensors, as of the step that it is taken at.
 #[derive(Debug)]
 pub struct Staging {
     /// Steps completed.
     pub step: u64,
     /// Epoch of the next step.
     pub epoch: u64,
-    /// The ranks that this process hosts.
+    /// The states of the ranks that this process hosts.
     pub ranks: Vec<RankDraft>,
-    /// From process 0.
+    /// Length and digest of the record; only in process 0.
     pub record: Option<RecordPosition>,
-    /// From process 0, unless a program reads the data itself.
+    /// Only in process 0; `None` also if a program reads the data itself.
     pub preprocessing: Option<Preprocessing>,
-    /// From process 0, if there is one: [`super::State::steps`].
+    /// [`super::State::steps`]; only in process 0.
     pub steps: Option<Named>,
-    /// Whether it is the run's last.
+    /// Whether it is the last checkpoint of the run.
     pub last: bool,
 }

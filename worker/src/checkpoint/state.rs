@@ -1,4 +1,4 @@
-//! All that a run resumes from, as one value: parameters, buffers, optimizer state, and the number of steps made.
+//! The state of a run as one value: parameters, buffers, optimizer state, and the number of completed steps.
 
 use std::collections::HashMap;
 
@@ -7,28 +7,28 @@ use lockstep_models::Model;
 use lockstep_tch_ext::optim::{self, Optimizer};
 use tch::Tensor;
 
-/// Name of [`State::steps`].
+/// Name of [`State::steps`] in a manifest.
 pub const STEPS: &str = lockstep_common::manifest::STEPS;
 
-/// A tensor of the state under the name that it has in a manifest.
+/// A tensor of the state, with its name in a manifest.
 #[derive(Debug)]
 pub struct Named {
     /// `model/<name>`, `buffer/<name>` or `optimizer/<state>/<name>`.
     pub name: String,
-    /// Shares its storage with the model or optimizer: what is written to it is theirs.
+    /// Shares its storage with the model or the optimizer: writes to it change them.
     pub tensor: Tensor,
-    /// Until when it stays as it is.
+    /// The first change of the tensor in a step.
     pub changed_by: ChangedBy,
 }
 
-/// What changes a tensor of the state first in a step, in the order of a step.
+/// The first change of a tensor in a step. Ordered as in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChangedBy {
-    /// A forward pass: a buffer.
+    /// A forward pass; changes buffers.
     Forward,
-    /// The beginning of the optimizer's step.
+    /// The beginning of the optimizer's step; changes its count of steps.
     Optimizer,
-    /// The update of the parameter at this place in the model's order.
+    /// The update of the parameter with this index in the model's order.
     Update(usize),
 }
 
@@ -36,15 +36,15 @@ pub enum ChangedBy {
 pub struct State {
     /// Optimizer steps completed.
     pub step: u64,
-    /// What is trained.
+    /// The model; it owns parameters and buffers.
     pub model: Box<dyn Model>,
-    /// What changes it.
+    /// The optimizer of the model's parameters; it owns its moments.
     pub optimizer: Optimizer,
     tensors: Vec<Named>,
 }
 
 impl State {
-    /// The state before the first step: the model as built, an optimizer that has made none.
+    /// The state before the first step: `model` as built, and a new optimizer.
     pub fn new(job: &JobSpec, model: Box<dyn Model>) -> Result<Self, lockstep_tch_ext::Error> {
         let decay = |decays: bool| if decays || job.optimizer.decay_all { job.optimizer.weight_decay } else { 0.0 };
         let parameters = model
@@ -73,20 +73,20 @@ impl State {
         Ok(Self { step: 0, model, optimizer, tensors })
     }
 
-    /// Every tensor, by name, but [`State::steps`].
+    /// All tensors but [`State::steps`], sorted by name.
     pub fn tensors(&self) -> &[Named] {
         &self.tensors
     }
 
-    /// The steps that each parameter took part in, in the model's order. None while all took part in every step, so that
-    /// the state of a model whose parameters are all used has no such tensor.
+    /// The number of steps that each parameter took part in, in the model's order. `None` if every parameter took part in every step: then
+    /// neither the state nor a checkpoint has this tensor.
     pub fn steps(&self) -> Result<Option<Named>, lockstep_tch_ext::Error> {
         let named = |tensor| Named { name: STEPS.to_owned(), tensor, changed_by: ChangedBy::Optimizer };
         Ok(self.optimizer.steps()?.map(named))
     }
 }
 
-/// The optimizer's rule, as the job says it.
+/// The optimizer that the job names.
 fn rule(job: &JobSpec) -> optim::Kind {
     let (optimizer, [beta1, beta2]) = (&job.optimizer, job.optimizer.betas);
     match optimizer.kind {

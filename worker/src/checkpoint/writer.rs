@@ -1,4 +1,4 @@
-//! The checkpoint thread: hashes and writes copies of this process's share of the state.
+//! The checkpoint thread: hashes and writes the copies of this process's share of the state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,19 +27,19 @@ use super::staging::Staging;
 use super::state::{ChangedBy, State, dtype};
 use crate::observe::Outbox;
 
-/// Hands checkpoints to the threads that copy and write them.
+/// The handle to the threads that copy and write checkpoints.
 #[derive(Debug)]
 pub struct Writer {
     requests: Option<Sender<Request>>,
     progress: Arc<Progress>,
-    /// A copy is under way, or was and nobody has asked how it went.
+    /// A copy is in progress, or its result has not been read yet.
     copying: bool,
-    /// Whether each request was carried out.
+    /// For each request, in order, whether it was carried out.
     written: Receiver<bool>,
-    /// Requests whose outcome is not taken yet.
+    /// Requests whose result has not been read yet.
     open: usize,
     last_step: Option<u64>,
-    /// Where the state is.
+    /// The device of the state.
     device: Device,
     /// Bytes that describe the tensors of the share.
     tensors_described: usize,
@@ -48,8 +48,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the threads. They write those of `state`'s tensors that are `process`'s share among `processes` to `store`,
-    /// and say so through `outbox`; but no share once they have found a file of `watch` changed.
+    /// Starts the threads. They write the share of `process` (of `processes`) of `state` to `store`, and report each written share to
+    /// `outbox`. After they have found a changed file of `watch`, they report no further share.
     pub fn start(
         state: &State,
         (process, processes): (u32, u32),
@@ -71,7 +71,7 @@ impl Writer {
         let sources = sources(state.tensors(), &owned);
         let progress = Arc::new(Progress::new(&sources));
         let (requests, taken) = channel();
-        // `stage` waits, so that no more copies are under way than there are.
+        // `stage` waits, so at most `COPIES` copies are in progress.
         let (copied, to_write) = sync_channel(COPIES);
         let (released, free) = channel();
         let (done, written) = channel();
@@ -110,8 +110,8 @@ impl Writer {
         })
     }
 
-    /// Begins a checkpoint of the state as it is, whose tensors may change when [`Writer::ready`] says so. Waits only if both
-    /// checkpoints before it are still being written.
+    /// Begins a checkpoint of the current state. A tensor may change as soon as [`Writer::ready`] returns true for the change. Waits only
+    /// if the two checkpoints before it are still being written.
     ///
     /// # Errors
     /// `Torch`, if the device failed.
@@ -123,7 +123,7 @@ impl Writer {
         if self.open == COPIES {
             let (step, since) = (staging.step, Instant::now());
             warn!(step, "training waits: the last {COPIES} checkpoints are not written yet");
-            // For a store that is slow.
+            // The store is slow: this does not count as hanging.
             let _waits = progress::waits();
             self.written.recv().expect("the checkpoint thread answers every request");
             self.open -= 1;
@@ -146,14 +146,14 @@ impl Writer {
         self.copying
     }
 
-    /// Returns when all tensors are copied that `change`, or one before it in a step, touches; false if one of the tensors so
-    /// far is not finite: [`Writer::copied`] names it.
+    /// Waits until all tensors are copied that `change`, or an earlier change of the step, modifies. Returns false if a tensor so far is
+    /// not finite; [`Writer::copied`] names it.
     pub fn ready(&self, change: ChangedBy) -> bool {
         !self.copying || self.progress.wait_for(change)
     }
 
-    /// Returns when the state has been copied: it may change again. The parameters and tensors of the optimizer that are not
-    /// finite; then there is no such checkpoint. On the CPU only: elsewhere none is named.
+    /// Waits until the state is copied, so that it may change. Returns the names of the parameters and optimizer tensors that are not
+    /// finite; if there is one, the checkpoint is not written. Only on the CPU; for a GPU the list is always empty.
     pub fn copied(&mut self) -> Vec<String> {
         if !std::mem::take(&mut self.copying) {
             return Vec::new();
@@ -164,7 +164,7 @@ impl Writer {
         found
     }
 
-    /// Bytes of a share's description in JSON: with so many ranks like `rank`, and with `preprocessing`.
+    /// Bytes of a share's description in JSON, with `ranks` ranks like `rank` and with `preprocessing`.
     pub fn described(&self, rank: &RankDraft, ranks: usize, preprocessing: Option<&Preprocessing>) -> usize {
         let rest = size::REST_BYTES + preprocessing.map_or(0, size::described);
         self.tensors_described + ranks * size::rank(rank) + rest
@@ -175,9 +175,8 @@ impl Writer {
         self.last_step
     }
 
-    /// Waits until the last checkpoint is written; whether its share is durable, which was said then.
-    ///
-    /// None: nobody writes any more.
+    /// Waits until all checkpoints are written. Returns whether the share of the last one is durable (it was then reported); `None` if
+    /// nothing was requested, or the threads have ended.
     pub fn wait_written(&mut self) -> Option<bool> {
         let _waits = progress::waits();
         let mut last = None;
@@ -188,24 +187,24 @@ impl Writer {
         last
     }
 
-    /// Writes the last checkpoint again, into new files, and waits for it; as [`Writer::wait_written`].
+    /// Writes the last checkpoint again, into new files, and waits for it as [`Writer::wait_written`] does.
     pub fn again(&mut self) -> Option<bool> {
         self.requests.as_ref()?.send(Request::Again).ok()?;
         self.open += 1;
         self.wait_written()
     }
 
-    /// The data file that the thread has found changed, if it has. It says no share since.
+    /// The error for a data file that the thread has found changed; returned once. No share is reported after it.
     pub fn changed(&self) -> Option<FilesError> {
         self.changed.try_recv().ok()
     }
 }
 
-/// Where the thread says how a checkpoint went.
+/// How the thread reports the result of a checkpoint.
 struct Notifier {
     outbox: Outbox,
     alarm: Sender<FilesError>,
-    /// Whether each request was carried out.
+    /// For each request, whether it was carried out.
     done: Sender<bool>,
 }
 
@@ -232,7 +231,7 @@ fn work(
         let (step, last) = copies.staging.as_ref().map_or((0, false), |staging| (staging.step, staging.last));
         let watched = if last { watch.check_last() } else { watch.check() };
         let written = match (&copies.failed, &copies.staging, watched) {
-            // The run ends, and the training thread says why: no share is said.
+            // The run ends, and the training thread reports why: no share is reported.
             (_, _, Err(changed)) if changed.is_change_in_training() => {
                 released.send(copies).ok();
                 notifier.alarm.send(changed).ok();
@@ -244,7 +243,7 @@ fn work(
             (None, Some(staging), Ok(())) => write(&copies, staging, store, anew).map_err(|error| chain(&error)),
             (None, None, Ok(())) => Err("nothing was copied yet".to_owned()),
         };
-        // Before anybody hears that it is done, so that no request finds fewer than it may count on.
+        // Released before the result is reported, so that the next request finds the copies.
         released.send(copies).ok();
         let is_written = written.is_ok();
         notifier.outbox.push(match written {
@@ -261,16 +260,16 @@ fn work(
     }
 }
 
-/// Writes and syncs the share; `anew`: into new files, whatever is there. The blob that describes it.
+/// Writes and syncs the share, and returns the blob that describes it. `anew`: into new files, even if files of the same contents exist.
 #[expect(
     unsafe_code,
-    reason = "staged tensors are hashed and written where they lie: a copy of them would cost as much again"
+    reason = "staged tensors are hashed and written in place, because another copy would double the cost"
 )]
 fn write(copies: &Copies, staging: &Staging, store: &BlobStore, anew: bool) -> Result<Piece, BlobError> {
     let staged = copies.tensors.iter().map(|(name, tensor)| (name, tensor));
     let staged: Vec<_> = staged.chain(staging.steps.iter().map(|steps| (&steps.name, &steps.tensor))).collect();
     let bytes = staged.iter().map(|(_, tensor)| {
-        // SAFETY: the copier writes only to copies that it has, and this thread has these.
+        // SAFETY: the copier writes only to copies that it holds, and this thread holds these.
         unsafe { cpu_bytes(tensor) }.expect("staged tensors are contiguous, on the cpu")
     });
     let cut: Vec<Vec<&[u8]>> = bytes.map(|bytes| bytes.chunks(PIECE_BYTES).collect()).collect();

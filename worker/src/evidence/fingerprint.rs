@@ -1,4 +1,4 @@
-//! Fingerprints of a whole state, as the record keeps them and as processes compare them.
+//! Fingerprints of a whole state, for the record and for the comparison of processes.
 
 use std::collections::HashSet;
 
@@ -9,44 +9,44 @@ use tch::{Device, Tensor};
 use crate::checkpoint::{STEPS, State};
 use crate::reduce::{Exchange, ExchangeError};
 
-/// The processes have different tensors.
+/// How the states of the processes differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
-    /// What all tensors of each process come to, by process: [`Taken::digest`].
+    /// The state's fingerprint in each process, by process index: [`Taken::digest`].
     pub fingerprints: Vec<u64>,
-    /// The tensors that differ, in the order of a forward pass; empty if the others were gone before they could tell.
+    /// Names of the differing tensors, in the order of a forward pass; empty if the other processes ended before the comparison.
     pub tensors: Vec<String>,
-    /// What all ranks computed since the processes last agreed: step by step, a word for each rank; empty if that could not
-    /// be learned.
+    /// The gradient histories of all ranks since the processes last agreed: step by step, one word for each rank; empty if they could not
+    /// be collected.
     pub history: Vec<u64>,
 }
 
-/// Fingerprints of a state.
+/// The fingerprints of one state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// Those of the state in one number.
+    /// The fingerprints of all tensors in one number.
     pub digest: u64,
-    /// By rank; 0 for those that other processes host, until they are compared.
+    /// Of each rank's gradient, by rank; before the comparison 0 for the ranks of other processes.
     ranks: Vec<u64>,
-    /// By tensor; 0 for [`STEPS`] if the state has none.
+    /// Of each tensor; 0 for [`STEPS`] if the state has none.
     sums: Vec<u64>,
     has_steps: bool,
 }
 
-/// Takes fingerprints of one state, and of the ranks' gradients that lead to it.
+/// Takes the fingerprints of a state and of the ranks' gradients.
 #[derive(Debug)]
 pub struct Fingerprinter {
-    /// `rank/R` for each rank, then the tensors, then [`STEPS`], which a state may lack.
+    /// `rank/R` for each rank, then the names of the tensors, then [`STEPS`], which a state may not have.
     names: Vec<String>,
     tensors: Vec<Tensor>,
-    /// Of the hosted ranks in the step under way; 0 for others.
+    /// Of the hosted ranks' gradients in the current step; 0 for other ranks.
     ranks: Vec<u64>,
     device: Device,
 }
 
 impl Fingerprinter {
-    /// Of `state`'s tensors and of `gradients`, one for each parameter: parameter by parameter in the model's order its
-    /// value, gradient and optimizer state; then what belongs to no parameter, as buffers.
+    /// For `state` and the mean `gradients`, one for each parameter. The order is: for each parameter, in the model's order, its value,
+    /// gradient and optimizer state; then the tensors that belong to no parameter, such as buffers.
     pub fn new(state: &State, gradients: &[Tensor], ranks: u32, device: Device) -> Self {
         let mut names: Vec<String> = (0..ranks).map(|rank| format!("rank/{rank}")).collect();
         let mut tensors = Vec::new();
@@ -74,13 +74,13 @@ impl Fingerprinter {
         Self { names, tensors, ranks: vec![0; ranks as usize], device }
     }
 
-    /// Takes the fingerprint of a rank's gradient, before it is added to others.
+    /// Takes the fingerprint of a rank's gradient. To be called before the gradient is added to others.
     pub fn take_rank(&mut self, rank: u32, gradient: &Tensor) -> Result<(), lockstep_tch_ext::Error> {
         self.ranks[rank as usize] = bit_sums(std::slice::from_ref(gradient))?[0];
         Ok(())
     }
 
-    /// The fingerprints of the state as it is, which is of `state`, and of the hosted ranks' gradients.
+    /// Takes the fingerprints of the current `state`, with those of the hosted ranks' gradients.
     pub fn take(&mut self, state: &State) -> Result<Taken, lockstep_tch_ext::Error> {
         let mut sums = bit_sums(&self.tensors)?;
         let steps = state.steps()?;
@@ -89,15 +89,15 @@ impl Fingerprinter {
             sums.extend(bit_sums(&[steps.tensor])?);
         }
         let digest = record::digest_of_sums(self.tensor_names(), &sums);
-        // All processes compare as many, whatever one of them holds.
+        // All processes must compare equally many sums, also if only some of them have `STEPS`.
         sums.resize(self.tensors.len() + 1, 0);
         let ranks = self.ranks.clone();
         self.ranks.fill(0);
         Ok(Taken { digest, ranks, sums, has_steps })
     }
 
-    /// Compares with all other processes, and learns the gradients of the ranks that they host. How they differ, if they
-    /// do. All processes call it together.
+    /// Compares the fingerprints with all other processes, and fills in the ranks that they host. `None` if the states are equal. All
+    /// processes call it together.
     pub fn compare(&self, taken: &mut Taken, exchange: &mut dyn Exchange) -> Result<Option<Divergence>, ExchangeError> {
         let words: Vec<u64> = std::iter::once(taken.digest).chain(taken.ranks.iter().copied()).collect();
         let all = self.swap(&words, exchange)?;
@@ -108,7 +108,7 @@ impl Fingerprinter {
         if fingerprints.iter().all(|digest| *digest == taken.digest) {
             return Ok(None);
         }
-        // Everybody has seen a difference, so everybody asks where; one that is gone by now has said that they differ.
+        // All processes have seen the difference, so all of them exchange their sums. If one has ended, the tensors stay unknown.
         let all = self.swap(&taken.sums, exchange).unwrap_or_default();
         let names = self.tensor_names().iter().enumerate();
         let differ = names.filter(|(index, _)| all.iter().any(|sums| sums[*index] != taken.sums[*index]));
@@ -116,7 +116,7 @@ impl Fingerprinter {
         Ok(Some(Divergence { fingerprints, tensors, history: Vec::new() }))
     }
 
-    /// The gradient histories of all processes in one, from `own`. All of them call it together.
+    /// Joins `own` gradient history with those of all other processes. All processes call it together.
     pub fn whole_history(&self, mut own: Vec<u64>, exchange: &mut dyn Exchange) -> Result<Vec<u64>, ExchangeError> {
         for words in self.swap(&own, exchange)? {
             join(&mut own, &words);
@@ -124,7 +124,7 @@ impl Fingerprinter {
         Ok(own)
     }
 
-    /// What is recorded: of the ranks' gradients, then of the state.
+    /// The fingerprints for the record: of the ranks' gradients, then of the state.
     pub fn whole(&self, mut taken: Taken) -> Fingerprints {
         taken.ranks.append(&mut taken.sums);
         let count = self.names.len() - usize::from(!taken.has_steps);
@@ -136,7 +136,7 @@ impl Fingerprinter {
         &self.names[self.ranks.len()..]
     }
 
-    /// Gives `own` to all; everybody's, by process.
+    /// Sends `own` to all processes; returns the words of each process, by process index.
     fn swap(&self, own: &[u64], exchange: &mut dyn Exchange) -> Result<Vec<Vec<u64>>, ExchangeError> {
         let words: Vec<i64> = own.iter().map(|word| *word as i64).collect();
         let mine = Tensor::f_from_slice(&words)?.f_to(self.device)?;
@@ -148,7 +148,7 @@ impl Fingerprinter {
     }
 }
 
-/// Brings words of ranks together: one process hosts a rank, the others say 0.
+/// Joins the words of ranks: one process hosts a rank, the others have 0 for it.
 fn join(words: &mut [u64], others: &[u64]) {
     words.iter_mut().zip(others).for_each(|(word, other)| *word |= other);
 }

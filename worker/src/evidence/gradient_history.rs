@@ -1,5 +1,5 @@
-//! The gradient history: what each hosted rank computed in the steps since all processes last agreed, for finding out afterwards who
-//! was the first to be wrong. Hot: one small copy on the device for a rank's step.
+//! The gradient history: samples of each hosted rank's gradients in the steps since all processes last agreed. With it the coordinator
+//! finds the process that was wrong first. Hot: one small copy on the device for each rank and step.
 
 use std::ops::Range;
 
@@ -7,16 +7,16 @@ use lockstep_tch_ext::bits::bit_sums;
 use lockstep_tch_ext::memory::copy_few;
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Words (steps times ranks) that a history has at most: until there is a verdict it is a part of the run's replicated state.
+/// Upper limit for the words of a history (steps times ranks): until the verdict it is part of the coordinator's replicated state.
 const WORDS: u64 = 1 << 14;
 
-/// Steps that it has at most.
+/// Upper limit for the steps of a history.
 const STEPS: u64 = 1000;
 
 /// The gradient history of one process.
 #[derive(Debug)]
 pub(crate) struct GradientHistory {
-    /// By step and hosted rank: a sample of the gradient, with the loss. Views of one tensor.
+    /// By step and hosted rank: a sample of the gradient, and the loss. Views of one tensor.
     samples: Vec<Tensor>,
     hosted: Range<u32>,
     ranks: u32,
@@ -25,8 +25,8 @@ pub(crate) struct GradientHistory {
 }
 
 impl GradientHistory {
-    /// For the `hosted` ones of `ranks` and samples of so many elements, with room for `steps`, if that is not too much;
-    /// later ones are not noted.
+    /// For the `hosted` ranks out of `ranks`, with samples of `sample` elements. It has room for `steps` steps, up to the limits above;
+    /// later steps are not noted.
     pub(crate) fn new(
         hosted: Range<u32>,
         ranks: u32,
@@ -40,7 +40,7 @@ impl GradientHistory {
         Ok(Self { samples, hosted, ranks, steps: 0 })
     }
 
-    /// Keeps what the `index`-th hosted rank computed in the step under way.
+    /// Keeps the sample of the `index`-th hosted rank in the current step.
     pub(crate) fn note(&mut self, index: usize, sample: &Tensor) -> Result<(), lockstep_tch_ext::Error> {
         match self.samples.get_mut(self.steps * self.hosted.len() + index) {
             Some(place) => copy_few(sample, place),
@@ -48,17 +48,17 @@ impl GradientHistory {
         }
     }
 
-    /// The step is complete.
+    /// To be called at the end of each step.
     pub(crate) fn end_step(&mut self) {
         self.steps = (self.steps + 1).min(self.samples.len() / self.hosted.len());
     }
 
-    /// All processes agree: what was before does not matter any more.
+    /// Deletes the history. To be called when all processes agree.
     pub(crate) fn clear(&mut self) {
         self.steps = 0;
     }
 
-    /// A word for each rank, step by step; 0 for ranks that other processes host.
+    /// Step by step, a fingerprint of the sample of each rank; 0 for ranks that other processes host.
     pub(crate) fn words(&self) -> Result<Vec<u64>, lockstep_tch_ext::Error> {
         let hosted = self.hosted.len();
         let own = bit_sums(&self.samples[..self.steps * hosted])?;

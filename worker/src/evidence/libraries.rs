@@ -1,5 +1,5 @@
-//! Libraries that are neither the system's nor libtorch's: one that was loaded beside them may compute in their place, or
-//! change how the processor rounds.
+//! Libraries that belong neither to the system nor to libtorch. Such a library can replace functions of the others, or change how the
+//! processor rounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,16 +8,16 @@ use std::process::Command;
 
 use lockstep_common::{Digest, Domain};
 
-/// Where a system keeps its libraries.
+/// The directories of a system's own libraries.
 const SYSTEM: [&str; 6] = ["/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", "/usr/libexec/", "/nix/store/"];
 
-/// The digest of each such file that this process has mapped as code, as `library.<path>`.
+/// The digest of each such library that this process has loaded, as `library.<path>`.
 pub(crate) fn mapped() -> BTreeMap<String, String> {
     let loaded = loaded().into_iter().filter(|path| !is_of_the_system(path));
     loaded.map(|path| (format!("library.{path}"), digest(Path::new(&path)))).collect()
 }
 
-/// What is mapped as code in this process and did not come with it, or with libtorch.
+/// The files that this process has mapped as code, without the program itself and the libraries of libtorch.
 fn loaded() -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let own = fs::read_link("/proc/self/exe").unwrap_or_default();
@@ -28,17 +28,18 @@ fn is_of_the_system(path: &str) -> bool {
     SYSTEM.iter().any(|prefix| path.starts_with(prefix))
 }
 
-/// The digest of each library that `LD_PRELOAD` or `LD_AUDIT` names by a path, as `library.<path>`: a file of the same name may be
-/// another one.
+/// The digest of each library that `LD_PRELOAD` or `LD_AUDIT` names by a path, as `library.<path>`: files of one name can have different
+/// contents.
 pub(crate) fn preloaded() -> BTreeMap<String, String> {
     let values = ["LD_PRELOAD", "LD_AUDIT"].map(|name| std::env::var(name).unwrap_or_default());
     let paths = values.iter().flat_map(|value| named(value));
     paths.map(|path| (format!("library.{path}"), digest(Path::new(path)))).collect()
 }
 
-/// The digest of each library that stands in the place of one of the system's or libtorch's, as `library.<name>`: the loader looks
-/// into the folders of `LD_LIBRARY_PATH` first. Of what the program needs the loader itself says it, which knows all spellings of
-/// that list; of what is loaded later, the folders.
+/// The digest of each library that the loader finds through `LD_LIBRARY_PATH` instead of the system's or libtorch's, as `library.<name>`.
+///
+/// For the libraries that the program needs at its start, the loader itself is asked, because it knows all spellings of that list. For
+/// libraries that were loaded later, their directories are compared with the list.
 pub(crate) fn shadowing() -> BTreeMap<String, String> {
     let list = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
     if list.is_empty() {
@@ -54,7 +55,7 @@ pub(crate) fn shadowing() -> BTreeMap<String, String> {
     found.map(|path| (format!("library.{}", name(&path)), digest(&path))).collect()
 }
 
-/// The libraries that this program needs, by name, and where the loader finds them with that `LD_LIBRARY_PATH`.
+/// The libraries that this program needs, by name, and the paths at which the loader finds them if `LD_LIBRARY_PATH` is `list`.
 fn needed(list: Option<&str>) -> BTreeMap<String, PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let loader = maps
@@ -68,7 +69,7 @@ fn needed(list: Option<&str>) -> BTreeMap<String, PathBuf> {
     listed.map_or_else(|_| BTreeMap::new(), |output| listing(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// `name => path (address)`, a line each; others say `not found` or have no name.
+/// Parses the loader's list: lines `name => path (address)`. Other lines (`not found`, or without a name) are skipped.
 fn listing(text: &str) -> BTreeMap<String, PathBuf> {
     let of = |line: &str| {
         let (name, path) = line.trim().split_once(" => ")?;
@@ -78,8 +79,8 @@ fn listing(text: &str) -> BTreeMap<String, PathBuf> {
     text.lines().filter_map(of).collect()
 }
 
-/// Whether it is one of the system's own folders, whose libraries stand in nobody's place. A folder of alternatives below one of
-/// them is none.
+/// Whether the loader searches `folder` without `LD_LIBRARY_PATH`, too, so that its libraries replace no others. Subdirectories of such
+/// directories, for example for alternatives, are not searched.
 fn is_looked_into_anyway(folder: &Path) -> bool {
     let is_root =
         |folder: &Path| ["/lib", "/lib64", "/usr/lib", "/usr/lib64"].iter().any(|root| folder == Path::new(root));
@@ -87,12 +88,12 @@ fn is_looked_into_anyway(folder: &Path) -> bool {
     is_root(folder) || is_of_an_architecture && folder.parent().is_some_and(is_root)
 }
 
-/// Whether the loader finds `path` in `folder`: there, or in one for processors of this kind.
+/// Whether the loader finds `path` in `folder`, or in the subdirectory for this kind of processor.
 fn is_found_in(folder: &Path, path: &Path) -> bool {
     path.parent() == Some(folder) || path.starts_with(folder.join("glibc-hwcaps"))
 }
 
-/// The paths of a list as the loader takes it.
+/// The paths in the value of `LD_PRELOAD` or `LD_AUDIT`; names without a slash are skipped.
 fn named(list: &str) -> impl Iterator<Item = &str> {
     list.split([' ', ':']).filter(|name| name.contains('/'))
 }
@@ -106,17 +107,17 @@ fn digest(path: &Path) -> String {
     }
 }
 
-/// Files with code in `maps`, in order, without the program `own` and those that came with libtorch.
+/// The files with code in `maps` (`/proc/self/maps`), sorted, without the program `own` and the libraries of libtorch.
 fn beside<'a>(maps: &'a str, own: &str) -> BTreeSet<&'a str> {
     let code = maps.lines().filter_map(|line| {
         let (access, rest) = line.split_once(' ')?.1.split_once(' ')?;
-        // Offset, device, inode, and a path that may hold spaces.
+        // Offset, device, inode, and a path that may contain spaces.
         let path = rest.splitn(4, ' ').nth(3)?.trim_start();
         (access.contains('x') && path.starts_with('/')).then_some(path)
     });
     let code: BTreeSet<&str> = code.collect();
     let torch = code.iter().find_map(|path| path.strip_suffix("libtorch_cpu.so")).unwrap_or("/");
-    // Beside the folder `torch` of a Python environment lies `nvidia`, with CUDA's libraries.
+    // In a Python environment the directory `nvidia` beside `torch` has CUDA's libraries.
     let cuda = torch.strip_suffix("torch/lib/").map(|packages| format!("{packages}nvidia/"));
     let known = |path: &str| {
         path == own

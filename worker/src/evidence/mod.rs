@@ -1,5 +1,5 @@
-//! What shows that two runs, two processes or two machines compute the same bits: fingerprints of the state, what decides
-//! numerics, golden bits of operators.
+//! Evidence that two runs, processes or machines compute the same bits: fingerprints of the state, the numerics fingerprint, and golden
+//! bits of operators.
 
 mod fingerprint;
 mod gradient_history;

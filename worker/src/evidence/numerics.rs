@@ -1,5 +1,5 @@
-//! What is known to change bits: set as the job's level asks, and collected for the numerics fingerprint; and what else
-//! the process runs on, for people.
+//! Everything that is known to change bits: set according to `numerics.level`, and collected in the numerics fingerprint. Also the
+//! environment of the process, as information for people.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,19 +15,19 @@ use super::libraries;
 use crate::observe::device_name;
 use crate::reduce::{Layout, bucket_bytes};
 
-/// The versions of all that this program depends on.
+/// The versions of all dependencies of this program.
 const CARGO_LOCK: &[u8] = include_bytes!("../../../Cargo.lock");
 
-/// Sets libtorch's switches for `job`, and the processor's float mode. To be called by the thread that trains, before the
-/// first tensor is made.
+/// Sets libtorch's switches for `job`, and the processor's floating-point mode. To be called by the training thread, before it creates the
+/// first tensor.
 ///
 /// # Errors
-/// `Architecture` where the level promises bits of a kind of processor that nobody has tried.
+/// `Architecture` at the levels `exact` and `portable` on any processor but x86-64; `Torch`.
 pub fn apply(job: &JobSpec) -> Result<(), lockstep_tch_ext::Error> {
     if job.numerics.level != Level::Off && !float_mode::KNOWN {
         return Err(lockstep_tch_ext::Error::Architecture(std::env::consts::ARCH));
     }
-    // Threads inherit it from the thread that starts them, and libtorch's own start later.
+    // Threads inherit the mode from the thread that starts them, and libtorch starts its threads later.
     float_mode::set_default();
     determinism::pin_torchscript_executor();
     determinism::apply(&switches(job))?;
@@ -35,10 +35,10 @@ pub fn apply(job: &JobSpec) -> Result<(), lockstep_tch_ext::Error> {
     Ok(())
 }
 
-/// That the threads that compute still have the float mode of [`apply`].
+/// Checks that all computing threads still have the floating-point mode that [`apply`] set.
 ///
 /// # Errors
-/// `FloatMode` with what one of them has. At level `off` there is none.
+/// `FloatMode` with the mode of a thread that differs. At level `off` there is no check.
 pub fn check(job: &JobSpec) -> Result<(), lockstep_tch_ext::Error> {
     if job.numerics.level == Level::Off { Ok(()) } else { float_mode::check() }
 }
@@ -53,21 +53,21 @@ fn switches(job: &JobSpec) -> Switches {
         tf32: job.numerics.tf32,
         intra_op_threads: job.numerics.threads as usize,
         inter_op: Some(1),
-        // Finds reads of memory that was never written; costs a pass over memory, and changes no bits of a sound model.
+        // It would show reads of uninitialised memory, but costs a pass over memory, and changes no bits of a correct model.
         fill_uninitialized: false,
     }
 }
 
-/// The numerics fingerprint: two processes whose maps are equal are expected to compute equal bits. Also what was chosen:
-/// level, reduction order, optimizer kernels, layout of the reduced tensor.
+/// The numerics fingerprint: processes with equal maps are expected to compute equal bits. It contains hardware, libraries and environment
+/// variables, and the job's choices: level, reduction order, optimizer kernels, layout of the reduced tensor.
 ///
-/// At level `off`, which promises nothing, only what makes two processes unable to train together.
+/// At level `off`, which guarantees nothing, it has only the entries that two processes must share to train together.
 pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<String, String> {
     let level = job.numerics.level;
     let reduction = match job.numerics.reduction {
-        // In the tree each element is added by itself, whatever bucket it is in; a back end may do otherwise.
+        // The tree adds each element independently of its bucket.
         Reduction::Tree => "tree".to_owned(),
-        // Where a back end cuts a bucket decides the order of its additions, and the head moves that.
+        // A back end's order of additions depends on where the buckets are cut, and the head of the layout moves the cuts.
         Reduction::Native => format!("native, buckets of {} KiB behind a head", bucket_bytes(device) >> 10),
     };
     let mut map = BTreeMap::from([
@@ -100,25 +100,25 @@ pub fn fingerprint(job: &JobSpec, layout: &Layout, device: Device) -> BTreeMap<S
         map.insert("cpu.approximations".to_owned(), processor::approximations());
     }
     if level == Level::Exact {
-        // Libraries choose code paths by the processor; `portable` pins those paths instead.
+        // At level `exact` libraries choose code paths by the processor; `portable` pins the code paths instead.
         map.insert("cpu.model".to_owned(), cpu_model());
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         map.insert("cpu.features".to_owned(), cpu_features(&info));
         if !info.contains("model name") {
-            // The system hides what libraries see all the same.
+            // The system hides the processor's name, but libraries read the processor directly.
             map.extend(processor::says().map(|says| ("cpu.id".to_owned(), says)));
         }
     }
     map
 }
 
-/// Whether a model's operators may begin with a processor's approximations: those of the built-in models do not.
+/// Whether the model may use operators that begin with the processor's approximate instructions. The built-in models do not.
 fn may_be_rough(model: &Model) -> bool {
     matches!(model, Model::Torchscript { .. } | Model::Program)
 }
 
-/// The key of a description as it is compared: of the machine's devices only this process's counts, whatever its number, and
-/// on the CPU no library of a GPU's.
+/// The key of a description in the fingerprint; `None` to leave it out. Of the machine's CUDA devices only this process's is included,
+/// without its index; on the CPU, no GPU library is included.
 fn own_key(key: String, device: Device) -> Option<String> {
     match (key.strip_prefix("cuda.device"), device) {
         (None, Device::Cuda(_)) => Some(key),
@@ -127,7 +127,7 @@ fn own_key(key: String, device: Device) -> Option<String> {
     }
 }
 
-/// What the process runs on. Never compared.
+/// The environment of the process: host, system, hardware, program, libraries. It is recorded, and never compared.
 pub fn environment(device: Device) -> BTreeMap<String, String> {
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     let os = read("/etc/os-release");
@@ -147,7 +147,7 @@ pub fn environment(device: Device) -> BTreeMap<String, String> {
     map.insert("glibc".to_owned(), glibc().unwrap_or_else(|| "unknown".to_owned()));
     let driver = read("/proc/driver/nvidia/version");
     map.extend(driver.lines().next().map(|line| ("cuda.driver".to_owned(), line.to_owned())));
-    // A program of the user's own: its agent knows what it was built from.
+    // For a user's program the agent passes on what it was built from.
     let facts = std::env::var(PROGRAM).ok().and_then(|text| serde_json::from_str(&text).ok());
     map.extend::<BTreeMap<String, String>>(facts.unwrap_or_default());
     map.extend(std::env::var("LD_PRELOAD").ok().map(|paths| ("LD_PRELOAD".to_owned(), paths)));
@@ -155,7 +155,7 @@ pub fn environment(device: Device) -> BTreeMap<String, String> {
     map
 }
 
-/// Name, family and model: hypervisors give many models one name.
+/// Name, family and model of the processor: hypervisors give many models one name.
 fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let Some(name) = cpu_info(&info, "model name") else { return std::env::consts::ARCH.to_owned() };
@@ -163,8 +163,8 @@ fn cpu_model() -> String {
     format!("{name}, family {}, model {}", number("cpu family"), number("model"))
 }
 
-/// The instruction sets that kernels are chosen by, as far as the processor offers them here. Not its other flags: a newer
-/// Linux knows more of them, and computes the same.
+/// The instruction sets by which libraries choose kernels. Other flags are left out: a newer Linux lists more of them, and computes the
+/// same bits.
 fn cpu_features(info: &str) -> String {
     const KINDS: [&str; 9] = ["sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "asimd", "sve"];
     let flags = cpu_info(info, "flags").or(cpu_info(info, "Features")).unwrap_or_default();
@@ -174,13 +174,13 @@ fn cpu_features(info: &str) -> String {
     named.join(" ")
 }
 
-/// What `/proc/cpuinfo` says of the first processor.
+/// The value of `key` for the first processor in `info` (`/proc/cpuinfo`).
 fn cpu_info<'a>(info: &'a str, key: &str) -> Option<&'a str> {
     let mut pairs = info.lines().filter_map(|line| line.split_once(':'));
     pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
 }
 
-/// What the C library in use says of itself.
+/// The version banner of the C library in use.
 fn glibc() -> Option<String> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let path =

@@ -1,5 +1,5 @@
-//! The socket to the agent: one thread reads commands, one writes what the outbox holds, and the training thread touches
-//! neither (I7).
+//! The socket to the agent. One thread reads commands, another one sends the messages of the outbox. The training thread never reads from
+//! or writes to the socket (invariant I7).
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ use tracing::error;
 use crate::checkpoint::Verdicts;
 use crate::observe::{Closed, Outbox};
 
-/// How often the agent is told how this process gets on.
+/// Time between two reports of this process's progress to the agent.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A rank process's end of the socket.
@@ -30,9 +30,9 @@ pub struct AgentConnection {
 }
 
 impl AgentConnection {
-    /// Connects to the agent at `socket` and says who is there.
+    /// Connects to the agent at `socket` and sends `hello`.
     ///
-    /// From now on the process ends when the agent does: without it nobody would know of this process.
+    /// From now on the process ends when the agent ends or the connection breaks, because nobody would supervise it any more.
     pub fn connect(socket: &Path, hello: ProcessHello) -> io::Result<Self> {
         let mut stream = UnixStream::connect(socket)?;
         frame::write(&mut stream, &ProcessMessage { body: Some(Body::Hello(hello)) })?;
@@ -46,12 +46,12 @@ impl AgentConnection {
         Ok(Self { outbox, commands, writer })
     }
 
-    /// Where to put what the agent should hear.
+    /// The queue of messages to the agent.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// The assignment, waited for.
+    /// Waits for the assignment.
     pub fn assigned(&self) -> Assignment {
         self.wait(|command| match command {
             Command::Assign(assignment) => Some(assignment),
@@ -59,7 +59,7 @@ impl AgentConnection {
         })
     }
 
-    /// Everybody's addresses, by number, waited for.
+    /// Waits for the addresses of all processes of the generation, by process index.
     pub fn peers(&self) -> Vec<String> {
         self.wait(|command| match command {
             Command::Start(peers) => Some(peers.addresses),
@@ -67,22 +67,22 @@ impl AgentConnection {
         })
     }
 
-    /// Returns when the coordinator has everything that this process said.
+    /// Returns when the coordinator has received all messages of this process.
     pub fn drained(&self) {
         self.wait(|command| matches!(command, Command::Drained(_)).then_some(()));
     }
 
-    /// Returns when the agent has been told everything.
+    /// Closes the outbox, and returns when all its messages have been sent to the agent.
     pub fn close(self) {
         self.outbox.close();
-        // The thread ends the process rather than panic.
+        // The thread does not panic: on an error it ends the process.
         self.writer.join().ok();
     }
 
     fn wait<T>(&self, wanted: impl Fn(Command) -> Option<T>) -> T {
         let _waits = progress::waits();
         loop {
-            // The reader ends the process before it lets go of its end.
+            // The reading thread ends the process before it drops its end of the channel.
             let command = self.commands.recv().expect("the reading thread lives as long as the process");
             if let Some(found) = wanted(command) {
                 return found;
@@ -99,7 +99,7 @@ impl Verdicts for AgentConnection {
                 Some(deadline) => {
                     self.commands.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()?
                 }
-                // The reader ends the process before it lets go of its end.
+                // The reading thread ends the process before it drops its end of the channel.
                 None => self.commands.recv().ok()?,
             };
             if let Command::Save(save) = command {
@@ -118,8 +118,8 @@ fn read(mut stream: UnixStream, commands: &Sender<Command>) {
                 }
             }
             Ok(Some(AgentCommand { body: None })) => {}
-            Ok(None) => end("the agent has gone"),
-            Err(error) => end(&format!("the agent's socket failed: {error}")),
+            Ok(None) => end("the agent closed its socket"),
+            Err(error) => end(&format!("lost connection to the agent: {error}")),
         }
     }
 }
@@ -127,7 +127,7 @@ fn read(mut stream: UnixStream, commands: &Sender<Command>) {
 fn write(mut stream: UnixStream, outbox: &Outbox) {
     let mut say = |body| {
         if let Err(error) = frame::write(&mut stream, &ProcessMessage { body: Some(body) }) {
-            end(&format!("the agent's socket failed: {error}"));
+            end(&format!("lost connection to the agent: {error}"));
         }
     };
     let mut due = Instant::now() + ALIVE_INTERVAL;
@@ -137,7 +137,7 @@ fn write(mut stream: UnixStream, outbox: &Outbox) {
             Ok(None) => {}
             Err(Closed) => break,
         }
-        // Also when there is much to say.
+        // Progress is reported on time even if many messages wait.
         if Instant::now() >= due {
             due = Instant::now() + ALIVE_INTERVAL;
             let progress::Seen { count, phase, step, waits } = progress::seen();
@@ -147,9 +147,9 @@ fn write(mut stream: UnixStream, outbox: &Outbox) {
     stream.flush().ok();
 }
 
-/// Ends the process at once: by a signal, which runs no destructor of libtorch under the training thread's feet.
+/// Ends the process at once by SIGKILL: no destructor of libtorch runs while the training thread still uses it.
 fn end(reason: &str) -> ! {
-    // With the agent whoever reads our output may be gone, and a line that cannot be written panics: it must not save us.
+    // If the agent has ended, nobody may read our standard error. A line that cannot be written panics; the process must end anyway.
     drop(std::panic::catch_unwind(|| error!("{reason}; this process ends")));
     kill_process(getpid(), Signal::KILL).expect("a process may signal itself");
     unreachable!("SIGKILL returns to nobody")

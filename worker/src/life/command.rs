@@ -1,4 +1,4 @@
-//! The command line of a training program, `worker-rank` too.
+//! The command line of training programs, including `worker-rank`.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,7 +22,7 @@ use crate::evidence::operators;
 use crate::observe::{Message, Outbox};
 use crate::program::{Failure, Own, Program, Source, export_script};
 
-/// Set where the environment of a job has been entered.
+/// Environment variable that is set after the program has restarted in the environment of its job.
 const PREPARED: &str = "LOCKSTEP_PREPARED";
 
 /// A training program for Lockstep; `coord submit JOB` trains with it.
@@ -43,29 +43,29 @@ enum Command {
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
-    /// Trains one process's share of a run; the agent starts it
+    /// Train the ranks of one process of a run; the agent starts it
     #[command(hide = true)]
     Rank(RankArguments),
-    /// Computes each operator at level `portable` and compares the bits; `worker --operators` starts it
+    /// Compute each operator at level `portable` and compare the bits; `worker --operators` starts it
     #[command(hide = true)]
     Operators,
-    /// Writes a TorchScript module with other weights; `coord export --raw-inputs` starts it
+    /// Write a TorchScript module with the weights of a checkpoint; `coord export --raw-inputs` starts it
     #[command(hide = true)]
     ExportScript {
         module: PathBuf,
         weights: PathBuf,
         to: PathBuf,
-        /// JSON; what is written then takes raw inputs
+        /// JSON of the preprocessing; with it the written module takes raw inputs
         preprocessing: Option<String>,
     },
-    /// Prints the bits of a checkpoint's scores for every sample of its data file; tests compare predictions with them
+    /// Print the bits of a checkpoint's scores for every sample of its data file; tests compare predictions with them
     #[command(hide = true)]
     Scores {
-        /// The checkpoint's manifest
+        /// File with the checkpoint's manifest
         manifest: PathBuf,
-        /// The directory of the store
+        /// Directory of the store
         store: PathBuf,
-        /// Samples computed at once [default: a rank's micro-batch]
+        /// Number of samples in a forward pass [default: a rank's micro-batch]
         #[arg(long)]
         batch: Option<u64>,
     },
@@ -73,38 +73,40 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct RankArguments {
-    /// The agent's Unix socket
+    /// Path of the agent's Unix socket
     #[arg(long)]
     socket: PathBuf,
-    /// The run
+    /// Id of the run
     #[arg(long)]
     run: RunId,
-    /// The run's generation
+    /// Generation of the run
     #[arg(long)]
     generation: u64,
-    /// This process's number
+    /// Process index, from 0
     #[arg(long)]
     process: u32,
-    /// Address at which other processes reach this one
+    /// IP address at which other processes reach this one
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
-    /// Gradients go over the network also between processes of one machine
+    /// Exchange gradients through the network, also between processes of one machine
     #[arg(long)]
     no_shared_memory: bool,
-    /// Seconds for which the last checkpoint is tried again
+    /// Seconds during which a failed last checkpoint is retried
     #[arg(long, default_value_t = 3600)]
     save_limit_s: u64,
-    /// Seconds of silence after which another process is given up
+    /// Seconds of silence after which a peer counts as lost
     #[arg(long, default_value_t = 4800)]
     silence_limit_s: u64,
 }
 
-/// The `main` of a training program.
+/// The `main` function of a training program: parses the command line, and trains `P` as an agent or a person asks.
+///
+/// Returns the exit code of the process.
 pub fn main<P: Program>() -> ExitCode {
     run(&Own::<P>::new())
 }
 
-/// Does what the command line says with `source`.
+/// Runs the command of the command line with `source`.
 pub(crate) fn run(source: &dyn Source) -> ExitCode {
     survive_file_size_limit();
     let done = match Arguments::parse().command {
@@ -119,7 +121,7 @@ pub(crate) fn run(source: &dyn Source) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to hear of a standard error that is closed.
+            // If standard error is closed, the message is lost.
             writeln!(io::stderr(), "error: {}", chain(error.as_ref())).ok();
             ExitCode::FAILURE
         }
@@ -127,7 +129,7 @@ pub(crate) fn run(source: &dyn Source) -> ExitCode {
 }
 
 fn train_share(source: &dyn Source, arguments: RankArguments) -> ExitCode {
-    // A filter that does not parse has been refused by the agent already.
+    // The agent has already rejected a filter that does not parse.
     lockstep_host::logging::init("info").ok();
     rank::warn_if_reachable(arguments.bind);
     let options = Options {
@@ -143,7 +145,7 @@ fn train_share(source: &dyn Source, arguments: RankArguments) -> ExitCode {
     rank::run(source, &options)
 }
 
-/// Trains the job at `path` alone.
+/// Trains the job at `path` in this process, without agent and checkpoints.
 fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failure> {
     let named = |error: &dyn std::error::Error| format!("job file `{}`: {}", path.display(), chain(error));
     let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
@@ -171,7 +173,7 @@ fn train(source: &dyn Source, path: &Path, sets: &[String]) -> Result<(), Failur
     Ok(())
 }
 
-/// Starts this program again in the environment of `job`, unless it is in it: libtorch has read its variables as this program
+/// Restarts this program in the environment of `job`, unless that has been done: libtorch read its environment variables when this program
 /// was loaded.
 fn prepare(job: &JobSpec) -> Result<(), Failure> {
     if env::var_os(PREPARED).is_some() {
@@ -196,7 +198,8 @@ fn print_scores(source: &dyn Source, manifest: &Path, store: &Path, batch: Optio
     Ok(out.flush()?)
 }
 
-/// In the environment of level `portable`, which libtorch reads as this program is loaded.
+/// Compares the operators in the environment of level `portable`. Restarts the program for it, because libtorch reads the environment when
+/// the program is loaded.
 fn compare_operators() -> Result<(), Failure> {
     if env::var_os(PREPARED).is_none() {
         let mut again = process::Command::new(env::current_exe()?);
@@ -212,9 +215,9 @@ fn compare_operators() -> Result<(), Failure> {
     Ok(operators::compare(&mut io::stdout().lock())?)
 }
 
-/// A key that only `coord submit` understands.
+/// A key that only `coord submit` supports.
 #[derive(Debug, thiserror::Error)]
-#[error("key `data.rev`: here data is read as it lies in the work tree; `coord submit` takes it as of a revision")]
+#[error("key `data.rev`: `train` reads the data of the work tree only: remove the key, or use `coord submit`")]
 struct Unsupported;
 
 fn print(block: &ReportBlock, out: &mut dyn Write) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Ended: how it came to an end, as its last words to the agent and its exit code.
+//! Ended: reports the end of the process to the agent, and returns its exit code.
 
 use std::process::ExitCode;
 
@@ -15,11 +15,11 @@ use crate::evidence::Divergence;
 use crate::reduce::ExchangeError;
 use crate::step::{Finished, TrainError};
 
-/// A process that only has to say how it ended.
+/// A process that only has to report how it ended.
 pub(super) struct Ended(pub(super) Result<Finished, Stop>);
 
 impl Ended {
-    /// Says it to the agent, and returns when that has heard it; after a finished run when the coordinator has, too.
+    /// Reports the end, and returns when the agent has the report; after a finished run, when the coordinator has it, too.
     pub(super) fn leave(self, agent: AgentConnection) -> ExitCode {
         let code = match self.0 {
             Ok(Finished { step, state, .. }) => {
@@ -52,11 +52,11 @@ impl Ended {
 
 /// Why a process ends before its run does.
 pub(super) enum Stop {
-    /// Other processes are gone: the run goes on in its next generation.
+    /// The connection to other processes is lost: the run restarts in its next generation.
     Peers(String),
-    /// It would fail again, and the run ends; or the reason may pass, and the run is tried again.
+    /// An error. If it is `transient`, the coordinator retries the run; otherwise the run fails.
     Failed { reason: String, transient: bool },
-    /// The processes differ: the coordinator judges, and the run goes on without who was wrong.
+    /// The states of the processes differ: the coordinator finds the wrong one, and restarts the run without its device.
     Corrupt(String, Corrupt),
 }
 
@@ -65,7 +65,7 @@ impl Stop {
         let whole = chain(&error);
         let mut reason = without_frames(&whole);
         if reason != whole {
-            // Where it was thrown is for the log.
+            // The stack of C++ calls goes to the log only.
             error!("{whole}");
         }
         if let Some(memory) = memory::of(&reason) {
@@ -74,7 +74,7 @@ impl Stop {
         Self::Failed { transient: transient::is_in(&whole), reason }
     }
 
-    /// A reason that would come again.
+    /// A reason that a retry would meet again.
     pub(super) fn for_good(reason: String) -> Self {
         Self::Failed { reason, transient: false }
     }

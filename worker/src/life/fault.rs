@@ -1,9 +1,9 @@
-//! A fault on purpose, for tests of what finds faults: one flipped bit in one tensor after one step, or in the gradient
-//! of one rank before it is added.
+//! Injects a fault, for tests of fault detection: one flipped bit in one tensor after one step, or in the gradient of one rank before the
+//! reduction.
 //!
-//! Named by the environment variable `LOCKSTEP_FAULT=JOB:PROCESS:STEP:TENSOR:ELEMENT:BIT`, where PROCESS may be
-//! `*`, and `@G` behind it stands for generation G only; TENSOR is named as in a manifest, or is `rank/R`. It warns when it
-//! strikes, and shows in the environment of every manifest.
+//! The environment variable `LOCKSTEP_FAULT=JOB:PROCESS[@GENERATION]:STEP:TENSOR:ELEMENT:BIT` names the fault. PROCESS is a process index
+//! or `*` for all; without `@GENERATION` it applies to every generation. TENSOR is a name as in manifests, or `rank/R` for the gradient
+//! of rank R. The fault logs a warning when it is injected, and is recorded in the environment of every manifest.
 
 use std::str::FromStr;
 
@@ -14,25 +14,25 @@ use tracing::warn;
 use crate::checkpoint::State;
 use crate::step::StepHook;
 
-/// The variable that names a fault.
+/// The environment variable that names a fault.
 const VARIABLE: &str = "LOCKSTEP_FAULT";
 
-/// One flipped bit.
+/// One bit to flip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// Name of the job that it concerns.
+    /// Name of the job.
     job: String,
-    /// The process; all, if none is named.
+    /// Process index; `None` for all processes.
     process: Option<u32>,
-    /// The generation; all, if none is named.
+    /// Generation; `None` for all generations.
     generation: Option<u64>,
-    /// Steps completed.
+    /// The step after which the bit is flipped.
     step: u64,
-    /// The tensor.
+    /// Name in a manifest, or `rank/R`.
     tensor: String,
-    /// Index of its element, in row-major order.
+    /// Index of the element, in row-major order.
     element: usize,
-    /// The bit, from the lowest.
+    /// Index of the bit within the element; 0 is the lowest.
     bit: usize,
 }
 
@@ -40,7 +40,7 @@ impl FromStr for Fault {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no fault: expected JOB:PROCESS[@GENERATION]:STEP:TENSOR:ELEMENT:BIT");
+        let wrong = || format!("invalid fault `{text}`: expected JOB:PROCESS[@GENERATION]:STEP:TENSOR:ELEMENT:BIT");
         let parts: Vec<&str> = text.split(':').collect();
         let [job, process, step, tensor, element, bit] = parts[..] else { return Err(wrong()) };
         let (process, generation) = match process.split_once('@') {
@@ -78,8 +78,9 @@ impl Fault {
         let plain = tensor.detach().to_device(Device::Cpu).contiguous();
         let mut bytes = bytes_of(&plain).map_err(|error| error.to_string())?;
         let byte = bytes.get_mut(self.element * width + self.bit / 8).filter(|_| self.bit < width * 8);
-        *byte.ok_or_else(|| format!("{VARIABLE}: `{}` has no such element or bit", self.tensor))? ^=
-            1 << (self.bit % 8);
+        *byte.ok_or_else(|| {
+            format!("{VARIABLE}: tensor `{}` has no element {} with a bit {}", self.tensor, self.element, self.bit)
+        })? ^= 1 << (self.bit % 8);
         let flipped = Tensor::from_data_size(&bytes, &plain.size(), plain.kind());
         tch::no_grad(|| tensor.shallow_clone().copy_(&flipped));
         warn!(step = self.step, tensor = self.tensor, "flipped bit {} of element {}", self.bit, self.element);
@@ -97,12 +98,14 @@ impl StepHook for Fault {
             return Ok(());
         }
         let named = state.tensors().iter().find(|named| named.name == self.tensor);
-        let named = named.ok_or_else(|| format!("{VARIABLE}: there is no tensor `{}`", self.tensor))?;
+        let named = named.ok_or_else(|| {
+            format!("{VARIABLE}: the state has no tensor `{}`: name one of the checkpoint's tensors", self.tensor)
+        })?;
         self.flip(&named.tensor)
     }
 }
 
-/// What [`VARIABLE`] is, if it is set.
+/// The value of [`VARIABLE`], if it is set.
 pub(super) fn named() -> Option<String> {
     std::env::var(VARIABLE).ok()
 }

@@ -1,4 +1,4 @@
-//! Joined: the process has found the others of its generation, and exchanges with them.
+//! Joined: the process is connected to the other processes of its generation.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use super::loaded::Loaded;
 use crate::reduce::{Exchange, GroupExchange, MeshExchange};
 use crate::step::Trainer;
 
-/// How long the processes of a generation, which have all said that they are ready, may take to connect.
+/// How long the processes of a generation may take to connect after all have reported that they are ready.
 const CONNECT_DEADLINE: Duration = Duration::from_mins(1);
 
-/// A process that can begin to train.
+/// A process that is connected and can begin to train.
 pub(super) struct Joined {
     pub(super) trainer: Trainer,
     pub(super) store: Option<BlobStore>,
-    /// With the other processes; none for one that is alone.
+    /// `None` for a generation of one process.
     pub(super) exchange: Option<Box<dyn Exchange>>,
 }
 
 impl Joined {
-    /// Waits until all processes of the generation are ready, and joins them.
+    /// Waits until all processes of the generation are ready, and connects to them.
     pub(super) fn join(loaded: Loaded, options: &Options, agent: &AgentConnection) -> Result<Self, Stop> {
         let Loaded { trainer, store, listener, secret } = loaded;
         let exchange = join(options, trainer.device(), listener, secret, &agent.peers())?;
@@ -37,7 +37,7 @@ impl Joined {
     }
 }
 
-/// Joins the other processes; nobody to join if there is one only.
+/// Connects to the other processes; `None` if this is the only one.
 fn join(
     options: &Options,
     device: Device,
@@ -47,7 +47,10 @@ fn join(
 ) -> Result<Option<Box<dyn Exchange>>, Stop> {
     let addresses = peers
         .iter()
-        .map(|peer| peer.parse().map_err(|_| Stop::for_good(format!("`{peer}` is not a peer's address"))))
+        .map(|peer| {
+            peer.parse()
+                .map_err(|_| Stop::for_good(format!("invalid address `{peer}` of another process: expected IP:PORT")))
+        })
         .collect::<Result<Vec<SocketAddr>, Stop>>()?;
     if addresses.len() <= 1 {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Loaded: data, model and state are in memory as the assignment says, and the process listens for the others.
+//! Loaded: data, model and state of the assignment are in memory, and the process listens for its peers.
 
 use lockstep_common::manifest::Override;
 use lockstep_common::preprocessing::OF_CHECKPOINT;
@@ -17,22 +17,22 @@ use crate::evidence::numerics;
 use crate::program::{OtherData, Setup, Source};
 use crate::step::Trainer;
 
-/// A process that has said that it is ready.
+/// A process that has reported `Ready`.
 pub(super) struct Loaded {
     pub(super) trainer: Trainer,
-    /// Where checkpoints go, if it makes any.
+    /// The store for checkpoints; `None` for a replay, which writes none.
     pub(super) store: Option<BlobStore>,
     pub(super) listener: Listener,
-    /// Known to the processes of the generation.
+    /// Shared by the processes of the generation.
     pub(super) secret: [u8; 32],
 }
 
 impl Loaded {
-    /// Loads what the agent assigns, and says `Ready`.
+    /// Waits for the assignment, loads data, model and state, and reports `Ready`.
     pub(super) fn load(source: &dyn Source, options: &Options, agent: &AgentConnection) -> Result<Self, Stop> {
         let Assignment { job, base_dir, device, data, store, restore, secret, replay, judge_at } =
             Assignment::parse(agent.assigned())?;
-        // Hashes this program: meanwhile the model is built.
+        // It hashes this program's file, so it runs while the model is built.
         let environment = std::thread::spawn(move || numerics::environment(device));
         numerics::apply(&job).map_err(Stop::failed)?;
         let store = BlobStore::existing(&store).map_err(Stop::failed)?;
@@ -41,7 +41,7 @@ impl Loaded {
         let other_revision = job.data.revision().is_some();
         let located = files::locate(&base_dir, &files, &store, other_revision, Reading::of(&job));
         let Located { files: found, watch } = located.map_err(Stop::failed)?;
-        // Other data than the checkpoint's is assigned only if a person accepted it.
+        // Data that differs from the checkpoint's is assigned only if a person accepted it.
         let other_data = restore.as_ref().and_then(|manifest| OtherData::between(&manifest.data, &data));
         let files = files.into_iter().map(|file| file.path).collect();
         let setup = Setup::new(job, found, files, device).on(other_data);
@@ -62,7 +62,7 @@ impl Loaded {
         }));
         let trainer = trainer.watching(watch).judge_at(judge_at.into_iter());
         Ok(match replay {
-            // What it makes is compared, and not kept.
+            // The result of a replay is compared, not stored.
             Some(replay) => {
                 Self { trainer: trainer.replay(replay.until, replay.fingerprints_every), store: None, listener, secret }
             }

@@ -1,4 +1,4 @@
-//! The training loop without agent and coordinator: for tests, benchmarks and programs that bring their own processes.
+//! The training loop without agent and coordinator: for tests, benchmarks, and programs that start their own processes.
 
 use std::path::Path;
 
@@ -18,25 +18,28 @@ use crate::step::{Finished, SetupError, TrainError, Trainer};
 /// Why a local run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// It could not begin.
+    /// The run cannot begin.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// It stopped.
+    /// The run stopped before its last step.
     #[error(transparent)]
     Train(#[from] TrainError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] BlobError),
-    /// The data cannot be listed.
+    /// A directory of the job's data cannot be listed.
     #[error(transparent)]
     Data(#[from] DataHashError),
-    /// libtorch's switches cannot be set.
+    /// The switches of `numerics.level` cannot be set.
     #[error("cannot set libtorch's switches")]
     Switches(#[from] lockstep_tch_ext::Error),
 }
 
-/// Trains `job` with `source` on the CPU as one of the processes that `mesh` joins, alone without one. Everything that is said is in
-/// `outbox` afterwards.
+/// Trains `job` with `source` on the CPU, as one of the processes that `mesh` connects, or alone without one.
+///
+/// Paths of the job are relative to `base_dir`. With `store` the run writes checkpoints there; with `restore` it begins from that
+/// checkpoint, whose blobs must be in `store`. Afterwards `outbox` has all reports. The caller sets the environment variables that
+/// libtorch reads (`lockstep_common::numerics::environment`) before it starts the process.
 pub fn train(
     source: &dyn Source,
     job: &JobSpec,

@@ -1,4 +1,4 @@
-//! The process, from its command line to its exit code: as a rank process under an agent, or by itself.
+//! The process, from its command line to its exit code: as a rank process under an agent, or alone.
 
 mod agent;
 mod assignment;

@@ -1,4 +1,4 @@
-//! What the agent starts a rank process with.
+//! The options of a rank process, which the agent sets.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use lockstep_common::RunId;
 
-/// What the agent starts a process with.
+/// The options of a rank process.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The agent's socket.
+    /// Path of the agent's Unix socket.
     pub socket: PathBuf,
-    /// Which run.
+    /// Id of the run.
     pub run: RunId,
-    /// Which of its generations.
+    /// Generation of the run.
     pub generation: u64,
-    /// Which of its processes.
+    /// Process index, from 0.
     pub process: u32,
-    /// Where the exchange listens.
+    /// IP address at which the exchange listens, on a free port.
     pub bind: IpAddr,
-    /// Whether it may share memory with processes on the same machine.
+    /// Whether gradients go through shared memory between processes on the same machine.
     pub shared_memory: bool,
-    /// How long the last checkpoint is tried again.
+    /// How long a failed last checkpoint is retried.
     pub save_limit: Duration,
-    /// Silence after which a peer is given up. One that dies is noticed at once, and one that hangs by its agent: this is for a network
-    /// that is cut, and longer than a peer may wait for a slow store.
+    /// Silence after which a peer counts as lost. A peer that dies is noticed at once, and a peer that hangs is stopped by its agent; this
+    /// limit is for a cut network. It must be longer than a peer may wait for a slow store.
     pub silence_limit: Duration,
 }

@@ -1,4 +1,4 @@
-//! A rank process from its first word to its last: one state after the other, each in a file of its own.
+//! The life of a rank process: a sequence of states, each in its own file.
 //!
 //! ```text
 //! hello ─> assign ─> loaded ─ ready ─> start ─> joined ─> training ─> ended ─ finished ─> drained ─> exit 0
@@ -20,7 +20,7 @@ use super::training::Training;
 use crate::program::Source;
 use crate::step::Finished;
 
-/// Lives a rank process's life, training with `source`.
+/// Runs a rank process, which trains `source`, from its connection to the agent to its exit code.
 pub fn run(source: &dyn Source, options: &Options) -> ExitCode {
     stacks::write_on_signal();
     match AgentConnection::connect(&options.socket, hello(options)) {
@@ -49,9 +49,12 @@ fn hello(options: &Options) -> ProcessHello {
     }
 }
 
-/// Says so if the exchange listens where other machines can reach it: it proves a secret, and encrypts nothing.
+/// Logs a warning if the exchange listens at an address that other machines can reach: peers authenticate with a secret, but gradients are
+/// not encrypted.
 pub fn warn_if_reachable(bind: IpAddr) {
     if !bind.is_loopback() {
-        warn!("gradients travel unencrypted between processes: `{bind}` should be on a network of your own");
+        warn!(
+            "gradients are exchanged unencrypted on `{bind}`: set `bind` in `worker.toml` to an address of a private network"
+        );
     }
 }

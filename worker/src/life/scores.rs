@@ -1,5 +1,5 @@
-//! What a checkpoint's model answers to every sample of its job's data file, bit by bit: what a program that predicts with an
-//! exported model is compared with.
+//! The scores of a checkpoint's model for every sample of its job's data file, as bits. Tests compare the predictions of exported models
+//! with them.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::evidence::numerics;
 use crate::program::{Setup, Source};
 use crate::step::{SetupError, Trainer};
 
-/// Why there are no scores.
+/// Why scores cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoresError {
     /// The checkpoint cannot be loaded.
@@ -25,32 +25,34 @@ pub enum ScoresError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] BlobError),
-    /// The job without validation samples is not sound.
-    #[error("the job cannot be read without validation samples")]
+    /// The job is invalid without validation samples.
+    #[error("the job is invalid without validation samples")]
     Job(#[from] JobError),
     /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The model failed.
+    /// The forward pass failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The model answers a loss, or is a program of its own.
-    #[error("the model gives no scores")]
+    /// The model returns a loss instead of scores, or is a user's program.
+    #[error("the model returns no scores: expected a built-in model, or `model.output = \"logits\"`")]
     None,
-    /// libtorch failed.
+    /// An operator of libtorch failed.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
-    /// libtorch failed, behind our own shim.
+    /// libtorch failed in a call of Lockstep's C++ shim.
     #[error("libtorch failed")]
     Shim(#[from] lockstep_tch_ext::Error),
-    /// Nobody reads them any more.
+    /// The output is closed or cannot be written.
     #[error("cannot write the scores")]
     Write(#[from] io::Error),
 }
 
-/// Writes the scores of all samples of the job's file, training and validation, in the order of the file: computed `batch` at a time
-/// (a rank's micro-batch, if not said) on the CPU. A line is a sample: its number, then the bits of each score; of tokens, the bits
-/// of each one's loss.
+/// Writes the scores of all samples of the job's file, training and validation, in the order of the file. They are computed on the CPU,
+/// `batch` samples at a time (default: a rank's micro-batch).
+///
+/// A line is a sample: its number, then the bits of each score in hexadecimal digits; for tokens, the bits of each token's loss. A header
+/// line precedes them, except for tokens.
 pub fn write(
     source: &dyn Source,
     manifest: &Manifest,
@@ -88,7 +90,7 @@ pub fn write(
     Ok(())
 }
 
-/// The job with every sample of its file among those that are trained on.
+/// The job without validation samples, so that all samples of its file are training samples.
 fn whole(job: &JobSpec) -> Result<JobSpec, JobError> {
     let mut job: Job = Job::clone(job);
     job.eval = None;
@@ -102,7 +104,7 @@ fn whole(job: &JobSpec) -> Result<JobSpec, JobError> {
     JobSpec::new(job)
 }
 
-/// The loss of each token, a row for each window.
+/// The loss of each token; a row is a window.
 fn token_losses(scores: &Tensor, batch: &Batch, precision: Precision) -> Result<Tensor, ScoresError> {
     let targets = batch.targets.f_reshape(-1)?;
     let losses = || Ok(scores.f_cross_entropy_loss(&targets, None::<&Tensor>, Reduction::None, -100, 0.0)?);

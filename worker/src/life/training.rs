@@ -1,4 +1,4 @@
-//! Training: from the first step of this generation to the run's last.
+//! Training: from the first step of this generation to the last step of the run.
 
 use lockstep_host::progress;
 use lockstep_store::BlobStore;
@@ -20,7 +20,7 @@ pub(super) struct Training {
 }
 
 impl Training {
-    /// Begins, with the fault that the environment names for this process, if it names one.
+    /// Begins to train, with the injected fault that the environment names for this process, if there is one.
     pub(super) fn begin(joined: Joined, options: &Options) -> Result<Self, Stop> {
         let Joined { trainer, store, exchange } = joined;
         progress::begin(progress::Phase::Training);

@@ -1,4 +1,4 @@
-//! Devices: their names, and what their allocators hold.
+//! Names of devices, and the memory that their allocators hold.
 
 use lockstep_rpc::DeviceReport;
 use lockstep_tch_ext::memory::allocator_stats;
@@ -12,7 +12,7 @@ pub fn device_name(device: Device) -> String {
     }
 }
 
-/// The device that an assignment names.
+/// Parses a name of [`device_name`]; `None` for anything else.
 pub fn parse_device(name: &str) -> Option<Device> {
     match name.strip_prefix("cuda:") {
         Some(index) => index.parse().ok().map(Device::Cuda),
@@ -30,7 +30,7 @@ pub(super) fn device_report(device: Device) -> Option<DeviceReport> {
         peak_allocated_bytes: stats.peak_allocated,
         active_bytes: stats.active,
         allocation_retries: stats.retries,
-        // NVML is the agent's.
+        // The agent adds the readings of NVML.
         ..DeviceReport::default()
     })
 }

@@ -1,4 +1,4 @@
-//! Why a measurement fails.
+//! The error of measurements.
 
 use lockstep_data::DataError;
 use lockstep_models::ModelError;
@@ -6,7 +6,7 @@ use tch::TchError;
 
 use crate::reduce::ExchangeError;
 
-/// Why validation samples could not be measured.
+/// Why a measurement on validation samples failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MeasureError {
     #[error(transparent)]

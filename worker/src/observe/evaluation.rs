@@ -1,8 +1,7 @@
-//! Evaluation over the validation samples, shared out among processes, with sums added in an order that the number of
-//! processes does not change.
+//! Evaluation on the validation samples, by all processes together, with a result that does not depend on their number.
 //!
-//! The samples are cut into chunks; chunk `i` is process `i mod processes`'s; all chunks' sums go to everybody and are
-//! added in chunk order. It draws from seeds of its own and leaves no trace in the state.
+//! The samples are cut into chunks. Process `i mod processes` evaluates chunk `i`. Every process gets the sums of all chunks, and adds
+//! them in the order of the chunks. The evaluation has its own seeds, and does not change the state.
 
 use lockstep_common::job::{Data, JobSpec};
 use lockstep_data::Dataset;
@@ -15,22 +14,22 @@ use tch::Device;
 use super::MeasureError;
 use crate::reduce::{Exchange, ExchangeError, ProcessIndex};
 
-/// Numbers that a chunk gives before the model's own: loss sum, right answers (-1: there are none to give), count.
+/// Numbers of a chunk before the model's own metrics: sum of the loss, number of correct classes (-1: not applicable), number of samples.
 const SUMS: usize = 3;
 
-/// What is evaluated.
+/// The parameters of an evaluation.
 pub(crate) struct Plan<'a> {
     pub(crate) job: &'a JobSpec,
     /// Steps completed.
     pub(crate) step: u64,
-    /// The first ones of the validation samples.
+    /// Number of samples, from the first validation sample on.
     pub(crate) samples: u64,
     /// Samples of a chunk.
     pub(crate) chunk: u64,
     pub(crate) device: Device,
 }
 
-/// Evaluates `model`.
+/// Evaluates `model`; the report is the same in all processes.
 pub(crate) fn run(
     plan: &Plan<'_>,
     validation: &dyn Dataset,
@@ -54,7 +53,7 @@ pub(crate) fn run(
     Ok(report(plan, model.metrics(), &all))
 }
 
-/// Generators as this pass begins with them: what it draws is the same whoever computes it.
+/// Seeds torch's generators for a pass, so that it draws the same numbers in whatever process it runs.
 pub(crate) fn seed(context: &Context, device: Device) -> Result<(), lockstep_tch_ext::Error> {
     let seed = context.seed();
     generator::seed(Device::Cpu, seed)?;
@@ -64,7 +63,7 @@ pub(crate) fn seed(context: &Context, device: Device) -> Result<(), lockstep_tch
     Ok(())
 }
 
-/// Every process's sums, in chunk order: `width` numbers a chunk.
+/// The sums of all chunks, in chunk order, from all processes. A chunk has `width` numbers.
 fn share(
     own: &[EvalSums],
     chunks: u64,
@@ -102,7 +101,7 @@ fn report(plan: &Plan<'_>, metrics: &[&str], sums: &[EvalSums]) -> EvalReport {
             .enumerate()
             .map(|(at, &name)| (name.to_owned(), mean(&|sums| sums.metrics[at])))
             .collect(),
-        // The reporter's clock tells.
+        // The reporter fills it in.
         at_ms: 0,
     }
 }

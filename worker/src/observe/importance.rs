@@ -1,11 +1,12 @@
-//! How much each feature of the inputs counts, measured on validation samples after a step.
+//! The importance of each feature of the inputs, measured on validation samples after a step.
 //!
-//! By permutation: a feature's values are shuffled among the samples; what the loss rises by is what the model loses with
-//! it. By gradient times input: the mean over the samples of the absolute values, summed over the feature. Of an image a feature
-//! is a cell of a grid, all channels.
+//! - By permutation: the increase of the mean loss if the values of the feature are shuffled among the samples.
+//! - By gradient times input: the absolute values, summed over the feature, as a mean over the samples.
 //!
-//! Features are shared out among processes, and each is measured by one alone: the number of processes changes no bit. It draws
-//! from seeds of its own and leaves no trace in the state.
+//! A feature of a table is a column. A feature of an image is a cell of a grid, with all channels.
+//!
+//! Each feature is measured by one process alone, so the number of processes does not change the result. The measurement has its own
+//! seeds, and does not change the state.
 
 use lockstep_common::permutation::Permutation;
 use lockstep_common::seed::{Stream, derive};
@@ -18,17 +19,17 @@ use super::MeasureError;
 use super::evaluation::seed;
 use crate::reduce::{Exchange, ProcessIndex};
 
-/// Most cells along each side of an image.
+/// Upper limit for the cells along each side of an image.
 const CELLS: i64 = 8;
-/// Most features: each costs an evaluation, and more.
+/// Upper limit for the features: each costs at least one evaluation.
 pub(crate) const MOST_FEATURES: usize = 1024;
 
-/// What is measured, on what.
+/// The parameters of a measurement.
 pub(crate) struct Plan {
     /// Steps completed.
     pub(crate) step: u64,
     pub(crate) root: u64,
-    /// The first ones of the validation samples.
+    /// Number of samples, from the first validation sample on.
     pub(crate) samples: u64,
     /// Samples of a batch.
     pub(crate) chunk: u64,
@@ -36,17 +37,17 @@ pub(crate) struct Plan {
     pub(crate) device: Device,
 }
 
-/// What was measured of one feature.
+/// The importance of one feature.
 #[derive(Debug)]
 pub(crate) struct Importance {
     pub(crate) name: String,
-    /// What the mean loss rises by.
+    /// The increase of the mean loss.
     pub(crate) permutation: f64,
     /// The mean over the samples of `|gradient × input|`.
     pub(crate) gradient: f64,
 }
 
-/// A part of the inputs: for each axis behind that of the samples, from where on and how much.
+/// A part of the inputs: start and length along each axis after the axis of samples.
 #[derive(Debug, PartialEq, Eq)]
 struct Feature {
     name: String,
@@ -54,19 +55,20 @@ struct Feature {
 }
 
 impl Feature {
-    /// Its view of inputs `[N, ..]`.
+    /// The view of this feature in `inputs`, of shape `[N, ..]`.
     fn of(&self, inputs: &Tensor) -> Result<Tensor, TchError> {
         let mut axes = self.part.iter().zip(1..);
         axes.try_fold(inputs.shallow_clone(), |view, (&(from, length), axis)| view.f_narrow(axis, from, length))
     }
 }
 
-/// Whether inputs of this shape have features that can be told apart, and not too many.
+/// Whether inputs of this shape have features, and not too many.
 pub(crate) fn is_measurable(shape: &SampleShape) -> bool {
     (1..=MOST_FEATURES).contains(&features(shape, &[]).len())
 }
 
-/// Of a table the columns, with their `names` if there are any; of an image (two axes, or three with the channels first) cells.
+/// The features of a table: its columns, with their `names` if there are any. Of an image (two axes, or three with the channels first):
+/// cells.
 fn features(shape: &SampleShape, names: &[String]) -> Vec<Feature> {
     let (height, width) = match *shape.input.as_slice() {
         _ if shape.kind == InputKind::Tokens => return Vec::new(),
@@ -92,7 +94,7 @@ fn features(shape: &SampleShape, names: &[String]) -> Vec<Feature> {
     cells
 }
 
-/// Measures all features of `validation`'s inputs; the same in all processes.
+/// Measures all features of the inputs of `validation`; the result is the same in all processes.
 pub(crate) fn measure(
     plan: &Plan,
     validation: &dyn Dataset,
@@ -121,7 +123,7 @@ pub(crate) fn measure(
     Ok(named.collect::<Result<_, TchError>>()?)
 }
 
-/// The samples that are measured on, in batches, and the inputs of all of them.
+/// The samples in batches, and the inputs of all samples in one tensor.
 struct Samples {
     batches: Vec<Batch>,
     inputs: Tensor,
@@ -139,7 +141,7 @@ impl Samples {
         Ok(Self { batches, inputs })
     }
 
-    /// The batches with other `inputs`, and what a model is told of each: copies, whatever the model does to them.
+    /// The batches with `inputs` in place of their own, each with its context. They are copies, so the model may change them.
     fn with<'a>(
         &'a self,
         plan: &'a Plan,
@@ -156,7 +158,7 @@ impl Samples {
         })
     }
 
-    /// The mean loss with other `inputs`.
+    /// The mean loss with `inputs` in place of the samples' own.
     fn loss(&self, plan: &Plan, model: &dyn Model, inputs: &Tensor) -> Result<f64, ModelError> {
         let (mut sum, mut count) = (0.0, 0);
         for given in self.with(plan, inputs) {
@@ -170,12 +172,12 @@ impl Samples {
         Ok(sum / count as f64)
     }
 
-    /// What the mean loss rises by if the values of `feature` are shuffled: the mean over the repeats.
+    /// The increase of the mean loss if the values of `feature` are shuffled; the mean over the repeats.
     fn rise(&self, plan: &Plan, model: &dyn Model, feature: &Feature, before: f64) -> Result<f64, ModelError> {
         let own = feature.of(&self.inputs)?;
         let mut rise = 0.0;
         for repeat in 0..plan.repeats {
-            // An evaluation's own seeds count ranks up from 0.
+            // Evaluations use rank numbers from 0 up for their seeds, so shuffles count down from the largest number.
             let dealing = derive(plan.root, Stream::Eval, plan.step, u32::MAX - repeat);
             let dealt = Permutation::new(plan.samples, dealing);
             let order: Vec<i64> = (0..plan.samples).map(|place| dealt.at(place) as i64).collect();
@@ -187,7 +189,7 @@ impl Samples {
         Ok(rise / f64::from(plan.repeats))
     }
 
-    /// `|gradient × input|` of each element, summed over the samples: of the loss of each sample, in evaluation mode.
+    /// `|gradient × input|` of each element, summed over the samples; the gradient is that of each sample's loss in evaluation mode.
     fn attributed(&self, plan: &Plan, model: &dyn Model) -> Result<Tensor, ModelError> {
         without_trace(model.buffers(), plan.device, || {
             let mut sum: Option<Tensor> = None;
@@ -198,11 +200,11 @@ impl Samples {
                 let samples = batch.inputs.size()[0];
                 let inputs = batch.inputs.f_detach()?.f_set_requires_grad(batch.inputs.is_floating_point())?;
                 let gradient = tch::with_grad(|| {
-                    // Not the leaf itself, which no operator may change in place.
+                    // Not the leaf itself: operators may change the inputs in place, which autograd forbids for leaves.
                     batch.inputs = inputs.f_alias_copy()?;
                     gradient_of(&model.loss(&batch, &context)?, &inputs)
                 })?;
-                // A batch's loss is the mean over its samples.
+                // The loss of a batch is the mean over its samples.
                 let each = gradient.f_mul_scalar(samples as f64)?.f_mul(&inputs.f_detach()?)?.f_abs()?;
                 let own = each.f_sum_dim_intlist([0i64].as_slice(), true, Kind::Double)?;
                 sum = Some(match sum {
@@ -215,7 +217,7 @@ impl Samples {
     }
 }
 
-/// The gradient of `loss` by `inputs`: zeros where it does not depend on them, as on those that are only looked up.
+/// The gradient of `loss` by `inputs`; zeros if the loss does not depend on them, for example because they are only indices.
 fn gradient_of(loss: &Tensor, inputs: &Tensor) -> Result<Tensor, ModelError> {
     let found = if loss.requires_grad() && inputs.requires_grad() {
         Tensor::f_run_backward(&[loss], &[inputs], false, false)?.pop()

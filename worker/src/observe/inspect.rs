@@ -1,5 +1,5 @@
-//! What costs more to look at than a step can spare: distributions, norms of weights and updates, each rank's gradient. Looked
-//! at every `report.histograms_every` steps.
+//! Measurements that are too expensive for every step: distributions, norms of parameters and updates, the gradient norm of each rank. Made
+//! every `report.histograms_every` steps.
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::series::Histogram;
@@ -12,13 +12,13 @@ use tch::Tensor;
 use super::Reporter;
 use crate::reduce::{ProcessIndex, norm};
 
-/// Elements that are counted of what a layer gives: enough for a distribution.
+/// Upper limit for the elements of an activation that are counted: enough for a distribution.
 const SAMPLED: u32 = 1 << 16;
 
-/// One step, looked at. Processes share the parameters out, as all hold the same.
+/// The inspection of one step. Each process inspects a part of the parameters, because all processes have the same ones.
 #[derive(Debug)]
 pub(crate) struct Inspection {
-    /// The step that it completes.
+    /// The number of completed steps after the inspected step.
     step: u64,
     process: ProcessIndex,
     /// This process's parameters before the optimizer's step.
@@ -26,12 +26,12 @@ pub(crate) struct Inspection {
 }
 
 impl Inspection {
-    /// Of the step that completes `step`.
+    /// For the step that completes `step`.
     pub(crate) fn of(step: u64, process: ProcessIndex) -> Self {
         Self { step, process, before: Vec::new() }
     }
 
-    /// Runs `forward` and reports what each layer gives.
+    /// Runs `forward`, and reports the distribution of each layer's activations.
     pub(crate) fn forward<T>(&self, reporter: &mut Reporter, forward: impl FnOnce() -> T) -> Result<T, Error> {
         let (given, layers) = watch_forward(Look::Layers(SAMPLED), forward)?;
         for (name, layer) in named(layers) {
@@ -40,14 +40,14 @@ impl Inspection {
         Ok(given)
     }
 
-    /// Reports the norm of the gradient that `rank` gave.
+    /// Reports the norm of the gradient of `rank`.
     pub(crate) fn rank(&self, reporter: &mut Reporter, rank: u32, gradients: &Tensor) -> Result<(), Error> {
         reporter.number("rank/grad_norm", Some(rank), self.step, norm(gradients)?);
         Ok(())
     }
 
-    /// Reports the mean gradients, `flat` with one parameter's between two `offsets`, and looks at the parameters before they
-    /// change.
+    /// Reports the distributions of the mean gradients, and copies the parameters before they change. `flat` has the gradient of
+    /// parameter `i` in `offsets[i]..offsets[i + 1]`.
     pub(crate) fn gradients(
         &mut self,
         reporter: &mut Reporter,
@@ -63,7 +63,7 @@ impl Inspection {
         Ok(())
     }
 
-    /// Reports the parameters after the optimizer's step, and what that changed.
+    /// Reports the distributions and norms of the parameters after the optimizer's step, and the norms of their updates.
     pub(crate) fn updated(self, reporter: &mut Reporter, model: &dyn Model) -> Result<(), Error> {
         let (mut names, mut weights, mut updates) = (Vec::new(), Vec::new(), Vec::new());
         for (parameter, before) in self.process.shard(model.parameters().iter()).zip(&self.before) {
@@ -79,13 +79,13 @@ impl Inspection {
     }
 }
 
-/// The L2 norm, from mean and deviation.
+/// The L2 norm, computed from mean and deviation.
 fn norm_of(histogram: &Histogram) -> f64 {
     let Histogram { count, nans, infs, mean, std, .. } = histogram;
     if nans + infs > 0 { f64::NAN } else { (*count as f64 * (mean * mean + std * std)).sqrt() }
 }
 
-/// What is trained, in the order of definition.
+/// The parameters of the model, in the order of definition, then its buffers.
 pub(crate) fn model_report(job: &JobSpec, model: &dyn Model) -> ModelReport {
     let report = |name: &str, tensor: &Tensor, trainable| ParameterReport {
         name: name.to_owned(),
@@ -97,7 +97,8 @@ pub(crate) fn model_report(job: &JobSpec, model: &dyn Model) -> ModelReport {
     ModelReport { kind: job.model.word().to_owned(), parameters: trained.chain(kept).collect() }
 }
 
-/// `activation/<place among the layers of the forward pass>.<operator>`. What is no layer has the place of the next one.
+/// Names: `activation/<index of the layer in the forward pass>.<operator>`. An operator that is not a layer has the index of the next
+/// layer.
 pub(crate) fn named(seen: Vec<Given>) -> impl Iterator<Item = (String, Given)> {
     seen.into_iter().scan(0, |layers, given| {
         let name = format!("activation/{layers:03}.{}", given.operator.trim_end_matches('_'));

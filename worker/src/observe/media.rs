@@ -1,5 +1,5 @@
-//! Images, texts and files of a run, on their way to the blob store: by a thread of its own, for training must not wait for a
-//! disk (I7). Each is told to the agent when it is stored.
+//! Writes a run's images, texts and files to the blob store, on a separate thread, because training must not wait for a disk (invariant
+//! I7). Each one is reported after it is stored.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use tracing::warn;
 
 use super::Outbox;
 
-/// Pieces that wait for the disk; with more, the next one is dropped, and that is said.
+/// Number of media that wait for the disk. Further ones are dropped and counted.
 const WAITING: usize = 64;
 
-/// A text up to here goes without a blob.
+/// Texts of up to this many bytes are part of the report, not a blob.
 const SHORT_TEXT: usize = 4096;
 
-/// Something to write.
+/// A medium to write.
 #[derive(Debug)]
 pub(crate) struct Media {
     pub(crate) name: String,
@@ -38,7 +38,7 @@ pub(crate) enum Content {
     File(PathBuf),
 }
 
-/// The thread. Dropping it waits until all is stored.
+/// The handle to the thread. Dropping it waits until everything is stored.
 #[derive(Debug)]
 pub(crate) struct MediaWriter {
     queue: Option<SyncSender<Media>>,
@@ -46,7 +46,7 @@ pub(crate) struct MediaWriter {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Why something is not written.
+/// Why a medium cannot be stored.
 #[derive(Debug, thiserror::Error)]
 enum MediaError {
     #[error(transparent)]
@@ -57,7 +57,7 @@ enum MediaError {
         #[source]
         source: io::Error,
     },
-    #[error("an image has the shape [channels, height, width] with 1, 3 or 4 channels, this one has {0:?}")]
+    #[error("cannot store an image of shape {0:?}: expected [channels, height, width] with 1, 3 or 4 channels")]
     Shape(Vec<i64>),
     #[error("libtorch failed")]
     Torch(#[from] TchError),
@@ -66,10 +66,10 @@ enum MediaError {
 }
 
 impl MediaWriter {
-    /// Writes to `store`, and tells `outbox`. Where the system gives no thread it warns once, and training continues.
+    /// Writes to `store`, and reports to `outbox`. If the thread cannot be started, logs a warning, and training continues without media.
     pub(crate) fn start(store: BlobStore, outbox: &Outbox) -> Option<Self> {
         let started = Self::try_start(store, outbox.clone());
-        started.inspect_err(|error| warn!(error = chain(error), "images and files of the run are not kept")).ok()
+        started.inspect_err(|error| warn!(error = chain(error), "images, texts and files are not stored")).ok()
     }
 
     fn try_start(store: BlobStore, outbox: Outbox) -> io::Result<Self> {
@@ -83,7 +83,11 @@ impl MediaWriter {
                         told.push(ReportBlock { process, media: vec![media], ..ReportBlock::default() });
                     }
                     Err(error) => {
-                        warn!(name, error = chain(&error), "what the model's code wanted to keep is not kept");
+                        warn!(
+                            name,
+                            error = chain(&error),
+                            "cannot store an image, text or file that the model's code logged"
+                        );
                         told.push(dropped(process));
                     }
                 }
@@ -93,14 +97,14 @@ impl MediaWriter {
         Ok(Self { queue: Some(queue), outbox, thread: Some(thread) })
     }
 
-    /// Writes it later, on the thread.
+    /// Queues `media` for the thread. If the queue is full, drops it with a warning.
     pub(crate) fn write(&self, media: Media) {
         let Some(queue) = &self.queue else { return };
         if let Err(TrySendError::Full(media) | TrySendError::Disconnected(media)) = queue.try_send(media) {
             warn!(
                 name = media.name,
                 step = media.step,
-                "the disk is too slow for all that the model's code wants to keep"
+                "the store is too slow: dropping an image, text or file that the model's code logged"
             );
             self.outbox.push(dropped(media.process));
         }
@@ -111,7 +115,7 @@ impl Drop for MediaWriter {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take() {
-            // A panic there was printed there.
+            // If the thread panicked, it has printed the panic.
             let _ = thread.join();
         }
     }
@@ -141,7 +145,7 @@ fn report(store: &BlobStore, media: Media) -> Result<MediaReport, MediaError> {
     Ok(MediaReport { kind: kind.to_owned(), blob: Some(BlobRef::from(&piece)), ..report })
 }
 
-/// As a PNG of eight bits a channel.
+/// Encodes `image` as a PNG with eight bits per channel.
 fn png_of(image: &Tensor) -> Result<Vec<u8>, MediaError> {
     let size = image.size();
     let [channels @ (1 | 3 | 4), height, width] = size[..] else { return Err(MediaError::Shape(size)) };

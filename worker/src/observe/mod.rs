@@ -1,4 +1,4 @@
-//! What is measured of a run and reported: the record's steps, telemetry, evaluations, what its model's code tracks.
+//! Measurements and reports of a run: steps of the record, telemetry, evaluations, logged values of the model's code.
 
 mod device;
 mod error;

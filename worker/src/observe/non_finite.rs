@@ -1,4 +1,5 @@
-//! Where a number that is none began: the step is made again rank by rank, and what one process finds is told to all.
+//! Finds the first tensor with a NaN or an infinity. The failed step is re-run rank by rank, and a process shares its finding with all
+//! others.
 
 use std::fmt;
 
@@ -17,18 +18,18 @@ use crate::reduce::{Exchange, ExchangeError};
 /// The first tensor that is not finite.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NonFinite {
-    /// Whose pass it is of; `None` for what all hold alike.
+    /// The rank whose pass computed it; `None` for parameters, buffers and state, which are the same in all ranks.
     rank: Option<u32>,
-    /// Elements that are not finite, and all.
+    /// Number of elements that are not finite, and of all elements.
     bad: u64,
     count: u64,
     /// `inputs`, `loss`, or `weight/..`, `buffer/..`, `activation/..`, `grad/..` as distributions are named.
     tensor: String,
-    /// The model's own name of the layer that gave it.
+    /// The model's name of the layer that computed it.
     layer: Option<String>,
 }
 
-/// Bytes in which processes tell each other of one, as JSON with blanks behind it.
+/// Bytes of the message in which processes share a finding: JSON, padded with blanks.
 const BYTES: usize = 1024;
 
 impl NonFinite {
@@ -44,24 +45,24 @@ impl NonFinite {
         Ok(Self::if_bad(rank, name, &histogram_of(tensor)?))
     }
 
-    /// Among the parameters and buffers, which are the same in all processes.
+    /// Searches the parameters and buffers, which are the same in all processes.
     pub(crate) fn held(model: &dyn Model) -> Result<Option<Self>, Error> {
         let weights = model.parameters().iter().map(|own| (format!("weight/{}", own.name), &own.tensor));
         let buffers = model.buffers().iter().map(|(name, tensor)| (format!("buffer/{name}"), tensor));
         first(weights.chain(buffers).map(|(name, tensor)| Self::of(None, name, tensor)))
     }
 
-    /// In a tensor of the state after a step, which is the same in all processes.
+    /// Checks a tensor of the state after a step, which is the same in all processes.
     pub(crate) fn in_state(name: &str, tensor: &Tensor) -> Result<Option<Self>, Error> {
         Self::of(None, name, tensor)
     }
 
-    /// Among what `rank` reads.
+    /// Checks the inputs that `rank` reads.
     pub(crate) fn inputs(rank: u32, batch: &Batch) -> Result<Option<Self>, Error> {
         Self::of(Some(rank), "inputs", &batch.inputs)
     }
 
-    /// In the forward pass of `rank`; what its layers gave is reported then, up to the one that failed.
+    /// Searches the forward pass of `rank`. If a layer fails, the distributions of the activations up to that layer are reported.
     pub(crate) fn forward<T>(
         reporter: &mut Reporter,
         step: u64,
@@ -82,19 +83,19 @@ impl NonFinite {
         Ok((given, Some(found)))
     }
 
-    /// In what a forward pass of `rank` ended with: a sum may overflow where nothing before it did.
+    /// Checks the loss of `rank`: a sum may overflow although its terms are finite.
     pub(crate) fn loss(rank: u32, loss: &Tensor) -> Result<Option<Self>, Error> {
         Self::of(Some(rank), "loss", loss)
     }
 
-    /// Among the gradients that a backward pass of `rank` gave, with the parameters' names in the order of the forward pass.
+    /// Searches the gradients of a backward pass of `rank`; `names` are the parameters in the order of the forward pass.
     pub(crate) fn backward(rank: u32, names: &[&str], gradients: &[Tensor]) -> Result<Option<Self>, Error> {
-        // It goes from the last to the first: where it begins to fail is the last in order.
+        // The backward pass goes from the last parameter to the first, so the search does, too.
         let each = names.iter().zip(gradients).rev();
         first(each.map(|(name, gradient)| Self::of(Some(rank), format!("grad/{name}"), gradient)))
     }
 
-    /// What the first process, by number, says that knows one; the same in all.
+    /// The finding of the process with the lowest index that has one; the same in all processes. All processes call it together.
     pub(crate) fn shared(
         own: Option<&Self>,
         device: Device,
@@ -109,8 +110,8 @@ impl NonFinite {
         Ok(None)
     }
 
-    /// As a series: so many elements of `not_finite/<tensor>`, in a rank. Every process says it, as the run ends with the
-    /// first that is heard.
+    /// Reports the number of bad elements as the series `not_finite/<tensor>`, for the rank. Every process reports it, because the run
+    /// ends with the first report that arrives.
     pub(crate) fn report(&self, reporter: &mut Reporter, step: u64) {
         reporter.number(&format!("not_finite/{}", self.tensor), self.rank, step, self.bad as f64);
     }
@@ -134,7 +135,7 @@ impl fmt::Display for NonFinite {
     }
 }
 
-/// The name of the layer whose parameter begins at `address`: the parameter's, less its last part.
+/// The name of the layer whose parameter begins at `address`: the name of the parameter without its last part.
 fn layer_of(model: &dyn Model, address: usize) -> Option<String> {
     let of_it = model.parameters().iter().find(|own| address != 0 && own.tensor.data_ptr().addr() == address)?;
     Some(of_it.name.rsplit_once('.').map_or(of_it.name.as_str(), |(layer, _)| layer).to_owned())
@@ -146,12 +147,12 @@ fn encode(own: Option<&NonFinite>) -> Vec<u8> {
     bytes
 }
 
-/// `None` also for one whose name was too long to be told.
+/// `None` also for a finding whose JSON was longer than [`BYTES`].
 fn decode(bytes: &[u8]) -> Option<NonFinite> {
     serde_json::from_slice(bytes).unwrap_or_default()
 }
 
-/// The first that is one.
+/// The first finding, or the first error.
 fn first(mut found: impl Iterator<Item = Result<Option<NonFinite>, Error>>) -> Result<Option<NonFinite>, Error> {
     found.find_map(Result::transpose).transpose()
 }
@@ -162,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// A model that only has what it has.
+    /// A model that only has parameters and buffers.
     struct Holding(Vec<Parameter>, Vec<(String, Tensor)>);
 
     impl Model for Holding {

@@ -1,5 +1,5 @@
-//! What a process wants to say, on its way to the agent. Pushing never waits (I7), and no record is dropped: if the
-//! agent is slow, blocks of reports grow larger instead of more.
+//! The queue of messages from a process to its agent. Pushing never waits (invariant I7), and the record is never dropped: if the agent is
+//! slow, the blocks of reports become larger, not more.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,30 +9,29 @@ use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{EncodedBlock, KINDS, ReportBlock};
 use prost::Message as _;
 
-/// From this many waiting messages on, a block of reports joins the block that waits before it.
+/// From this many waiting messages on, a new block is appended to the last waiting block.
 const SOFT_LIMIT: usize = 16;
 
-/// A block takes no more steps than this.
+/// Upper limit for the steps of a block to which others are appended.
 const BLOCK_STEPS: usize = 20_000;
 
-/// None joins a block so that both take more bytes than this: far from what a coordinator takes (`MAX_BLOCK_BYTES`), whatever is
-/// reported of a step.
+/// A block is not appended if both together would have more bytes than this: far below the coordinator's limit (`MAX_BLOCK_BYTES`).
 const BLOCK_BYTES: usize = 4 << 20;
 
-/// How long a reader sleeps that waits for as long as it takes.
+/// How long [`Outbox::pop`] sleeps before it looks again.
 const IDLE: Duration = Duration::from_hours(1);
 
-/// No message will come any more.
+/// The queue is closed and empty: no message will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// What a process says.
+/// A message of a process to its agent.
 #[expect(clippy::large_enum_variant, reason = "nearly all messages are blocks, and few wait")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
-    /// Reports. Not encoded: that costs the training thread time, and what waits may grow.
+    /// Reports. Not encoded yet, because encoding would cost the training thread time, and a waiting block may grow.
     Block(ReportBlock),
-    /// Anything else.
+    /// Any other message.
     Other(Body),
 }
 
@@ -49,7 +48,7 @@ impl From<Body> for Message {
 }
 
 impl Message {
-    /// As it goes to the agent. Here a block is encoded, and nowhere else.
+    /// The message in the form that is sent to the agent. Only here a block is encoded.
     pub(crate) fn into_body(self) -> Body {
         match self {
             Self::Block(block) => Body::Block(EncodedBlock::of(block)),
@@ -58,7 +57,7 @@ impl Message {
     }
 }
 
-/// The queue. Clones are the same queue.
+/// The queue of messages to the agent. Clones share the same queue.
 #[derive(Clone, Debug, Default)]
 pub struct Outbox(Arc<Shared>);
 
@@ -71,17 +70,17 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Message>,
-    /// Of the last one, if it is a block.
+    /// Size of the last waiting message, if it is a block.
     last: Size,
     closed: bool,
 }
 
-/// How much a block holds: counted once, and not under the lock.
+/// The size of a block; counted once, without holding the lock.
 #[derive(Clone, Copy, Debug, Default)]
 struct Size {
-    /// At most, encoded.
+    /// Upper limit for its encoded bytes.
     bytes: usize,
-    /// Values of telemetry, by kind.
+    /// Number of telemetry values, by kind.
     values: [u64; KINDS],
 }
 
@@ -98,7 +97,7 @@ impl Size {
 }
 
 impl Outbox {
-    /// Puts a message behind all others.
+    /// Appends a message. Never waits.
     pub fn push(&self, message: impl Into<Message>) {
         let message = message.into();
         let size = Size::of(&message);
@@ -109,7 +108,7 @@ impl Outbox {
             (Some(Message::Block(block)), Message::Block(more)) if joins && block.steps.len() < BLOCK_STEPS => {
                 block.append(more);
                 last.add(&size);
-                // Only when there is twice too much: what it costs is little for each push.
+                // Trimmed only at twice the limit, so that the average cost of a push stays small.
                 if block.is_twice_too_much(&last.values) {
                     block.trim();
                     last.values = block.telemetry_values();
@@ -123,13 +122,13 @@ impl Outbox {
         self.0.changed.notify_all();
     }
 
-    /// No message will follow.
+    /// Closes the queue: readers get the waiting messages, and then the end.
     pub fn close(&self) {
         self.lock().closed = true;
         self.0.changed.notify_all();
     }
 
-    /// The next message, waited for; `None` once the queue is closed and empty.
+    /// Waits for the next message; `None` once the queue is closed and empty.
     pub fn pop(&self) -> Option<Message> {
         loop {
             match self.pop_until(Instant::now() + IDLE) {
@@ -140,7 +139,7 @@ impl Outbox {
         }
     }
 
-    /// The next message, if there is one before `deadline`.
+    /// Waits for the next message until `deadline`; `None` if none has come.
     ///
     /// # Errors
     /// `Closed` once the queue is closed and empty.
@@ -176,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// As the table of kinds has them.
+    /// The limits of the table of kinds in `lockstep_rpc`.
     const BLOCK_SYSTEMS: usize = 60;
     const BLOCK_POINTS: usize = 100_000;
 
@@ -258,7 +257,7 @@ mod tests {
         assert_eq!(last(), (SOFT_LIMIT, 0, 200 * of), "twice what it keeps");
         outbox.push(more());
         assert_eq!(last(), (SOFT_LIMIT, 101 * of as u64, 100 * of));
-        // Who trusted a count of his own would take this one for small.
+        // With a wrong count, the block is taken for small, which shows that the contents are not counted again.
         outbox.lock().last.values = [0; KINDS];
         outbox.push(more());
         assert_eq!(last(), (SOFT_LIMIT, 101 * of as u64, of), "what is there is not looked at");

@@ -1,5 +1,5 @@
-//! What is said of a run: the record of every step, and telemetry. Collected on the training thread, handed over in
-//! blocks. Hot: a step costs one push and, in process 0, one hash.
+//! The reports of a run: the record of every step, and telemetry. They are collected on the training thread, and handed over in blocks.
+//! Hot: a step costs one push and, in process 0, one hash.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,16 +23,16 @@ use super::device::device_report;
 use super::media::{Content, Media, MediaWriter};
 use super::usage::Usage;
 
-/// Time between two blocks: often enough for eyes.
+/// Time between two blocks: short enough for a live page.
 const BLOCK_EVERY: Duration = Duration::from_millis(250);
-/// Steps after which a block is handed over at once.
+/// Number of steps after which a block is handed over at once.
 const BLOCK_STEPS: usize = 1000;
-/// Bytes of names and their values after which it is, too: far from what a coordinator takes, whatever is reported of a step.
+/// Bytes of names and values after which a block is handed over at once: far below the coordinator's limit.
 const BLOCK_BYTES: usize = 4 << 20;
 /// Time between two telemetry reports.
 const SYSTEM_EVERY: Duration = Duration::from_secs(1);
 
-/// A part of a step that time is spent on.
+/// A part of a step, for the measurement of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Data,
@@ -58,7 +58,7 @@ const PHASES: [(Phase, &str); 9] = [
     (Phase::Other, "other"),
 ];
 
-/// Times are kept by place in the table.
+/// Times are indexed by the position of the phase in the table.
 const _: () = {
     let mut place = 0;
     while place < PHASES.len() {
@@ -70,53 +70,53 @@ const _: () = {
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepNumbers {
-    /// Steps completed with this one.
+    /// Steps completed, including this one.
     pub(crate) step: u64,
     pub(crate) loss: f64,
     pub(crate) grad_norm: f64,
     pub(crate) lr: f64,
-    /// Digest of the sample positions; process 0 only.
+    /// Digest of the sample positions of all ranks; only in process 0.
     pub(crate) positions: u64,
-    /// Word of the samples' bytes; process 0 only.
+    /// Digest of the bytes of the samples of all ranks; only in process 0.
     pub(crate) contents: u64,
 }
 
-/// On whose behalf a model's code logs.
+/// The pass in which a model's code logged a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogSource {
-    /// A rank's; the only one's without a number.
+    /// A training pass of this rank; `None` if the run has only one rank.
     Rank(Option<u32>),
-    /// An evaluation's.
+    /// An evaluation.
     Evaluation,
 }
 
-/// Why what a model's code logs cannot be tracked.
+/// Why a value that a model's code logged cannot be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// It would be mixed into a series of Lockstep's own.
+    /// The name belongs to a series that Lockstep itself writes.
     #[error(
-        "the model's code tracks `{0}`, and Lockstep itself keeps a series of that name: take another name, as `own/{0}`"
+        "the model's code logs `{0}`, but Lockstep itself writes a series of that name: use another name, for example `own/{0}`"
     )]
     Name(String),
-    /// libtorch failed, behind our own shim.
+    /// libtorch failed in a call of Lockstep's C++ shim.
     #[error("libtorch failed")]
     Shim(#[from] lockstep_tch_ext::Error),
 }
 
-/// Collects and hands over.
+/// Collects reports, and hands them over to the outbox in blocks.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     outbox: Outbox,
     process: u32,
     batch: u64,
-    /// Tokens of a sample, where samples are tokens.
+    /// Number of tokens of a sample; `None` if samples are not tokens.
     tokens: Option<u64>,
     device: Device,
     block: ReportBlock,
     media: Option<MediaWriter>,
-    /// Bytes of names and values in it, of what may be large at one step.
+    /// Bytes of names and values in the block, of reports that can be large in one step.
     block_bytes: usize,
-    /// What will be the block's series.
+    /// The series of the next block.
     numbers: BTreeMap<SeriesKey, Vec<Point>>,
     handed_over: Instant,
     record: RecordPosition,
@@ -124,7 +124,7 @@ pub(crate) struct Reporter {
     system: System,
 }
 
-/// Where the time goes: each moment belongs to one phase.
+/// The time spent on each phase: every moment belongs to one phase.
 #[derive(Debug)]
 struct Clock {
     lap: Instant,
@@ -140,7 +140,7 @@ struct System {
 }
 
 impl Reporter {
-    /// For `process`; `record` is where a resumed run's record stands.
+    /// For the process with index `process`. `record` is the record's position of a resumed run; `None` for a new run.
     pub(crate) fn new(
         outbox: Outbox,
         process: u32,
@@ -166,12 +166,12 @@ impl Reporter {
         }
     }
 
-    /// Samples look like this.
+    /// Sets the shape of samples, for the throughput in tokens.
     pub(crate) fn samples_are(&mut self, shape: &SampleShape) {
         self.tokens = (shape.kind == InputKind::Tokens).then(|| shape.input.iter().product::<i64>() as u64);
     }
 
-    /// The time since the last call was spent on `phase`.
+    /// Counts the time since the last call as spent on `phase`, and reports progress.
     pub(crate) fn spent(&mut self, phase: Phase) {
         progress::advance();
         let now = Instant::now();
@@ -179,7 +179,7 @@ impl Reporter {
         self.clock.lap = now;
     }
 
-    /// A step is completed. Process 0 records it, with the fingerprints if they were taken.
+    /// Reports a completed step. Process 0 also adds it to the record, with `fingerprints` if they were taken.
     pub(crate) fn step(&mut self, numbers: &StepNumbers, fingerprints: Option<Fingerprints>) {
         let now = Instant::now();
         if self.process == 0 {
@@ -220,32 +220,32 @@ impl Reporter {
         }
     }
 
-    /// What is trained; the caller asks process 0 only.
+    /// Reports the model. To be called in process 0 only.
     pub(crate) fn model(&mut self, model: ModelReport) {
         self.block.model = Some(model);
     }
 
-    /// Norms of the parameters' gradients; the caller asks process 0 only.
+    /// Reports the gradient norms of the parameters. To be called in process 0 only.
     pub(crate) fn layers(&mut self, step: u64, names: Vec<String>, grad_norms: Vec<f64>) {
         let at_ms = now_ms();
         self.block_bytes += bytes_of(&names, 1);
         self.block.layers.push(LayerReport { step, names, grad_norms, at_ms, ..LayerReport::default() });
     }
 
-    /// Norms of some parameters and of what the step changed in them.
+    /// Reports the norms of some parameters and of their updates.
     pub(crate) fn updates(&mut self, step: u64, names: Vec<String>, weight_norms: Vec<f64>, update_norms: Vec<f64>) {
         let at_ms = now_ms();
         self.block_bytes += bytes_of(&names, 2);
         self.block.layers.push(LayerReport { step, names, grad_norms: vec![], at_ms, weight_norms, update_norms });
     }
 
-    /// A number of the run's own.
+    /// Adds a point to a series; `part` is a rank.
     pub(crate) fn number(&mut self, name: &str, part: Option<u32>, step: u64, value: f64) {
         let key = SeriesKey { name: name.to_owned(), part };
         self.numbers.entry(key).or_default().push(Point { step, at_ms: now_ms(), value });
     }
 
-    /// A distribution.
+    /// Reports a distribution.
     pub(crate) fn histogram(&mut self, name: String, step: u64, histogram: &Histogram) {
         let mut last = 0;
         let difference = |&(bin, _): &(u16, u64)| u32::from(bin) - std::mem::replace(&mut last, u32::from(bin));
@@ -266,17 +266,17 @@ impl Reporter {
         });
     }
 
-    /// An evaluation's result; the caller asks process 0 only.
+    /// Reports the result of an evaluation. To be called in process 0 only.
     pub(crate) fn eval(&mut self, report: EvalReport) {
         self.block.evals.push(EvalReport { at_ms: now_ms(), ..report });
     }
 
-    /// Images, long texts and files go to `media`; without one they are not kept.
+    /// Sets the writer of images, texts and files; without one they are dropped.
     pub(crate) fn write_media_with(&mut self, media: Option<MediaWriter>) {
         self.media = media;
     }
 
-    /// What the model's own code has logged since the last call.
+    /// Takes the values that the model's code has logged since the last call, and reports them.
     pub(crate) fn logged(&mut self, step: u64, source: LogSource) -> Result<(), LogError> {
         for (name, logged) in take_logged() {
             let taken = match &logged {
@@ -288,7 +288,7 @@ impl Reporter {
                 return Err(LogError::Name(name));
             }
             match (logged, source) {
-                // Of the same step there is one from each batch: means over all are what a model's metrics are for.
+                // An evaluation logs one number for each batch of the same step. A program's metrics are reported as means instead.
                 (Logged::Number(_), LogSource::Evaluation) => {}
                 (Logged::Number(value), LogSource::Rank(part)) => self.number(&name, part, step, value),
                 (Logged::Distribution(tensor), _) => self.histogram(name, step, &histogram_of(&tensor)?),
@@ -306,12 +306,13 @@ impl Reporter {
         }
     }
 
-    /// Where the record stands.
+    /// Length and digest of the record.
     pub(crate) fn record(&self) -> &RecordPosition {
         &self.record
     }
 
-    /// Puts what was collected into the outbox. Before a checkpoint, so that its share comes behind the steps it covers.
+    /// Puts the collected reports into the outbox. To be called before a checkpoint, so that its share comes after the steps that it
+    /// covers.
     pub(crate) fn hand_over(&mut self) {
         self.handed_over = Instant::now();
         self.block_bytes = 0;
@@ -324,19 +325,19 @@ impl Reporter {
         self.outbox.push(std::mem::replace(&mut self.block, next));
     }
 
-    /// Says something else, behind all that was collected.
+    /// Sends another message, after all collected reports.
     pub(crate) fn say(&mut self, body: Body) {
         self.hand_over();
         self.outbox.push(body);
     }
 
-    /// The last telemetry, and everything else.
+    /// Reports the last telemetry, hands over all reports, and waits until all media are stored.
     pub(crate) fn finish(&mut self, step: u64) {
         if self.system.steps > 0 {
             self.report_system(step, Instant::now());
         }
         self.hand_over();
-        // Waits until all is kept.
+        // Dropping the writer waits until everything is stored.
         self.media = None;
     }
 
@@ -371,7 +372,7 @@ impl Reporter {
     }
 }
 
-/// Bytes that `names` take with so many numbers each.
+/// Bytes of `names` with `numbers` numbers each.
 fn bytes_of(names: &[String], numbers: usize) -> usize {
     names.iter().map(|name| name.len() + 8 * numbers).sum()
 }

@@ -1,25 +1,27 @@
-//! What this process takes of the machine, from `/proc`.
+//! CPU time, memory and I/O of this process, from `/proc`.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// CPU time and memory of this process.
+/// CPU time, memory and I/O of this process at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     at: Instant,
     cpu: Duration,
     /// Resident memory.
     pub(crate) rss_bytes: u64,
-    /// Page faults since the process began: without and with a read from storage.
+    /// Page faults without a read from storage, since the process began.
     pub(crate) minor_faults: u64,
+    /// Page faults with a read from storage, since the process began.
     pub(crate) major_faults: u64,
-    /// From and to storage, since the process began.
+    /// Bytes read from storage, since the process began.
     pub(crate) read_bytes: u64,
+    /// Bytes written to storage, since the process began.
     pub(crate) written_bytes: u64,
 }
 
 impl Usage {
-    /// Reads them; what the system does not tell is 0.
+    /// Reads the current values; a value that the system does not provide is 0.
     pub(crate) fn now() -> Self {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -36,26 +38,26 @@ impl Usage {
         }
     }
 
-    /// CPU time per wall time since `before`: 1.0 is one core busy.
+    /// CPU time divided by wall time since `before`: 1.0 is one busy core.
     pub(crate) fn cpu_share(&self, before: &Self) -> f64 {
         let wall = self.at.duration_since(before.at).as_secs_f64();
         if wall > 0.0 { self.cpu.saturating_sub(before.cpu).as_secs_f64() / wall } else { 0.0 }
     }
 }
 
-/// User and system time. The kernel counts in hundredths of a second (`USER_HZ`), whatever its own tick is.
+/// User and system time. The kernel reports it in hundredths of a second (`USER_HZ`), whatever its own tick is.
 fn cpu_time(stat: &str) -> Option<Duration> {
-    // The second field, the program's name, may hold anything, and ends with the last parenthesis.
+    // The second field, the program's name, may contain anything, and ends with the last parenthesis.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * 10))
 }
 
-/// Minor and major ones.
+/// Minor and major page faults.
 fn faults(stat: &str) -> Option<(u64, u64)> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(7);
     let minor = fields.next()?.parse().ok()?;
-    // In between are those of children.
+    // The field between them counts the faults of children.
     Some((minor, fields.nth(1)?.parse().ok()?))
 }
 

@@ -1,4 +1,4 @@
-//! What Lockstep itself can train, as `worker-rank` does.
+//! The built-in models and data formats, which `worker-rank` trains.
 
 use std::process::ExitCode;
 
@@ -9,12 +9,12 @@ use lockstep_tch_ext::exit::skip_static_destructors;
 use super::{Setup, Source};
 use crate::life::command;
 
-/// The models and formats that Lockstep brings.
+/// The built-in models, TorchScript modules, and the built-in data formats.
 #[derive(Clone, Copy, Debug)]
 pub struct BuiltIn;
 
 impl BuiltIn {
-    /// The `main` of `worker-rank`.
+    /// The `main` function of `worker-rank`. Skips the static destructors of libtorch at the end of the process.
     pub fn main() -> ExitCode {
         skip_static_destructors();
         command::run(&Self)

@@ -1,4 +1,8 @@
-//! Training programs of users' own: a model and a loss in Rust; all else, from the sampler to the checkpoints, is Lockstep's.
+//! The interface for users' own training programs.
+//!
+//! A program implements [`Program`]: a model and a loss in Rust, and optionally its own data and metrics. Lockstep does the rest: sampling,
+//! optimizer, reduction, checkpoints, reports. The program's `main` function calls [`main`], which gives it the command line of a rank
+//! process and of `train JOB`:
 //!
 //! ```no_run
 //! use std::process::ExitCode;

@@ -1,4 +1,5 @@
-//! A user's program as a model: its variables in one order, its failures and panics as errors, an evaluation without trace.
+//! Adapts a user's program to [`Model`]: orders its variables, turns failures and panics into errors, and undoes the side effects of
+//! evaluations.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -14,7 +15,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use super::{Failure, Program, Setup, Source};
 
-/// The program `P` as what is trained.
+/// The program `P` as a [`Source`].
 pub(crate) struct Own<P>(PhantomData<P>);
 
 impl<P> Own<P> {
@@ -33,7 +34,7 @@ impl<P: Program> Source for Own<P> {
     fn model(&self, shape: &SampleShape, setup: &Setup) -> Result<Box<dyn Model>, ModelError> {
         if let Some(name) = without_own_curve(P::metrics()) {
             return Err(refusal(format!(
-                "its metric `{name}` needs a name of its own, other than `loss`, `accuracy` and `perplexity`"
+                "its metric `{name}` needs another name: names must be unique, and not `loss`, `accuracy` or `perplexity`"
             )));
         }
         let (job, device) = (setup.job(), setup.device());
@@ -53,15 +54,14 @@ impl<P: Program> Source for Own<P> {
     }
 }
 
-/// The first of these metrics that would be mixed into another curve: it has no name, that of an earlier one, or that of a
-/// number which Lockstep makes of every evaluation.
+/// The first of `metrics` whose points would be mixed into another curve: its name is empty, repeated, or one that Lockstep itself reports.
 fn without_own_curve(metrics: &[&'static str]) -> Option<&'static str> {
     let taken =
         |at: usize, name: &str| ["", "loss", "accuracy", "perplexity"].contains(&name) || metrics[..at].contains(&name);
     metrics.iter().enumerate().find(|&(at, name)| taken(at, name)).map(|(_, &name)| name)
 }
 
-/// Samples of the user's own reading, whose panics are errors, too: made again they would come again.
+/// A user's data set, whose panics become errors. Such an error is not retried, because the same read would panic again.
 struct Read(Box<dyn Dataset>);
 
 impl Dataset for Read {
@@ -116,14 +116,22 @@ impl<P: Program> Model for Trained<P> {
         if loss.numel() == 1 && matches!(loss.kind(), Kind::Float | Kind::Double | Kind::BFloat16) {
             return if loss.dim() == 0 { Ok(loss) } else { Ok(loss.f_reshape([] as [i64; 0])?) };
         }
-        Err(refusal(format!("its loss is {:?} of shape {:?}, not one float", loss.kind(), loss.size())))
+        Err(refusal(format!(
+            "its loss is {:?} of shape {:?}: expected one element of type Float, Double or BFloat16",
+            loss.kind(),
+            loss.size()
+        )))
     }
 
     fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, ModelError> {
         let evaluate = || guarded(|| self.program.evaluate(batch, context)).map_err(ModelError::Program);
         let sums = without_trace(&self.parts.buffers, self.device, || self.precision.run(evaluate))?;
         if sums.metrics.len() != P::metrics().len() {
-            return Err(refusal(format!("it gives {} metrics and names {}", sums.metrics.len(), P::metrics().len())));
+            return Err(refusal(format!(
+                "`evaluate` returned {} metrics, but `metrics` names {}",
+                sums.metrics.len(),
+                P::metrics().len()
+            )));
         }
         Ok(sums)
     }
@@ -137,7 +145,7 @@ impl<P: Program> Model for Trained<P> {
     }
 }
 
-/// The variables: those that are trained in the order of their definition, the others by name.
+/// The variables as parts of a model: parameters in the order in which the program created them, buffers sorted by name.
 fn parts(variables: &nn::VarStore) -> Result<Parts, ModelError> {
     let mut named: Vec<(String, Tensor)> = variables.variables().into_iter().collect();
     named.sort_by(|a, b| a.0.cmp(&b.0));
@@ -154,7 +162,7 @@ fn parts(variables: &nn::VarStore) -> Result<Parts, ModelError> {
         }
     }
     if trained.is_empty() {
-        return Err(refusal("it has no variables to train: they are made below `root`".to_owned()));
+        return Err(refusal("it has no variables to train: create them below `root` in `build`".to_owned()));
     }
     trained.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     for (_, name, tensor) in trained {
@@ -180,12 +188,12 @@ fn unreadable(failure: Failure) -> DataError {
     }
 }
 
-/// Runs the user's code. A panic, which is how tch's plain operators fail, is a failure as any other.
+/// Runs the user's code, and turns a panic into an error: tch's operators without `f_` panic when they fail.
 fn guarded<T>(code: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&words| words.to_owned()));
-        Err(format!("it panicked: {}", words.unwrap_or_else(|| "without a word".to_owned())).into())
+        Err(format!("it panicked: {}", words.unwrap_or_else(|| "without a message".to_owned())).into())
     })
 }
 
@@ -201,7 +209,7 @@ mod tests {
     use crate::observe::Outbox;
     use crate::program::InMemory;
 
-    /// Batch norm, dropout, and whatever the parameter `fault` asks for.
+    /// Batch norm, dropout, and the fault that the parameter `fault` names.
     struct Odd {
         first: nn::Linear,
         norm: nn::BatchNorm,
@@ -210,7 +218,7 @@ mod tests {
 
     impl Program for Odd {
         fn build(root: &nn::Path<'_>, _: &SampleShape, setup: &Setup) -> Result<Self, Failure> {
-            // By name it would come last. tch makes a bias before its weight.
+            // Sorted by name, this layer would be last. tch creates a bias before its weight.
             let first = nn::linear(root / "z", 3, 4, nn::LinearConfig::default());
             let norm = nn::batch_norm1d(root / "a", 4, nn::BatchNormConfig::default());
             Ok(Self { first, norm, fault: setup.parameter("fault")? })
@@ -294,12 +302,12 @@ mod tests {
         let told = |fault: &str| words(&odd(fault).loss(&batch(), &Context::default()).unwrap_err());
         assert_eq!(told("error"), "the program failed: no");
         assert!(told("panic").starts_with("the program failed: it panicked: "), "{}", told("panic"));
-        assert!(told("shape").contains("its loss is Float of shape [2, 4], not one float"), "{}", told("shape"));
+        assert!(told("shape").contains("its loss is Float of shape [2, 4]: expected one element"), "{}", told("shape"));
         let metrics = words(&odd("metrics").evaluate(&batch(), &Context::default()).unwrap_err());
-        assert!(metrics.contains("it gives 0 metrics and names 1"), "{metrics}");
+        assert!(metrics.contains("`evaluate` returned 0 metrics, but `metrics` names 1"), "{metrics}");
     }
 
-    /// A metric that would be mixed into the curve of the loss.
+    /// Has a metric with a reserved name.
     struct Mixed;
 
     impl Program for Mixed {
@@ -319,13 +327,13 @@ mod tests {
     #[test]
     fn a_metric_has_a_name_of_its_own() {
         let refused = words(&built::<Mixed>("").map(|_| ()).unwrap_err());
-        assert!(refused.contains("its metric `loss` needs a name of its own"), "{refused}");
+        assert!(refused.contains("its metric `loss` needs another name"), "{refused}");
         assert_eq!(without_own_curve(&["psnr", "loss of the border"]), None);
         assert_eq!(without_own_curve(&["psnr", "psnr"]), Some("psnr"));
         assert_eq!(without_own_curve(&["psnr", ""]), Some(""));
     }
 
-    /// Two variables in one memory.
+    /// Has two variables that share memory.
     struct Shared;
 
     impl Program for Shared {
@@ -356,7 +364,7 @@ mod tests {
         }
     }
 
-    /// Breaks at its third sample.
+    /// Panics at its third sample.
     struct Breaking(SampleShape);
 
     impl Dataset for Breaking {
@@ -388,7 +396,7 @@ mod tests {
 
     static SEEN: std::sync::Mutex<Vec<Context>> = std::sync::Mutex::new(Vec::new());
 
-    /// Remembers what it is told.
+    /// Records the context of every call.
     struct Seeing(Tensor);
 
     impl Program for Seeing {
@@ -429,6 +437,10 @@ mod tests {
         assert!(!evaluating.is_empty() && evaluating.iter().all(|context| context.step == 2), "{evaluating:?}");
         assert!(training.iter().all(|context| context.seed() != evaluating[0].seed()));
         let refused = train("0.0").unwrap_err().to_string();
-        assert_eq!(refused, "the job has `[eval]`, and its program keeps no samples for it");
+        assert_eq!(
+            refused,
+            "the job has `[eval]`, but its data has no validation samples: remove `[eval]`, or return them from \
+             `Program::data`"
+        );
     }
 }

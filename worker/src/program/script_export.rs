@@ -1,5 +1,4 @@
-//! A TorchScript module with the weights that a run gave it, as a file that Python loads again; on request with the
-//! preprocessing inside.
+//! Exports a TorchScript module with the trained weights as a file that Python can load; on request with the preprocessing inside.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,38 +9,40 @@ use lockstep_tch_ext::script::ScriptModule;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Why there is no such file.
+/// Why a module could not be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptExportError {
-    /// The module.
+    /// The module cannot be loaded or saved.
     #[error(transparent)]
     Module(#[from] lockstep_tch_ext::Error),
-    /// The weights.
-    #[error("cannot read `{path}`")]
+    /// The file of weights cannot be read, or a value cannot be copied into the module.
+    #[error("cannot read the weights in `{path}`")]
     Weights {
-        /// The file.
+        /// Path of the safetensors file.
         path: String,
-        /// Why.
+        /// I/O error, format error, or an element type that is not supported.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The preprocessing.
-    #[error("cannot put the preprocessing into the module")]
+    /// The tensors of the preprocessing cannot be created.
+    #[error("cannot add the preprocessing to the module")]
     Preprocessing(#[source] TchError),
-    /// A tensor that the module has not, or has otherwise.
-    #[error("tensor `{0}` of the weights does not fit the module")]
-    Unlike(String),
-    /// What was written has other values when it is loaded.
+    /// The module has no tensor of this name, or one of another shape or type.
     #[error(
-        "the written module has another `{0}` when it is loaded: code of the module's own (`__getstate__`, `__setstate__`) changes what \
-         is saved, so take the values from `model.safetensors`"
+        "the module has no parameter or buffer `{0}` with the shape and type of the weights file: export with the module of the run"
+    )]
+    Unlike(String),
+    /// The named tensor has other values after the written module is loaded again.
+    #[error(
+        "the exported module has other values in `{0}` after it is loaded: code of the module (`__getstate__`, `__setstate__`) changes \
+         what is saved. Take the values from `model.safetensors`"
     )]
     Written(String),
 }
 
-/// Loads the module at `module`, sets its parameters and buffers to those of the safetensors file `weights`, and writes it
-/// to `to`, in evaluation mode. A tensor that goes by two names may stand under one of them only. With `preprocessing`, what is
-/// written takes raw inputs, and answers in the units of the targets. What is written is loaded again and compared, bit for bit.
+/// Loads the module at `module`, sets its parameters and buffers to the values of the safetensors file `weights`, and writes it to `to`, in
+/// evaluation mode. A tensor with two names may be in `weights` under one of them only. With `preprocessing`, the written module takes raw
+/// inputs and returns values in the units of the targets. The written module is loaded again and compared bit for bit.
 pub fn export_script(
     module: &Path,
     weights: &Path,
@@ -68,7 +69,7 @@ pub fn export_script(
     compare(&loaded, "model.", to)
 }
 
-/// The tensors of a safetensors file. tch's own reader knows fewer types.
+/// Reads all tensors of a safetensors file. tch's own reader supports fewer types.
 fn read(path: &Path) -> Result<Vec<(String, Tensor)>, Box<dyn std::error::Error + Send + Sync>> {
     let bytes = std::fs::read(path)?;
     let file = SafeTensors::deserialize(&bytes)?;
@@ -80,7 +81,7 @@ fn read(path: &Path) -> Result<Vec<(String, Tensor)>, Box<dyn std::error::Error 
     file.iter().map(tensor).collect()
 }
 
-/// What `coord export` writes.
+/// The element types that `coord export` writes.
 fn kind(dtype: Dtype) -> Option<Kind> {
     Some(match dtype {
         Dtype::F32 => Kind::Float,
@@ -102,8 +103,8 @@ fn kind(dtype: Dtype) -> Option<Kind> {
     })
 }
 
-/// That every parameter and buffer of `module` has the same type, shape and bits in the file `written`, where its name begins with
-/// `prefix`.
+/// Checks that every parameter and buffer of `module` has the same type, shape and bits in the file `written`, where `prefix` precedes its
+/// name.
 fn compare(module: &ScriptModule, prefix: &str, written: &Path) -> Result<(), ScriptExportError> {
     let other = ScriptModule::load(written, Device::Cpu)?;
     let mut found: BTreeMap<String, Tensor> = other.named_parameters().into_iter().collect();
@@ -126,8 +127,8 @@ fn compare(module: &ScriptModule, prefix: &str, written: &Path) -> Result<(), Sc
 /// Buffers of a module by name.
 type Buffers = Vec<(&'static str, Tensor)>;
 
-/// The source of a `forward` around `self.model` that takes raw inputs, and its buffers. In it 6 is the element type of 32-bit
-/// floats, as TorchScript writes it.
+/// The source of a `forward` around `self.model` that takes raw inputs, and its buffers. In the source, 6 is TorchScript's number of the
+/// element type `float32`.
 fn around(preprocessing: &Preprocessing) -> Result<(String, Buffers), TchError> {
     let tensor = |columns: &[Standardised], of: fn(&Standardised) -> f64| {
         let values: Vec<f64> = columns.iter().map(of).collect();

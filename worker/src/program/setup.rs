@@ -1,4 +1,4 @@
-//! What a run is begun with: job, data files, device.
+//! The inputs of a training program: job, data files and device.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use lockstep_data::files::JobFiles;
 use serde::de::DeserializeOwned;
 use tch::Device;
 
-/// What a run is begun with.
+/// The inputs of a training program: the job, its data files, and the device.
 #[derive(Clone, Debug)]
 pub struct Setup {
     job: JobSpec,
@@ -21,17 +21,17 @@ pub struct Setup {
     other_data: Option<OtherData>,
 }
 
-/// Data that is not the checkpoint's, and was accepted.
+/// How accepted data (`coord resume --accept data`) differs from the checkpoint's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherData {
-    /// Every file has as many bytes as before.
+    /// All files have the same names and lengths as before.
     AsLong,
-    /// Some file has more or fewer bytes.
+    /// The list of files, or the length of a file, differs.
     OtherLength,
 }
 
 impl OtherData {
-    /// What `now` is, of what was `then`; `None` if nothing differs.
+    /// Compares the files of the checkpoint (`then`) with the files of the assignment (`now`); `None` if they are equal.
     pub fn between(then: &[DataFile], now: &[DataFile]) -> Option<Self> {
         let lengths = |files: &[DataFile]| files.iter().map(|file| (file.path.clone(), file.bytes)).collect::<Vec<_>>();
         let other = if lengths(then) == lengths(now) { Self::AsLong } else { Self::OtherLength };
@@ -39,76 +39,77 @@ impl OtherData {
     }
 }
 
-/// A parameter that is not what the program expects.
+/// A key of `[program.parameters]` is missing or has the wrong type.
 #[derive(Debug, thiserror::Error)]
 pub enum ParameterError {
-    /// The job does not have it.
-    #[error("key `program.parameters.{0}`: the program needs it, and the job does not set it")]
+    /// The job does not set the key.
+    #[error("key `program.parameters.{0}`: missing; the program needs it, so set it in the job")]
     Missing(String),
-    /// It is of another type.
+    /// The value cannot be read as the type that the program asks for.
     #[error("key `{key}`: {detail}")]
     Type {
-        /// Which.
+        /// Path of the value in the job, for example `program.parameters.widths[1]`.
         key: String,
-        /// What is wrong.
+        /// Expected and found type, or the unknown or missing field.
         detail: String,
     },
 }
 
 impl Setup {
-    /// For `job`, whose data are `files` (as the job writes their paths), found as `data`.
+    /// For `job`. `files` lists its data files by the paths that the job uses; `data` says where each file is.
     pub fn new(job: JobSpec, data: JobFiles, files: Vec<String>, device: Device) -> Self {
         Self { job, data, files, device, known: None, other_data: None }
     }
 
-    /// The data is not the checkpoint's, and was accepted: sample positions are derived anew from it, while the preprocessing stays the
-    /// checkpoint's.
+    /// Marks the data as accepted data that differs from the checkpoint's. Sample positions are then derived from the new data; the
+    /// preprocessing stays that of the checkpoint.
     #[must_use]
     pub fn on(self, other_data: Option<OtherData>) -> Self {
         Self { other_data, ..self }
     }
 
-    /// With what the checkpoint says of the preprocessing.
+    /// Sets the preprocessing of the checkpoint; `None` for a new run and for checkpoints of older versions.
     pub(crate) fn known_from(self, known: Option<Preprocessing>) -> Self {
         Self { known, ..self }
     }
 
-    /// The whole job.
+    /// The job, with all defaults filled in.
     pub fn job(&self) -> &JobSpec {
         &self.job
     }
 
-    /// The device that the model is built on.
+    /// The device on which the model is built and trained.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// All of `[program.parameters]`.
+    /// Reads all of `[program.parameters]` into `T`. Use `#[serde(deny_unknown_fields)]` to reject misspelt keys.
     ///
     /// # Errors
-    /// The first key that is not as `T` has it.
+    /// `Type` for the first key that does not fit `T`.
     pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, ParameterError> {
         let all = self.job.program.as_ref().map(|program| program.parameters.clone()).unwrap_or_default();
         read("program.parameters", &Parameter::Table(all))
     }
 
-    /// One of `[program.parameters]`.
+    /// Reads the key `name` of `[program.parameters]`.
     ///
     /// # Errors
-    /// It is not there, or not a `T`.
+    /// `Missing` if the job does not set it; `Type` if its value is not a `T`.
     pub fn parameter<T: DeserializeOwned>(&self, name: &str) -> Result<T, ParameterError> {
         let value = self.job.program.as_ref().and_then(|program| program.parameters.get(name));
         let value = value.ok_or_else(|| ParameterError::Missing(name.to_owned()))?;
         read(&format!("program.parameters.{name}"), value)
     }
 
-    /// Where the data file lies that the job calls `path`.
+    /// The location on this machine of the data file that the job calls `path`.
     pub fn file(&self, path: &str) -> PathBuf {
         self.data.at(path)
     }
 
-    /// The data files at or below `path` of the job's `[data]`, sorted: by what follows `path` (nothing, if it is a file), and
-    /// where each lies. They are those of the submit, and have been verified; what else a directory has got since is not among them.
+    /// The data files at or below `path`, a path as the job writes it. The map goes from the rest of each file's path (empty if `path` is
+    /// the file itself) to the file's location on this machine. Files that were added after the job was submitted are not listed. Under
+    /// an agent, the digests of all listed files have been verified.
     pub fn files(&self, path: &str) -> BTreeMap<String, PathBuf> {
         let below = |file: &str| {
             let rest = Path::new(file).strip_prefix(path).ok()?;
@@ -177,7 +178,7 @@ mod tests {
         assert!(words("{}").starts_with("key `program.parameters`: missing field `widths`"));
         assert!(words("{ widths = [], nois = 1 }").contains("unknown field `nois`"));
         let missing = good.parameter::<f64>("rate").unwrap_err().to_string();
-        assert_eq!(missing, "key `program.parameters.rate`: the program needs it, and the job does not set it");
+        assert_eq!(missing, "key `program.parameters.rate`: missing; the program needs it, so set it in the job");
         assert!(
             good.parameter::<bool>("noise").unwrap_err().to_string().starts_with("key `program.parameters.noise`:")
         );

@@ -1,10 +1,11 @@
-//! Finishing the tree between processes: who gives what to whom, what is added to what. Planned once, over tensors that
-//! stay.
+//! The last part of the reduction, between processes: which tensors are sent and which are added. The plan is made once, over fixed
+//! tensors.
 //!
-//! With little to send, one round: everybody sends all its subtrees to all and finishes the whole tree. With much, each
-//! process finishes the tree on one slice, and everybody gathers the slices: through two rounds of messages, or, when
-//! all processes see each other's memory, by reading it where it lies. With each strategy, every element goes through the same
-//! additions in the same order.
+//! - Few bytes: one round. Every process sends all its subtrees to all others, and each of them finishes the whole tree.
+//! - Many bytes: each process finishes the tree on one slice, and all processes gather the slices. This takes two rounds of messages; with
+//!   shared memory, the processes read each other's memory instead.
+//!
+//! With every strategy each element goes through the same additions in the same order.
 
 use std::ops::Range;
 
@@ -15,11 +16,11 @@ use tch::{TchError, Tensor};
 use super::layout::ALIGN;
 use super::{Exchange, ExchangeError};
 
-/// On the CPU, so many elements go through all additions before the next ones begin: what is added up stays in the
-/// processor's own caches. Few enough for that, and enough that the calls do not count.
+/// On the CPU this many elements go through all additions before the next ones begin. Small enough for the sums to stay in the processor's
+/// caches, and large enough for the cost of calls not to matter.
 const BLOCK: i64 = 32 << 10;
 
-/// Who the processes are, and how much each rank brings.
+/// This process, the number of processes, and the number of ranks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct World {
     pub(super) process: u32,
@@ -33,7 +34,7 @@ impl World {
     }
 }
 
-/// The plan of one reduction's last part. The mean ends in this process's first row.
+/// The plan of the last part of a reduction. The mean is stored in this process's first row.
 #[derive(Debug)]
 pub(super) struct Finish(Vec<Step>);
 
@@ -41,23 +42,23 @@ pub(super) struct Finish(Vec<Step>);
 enum Step {
     /// The back end's own sum over processes.
     AllReduce(Tensor),
-    /// One round of the exchange; of nothing, it is a barrier.
+    /// One round of the exchange; with empty tensors it is a barrier.
     Exchange { outgoing: Vec<Tensor>, incoming: Vec<Tensor> },
     /// `into = lower + upper`; `into` may be one of the two.
     Add { into: Tensor, lower: Tensor, upper: Tensor },
-    /// By the number of ranks.
+    /// Division by the number of ranks.
     Divide(Tensor, f64),
-    /// Out of another process's memory.
+    /// A copy from another process's memory.
     Copy { into: Tensor, from: Tensor },
 }
 
 impl Finish {
-    /// For a process that is alone: its first row holds the sum already.
+    /// For a single process: its first row has the sum already.
     pub(super) fn alone(world: World, rows: &Tensor) -> Result<Self, TchError> {
         Ok(Self(tree(world, &[unbind(rows, 1)?], &rows.f_get(0)?)?))
     }
 
-    /// Everybody's subtrees to all; this process's are the first of its `rows`.
+    /// Every process sends its subtrees to all others; those of this process are the first of its `rows`.
     pub(super) fn in_one_round(world: World, rows: &Tensor) -> Result<Self, TchError> {
         let own = rows.f_narrow(0, 0, world.subtrees(world.process))?;
         let (mut outgoing, mut incoming, mut subtrees) = (Vec::new(), Vec::new(), Vec::new());
@@ -77,7 +78,7 @@ impl Finish {
         Ok(Self(steps))
     }
 
-    /// Slices of everybody's subtrees to the slice's process, and its mean to all.
+    /// First round: the slices of all subtrees go to the process of the slice. Second round: the mean of each slice goes to all processes.
     pub(super) fn in_two_rounds(world: World, rows: &Tensor) -> Result<Self, TchError> {
         let slices = slices(rows.size()[1], world.processes);
         let (own, result) = (&slices[world.process as usize], rows.f_get(0)?);
@@ -111,12 +112,11 @@ impl Finish {
         Ok(Self(steps))
     }
 
-    /// The same without messages: each process finishes its slice out of everybody's `rows` (by process, and every
-    /// process's own are its own to write), and copies the others' means out of their first rows.
+    /// As in two rounds, but through shared memory: each process finishes its slice from the `rows` of all processes (by process index;
+    /// each process writes only to its own), and copies the means of the other slices from their processes' first rows.
     ///
-    /// Nobody touches another's memory but between the first barrier and the last: the first says that all rows are
-    /// complete, the second that all means are, and that no other slice of a row is needed any more; the last that all
-    /// have their copies.
+    /// Processes access each other's memory only between the first barrier and the last. After the first barrier all rows are complete.
+    /// After the second one all means are complete, and no other slice of a row is needed. After the last one all copies are made.
     pub(super) fn in_place(world: World, rows: &[Tensor]) -> Result<Self, TchError> {
         let result = rows[world.process as usize].f_get(0)?;
         let slices = slices(result.size()[0], world.processes);
@@ -140,7 +140,7 @@ impl Finish {
         Ok(Self(steps))
     }
 
-    /// By the back end: everything that this process hosts goes into one sum, and the back end adds the processes' sums.
+    /// By the back end: this process adds the leaves of its ranks, and the back end adds the sums of the processes.
     pub(super) fn native(world: World, rows: &Tensor) -> Result<Self, TchError> {
         let sum = rows.f_get(0)?;
         let mut steps = Vec::new();
@@ -155,7 +155,7 @@ impl Finish {
         Ok(Self(steps))
     }
 
-    /// The same after these rows have been added up: the upper to the lower, pair by pair.
+    /// This plan, preceded by the additions of the given pairs of rows: the upper row is added to the lower one.
     pub(super) fn after(self, pairs: &[(usize, usize)], rows: &Tensor) -> Result<Self, TchError> {
         let row = |index: usize| rows.f_get(index as i64);
         let add = |(lower, upper): &(usize, usize)| {
@@ -166,7 +166,7 @@ impl Finish {
         Ok(Self(steps))
     }
 
-    /// Exchanges, adds, divides. `exchange` may be absent for one process.
+    /// Carries out the plan. `exchange` may be absent if there is only one process.
     pub(super) fn run(&mut self, mut exchange: Option<&mut dyn Exchange>) -> Result<(), ExchangeError> {
         for step in &mut self.0 {
             match step {
@@ -189,14 +189,14 @@ impl Finish {
     }
 }
 
-/// The additions that finish the tree over `subtrees`, by process, and the division: from tensors of one length to
-/// `result`, which may share memory with any of them. Nothing else is written to.
+/// The additions that finish the tree over `subtrees` (by process), and the division. All tensors have the length of `result`, which may
+/// share memory with any of them. No other tensor is written to.
 fn tree(world: World, subtrees: &[Vec<Tensor>], result: &Tensor) -> Result<Vec<Step>, TchError> {
     let length = result.size()[0];
     let block = if result.device().is_cuda() { length.max(1) } else { BLOCK };
     let last = subtrees.iter().map(Vec::len).sum::<usize>() - 1;
-    // A sum lies in the scratch row of its place on the stack, which is never higher than the tree; only the last goes
-    // where the result is wanted.
+    // A sum is stored in the scratch row of its position on the stack, which is never higher than the tree. Only the last sum goes to the
+    // result.
     let height = i64::from(world.ranks.next_power_of_two().ilog2());
     let scratch = Tensor::f_zeros([height, block.min(length)], (result.kind(), result.device()))?;
     let mut steps = Vec::new();
@@ -238,7 +238,7 @@ pub(super) fn cut(tensor: &Tensor, dim: i64, range: &Range<i64>) -> Result<Tenso
     tensor.f_narrow(dim, range.start, range.end - range.start)
 }
 
-/// The slice of each process: as even as whole [`ALIGN`]s allow; some may be empty.
+/// The slice of each process: as equal as multiples of [`ALIGN`] allow; some may be empty.
 fn slices(stride: i64, processes: u32) -> Vec<Range<i64>> {
     let units = stride / ALIGN;
     let bound = |process: u32| units * i64::from(process) / i64::from(processes) * ALIGN;

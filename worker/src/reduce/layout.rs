@@ -1,17 +1,17 @@
-//! Where each parameter's gradient lies in the flat tensor that is reduced.
+//! The layout of the flat tensor that is reduced.
 
 use std::ops::Range;
 
 use lockstep_common::{Digest, Domain};
 use tch::{Kind, Tensor};
 
-/// Rows begin at multiples of this many elements, and slices are cut there: a cache line of 32-bit floats.
+/// Rows and slices begin at multiples of this many elements: a cache line of 32-bit floats.
 pub(super) const ALIGN: i64 = 16;
 
-/// The flat form of a model's gradients: parameter after parameter in the model's order, then the loss. What is reduced
-/// also has a head, which tells of each parameter whether the rank's loss depended on it, and ends in zeros.
+/// The flat form of a model's gradients: the gradients of all parameters in the model's order, then the loss. The reduced tensor also has a
+/// head before them, which has for each parameter whether the rank's loss depends on it, and zeros at the end.
 ///
-/// Fixed before step 0 and part of the numerics fingerprint: it follows from the parameters alone.
+/// It depends on the parameters alone, is fixed before the first step, and is part of the numerics fingerprint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
     kind: Kind,
@@ -22,9 +22,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of parameters given as name and tensor.
+    /// The layout for parameters, given as name and tensor.
     ///
-    /// Gradients are added in 32-bit floats, or in 64-bit ones if any parameter has them.
+    /// Gradients are added in 32-bit floats, or in 64-bit floats if any parameter has 64 bits.
     pub fn new<'a>(parameters: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Self {
         let (mut offsets, mut shapes, mut kinds) = (vec![0], Vec::new(), Vec::new());
         let mut hasher = Domain::Blob.hasher();
@@ -39,29 +39,29 @@ impl Layout {
         Self { kind, offsets, shapes, kinds, digest: Digest::of(&hasher) }
     }
 
-    /// The element type in which gradients are added.
+    /// The element type in which gradients are added: `Float` or `Double`.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Where each parameter's gradient begins, and at last where the loss lies.
+    /// The index of the first element of each parameter's gradient, and at the end that of the loss.
     pub fn offsets(&self) -> &[i64] {
         &self.offsets
     }
 
-    /// Elements of all gradients; the loss's index.
+    /// Number of elements of all gradients; also the index of the loss.
     pub fn elements(&self) -> i64 {
         self.offsets[self.offsets.len() - 1]
     }
 
-    /// Elements of the head: one for each parameter, and zeros up to a multiple of [`ALIGN`].
+    /// Number of elements of the head: one for each parameter, and zeros up to a multiple of [`ALIGN`].
     ///
-    /// It lies before the first parameter's gradient, so that it is a part of the bucket that is complete last.
+    /// The head precedes the gradient of the first parameter, so that it is part of the last bucket to be complete.
     pub(super) fn head(&self) -> i64 {
         (self.shapes.len() as i64 + ALIGN - 1) / ALIGN * ALIGN
     }
 
-    /// Length of what is reduced: head, gradients, loss, and zeros up to a multiple of [`ALIGN`].
+    /// Number of elements of the reduced tensor: head, gradients, loss, and zeros up to a multiple of [`ALIGN`].
     pub fn stride(&self) -> i64 {
         self.head() + self.body()
     }
@@ -70,11 +70,10 @@ impl Layout {
         (self.elements() + ALIGN) / ALIGN * ALIGN
     }
 
-    /// What is reduced in pieces of `bytes` or more, the last parameters' first, as a backward pass computes them. The
-    /// head belongs to the last piece.
+    /// Cuts the reduced tensor into buckets of at least `bytes` bytes. The bucket of the last parameters comes first, because a backward
+    /// pass computes their gradients first. The head belongs to the last bucket.
     ///
-    /// Cut by the parameters' order alone, at multiples of [`ALIGN`]: where a parameter begins, or a few elements behind
-    /// that, which then go with the one before.
+    /// Cuts are at multiples of [`ALIGN`]: where a parameter begins, or a few elements after it, which then belong to the next bucket.
     pub(super) fn buckets(&self, bytes: i64) -> Vec<Range<i64>> {
         let least = bytes / self.kind.elt_size_in_bytes() as i64;
         let head = self.head();
@@ -92,12 +91,12 @@ impl Layout {
         buckets
     }
 
-    /// For the numerics fingerprint.
+    /// The layout in words, for the numerics fingerprint.
     pub fn describe(&self) -> String {
         format!("flat {:?}, {} elements, parameters {}", self.kind, self.elements(), self.digest.short())
     }
 
-    /// Each parameter's part of `flat`, shaped like the parameter; also its dtype.
+    /// Each parameter's part of `flat`, in the parameter's shape, and the parameter's element type.
     pub(crate) fn parts(&self, flat: &Tensor) -> Result<Vec<(Tensor, Kind)>, tch::TchError> {
         let part = |(index, shape): (usize, &Vec<i64>)| {
             let (start, end) = (self.offsets[index], self.offsets[index + 1]);

@@ -1,8 +1,8 @@
-//! From every rank's gradient to their mean, in one fixed order of additions.
+//! Reduces the gradients of all ranks to their mean, in one fixed order of additions.
 //!
-//! [`Layout`] says where each parameter's gradient lies in a flat tensor, with the loss behind the last; [`Reducer`] takes
-//! one flat tensor a rank for a leaf of the tree in `lockstep_common::reduction`, and ends with the mean in every process;
-//! where it pays, while the backward pass still goes on.
+//! [`Layout`] defines the flat tensor of a rank: the gradients of all parameters, then the loss. [`Reducer`] adds the flat tensors of the
+//! ranks in the order of the tree in `lockstep_common::reduction`, over all processes, and gives every process the mean. For large models
+//! over a network or on GPUs, it does so during the backward pass.
 
 mod exchange;
 mod finish;

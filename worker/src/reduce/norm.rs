@@ -3,8 +3,7 @@
 use lockstep_tch_ext::{Error, fold};
 use tch::Tensor;
 
-/// The L2 norm of the flat tensor `gradients`, summed in 64 bits; on the CPU in an order that depends on nothing but its
-/// length.
+/// The L2 norm of the flat tensor `gradients`, summed in 64 bits. On the CPU the order of additions depends only on the length.
 pub fn norm(gradients: &Tensor) -> Result<f64, Error> {
     Ok(fold::norm(gradients)?.f_double_value(&[])?)
 }

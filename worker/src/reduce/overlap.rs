@@ -1,9 +1,9 @@
-//! Reduction beside the backward pass: bucket after bucket, as soon as all gradients of one are there, a thread of its own
-//! exchanges it and adds it up. What is added to what, and the order of exchanges, are the same as afterwards.
+//! Reduction during the backward pass. As soon as all gradients of a bucket are computed, a separate thread exchanges and adds it.
+//! Additions and exchanges have the same order as in a reduction after the backward pass.
 //!
 //! ```text
-//! backward pass:  layer 4 | layer 3 | layer 2 | layer 1 |
-//! this thread:            | bucket 0 ....| bucket 1 ....| bucket 2 .. |
+//! backward pass:     layer 4 | layer 3 | layer 2 | layer 1 |
+//! reduction thread:          | bucket 0 ....| bucket 1 ....| bucket 2 .. |
 //! ```
 
 use std::ops::Range;
@@ -21,30 +21,30 @@ use super::finish::Finish;
 use super::used::{Used, join};
 use super::{CutHandle, Exchange, ExchangeError};
 
-/// What the backward pass fills, and where each part of it belongs.
+/// The tensors that the backward pass fills, and their positions.
 #[derive(Debug)]
 pub(super) struct Parts {
-    /// Each parameter's place, and the range of it in the flat tensor.
+    /// For each parameter the tensor for its gradient, and its range in the flat tensor.
     pub(super) places: Vec<(Tensor, Range<i64>)>,
-    /// Each bucket's range, the first that is complete first.
+    /// The range of each bucket; the bucket that is complete first comes first.
     pub(super) buckets: Vec<Range<i64>>,
-    /// Of each bucket, the part of it that is kept apart: from where, to where.
+    /// For each bucket the sample of its gradients, and the tensor that it is copied to.
     pub(super) samples: Vec<(Tensor, Tensor)>,
-    /// Where it is told which parameters got a gradient: in the last bucket.
+    /// The flags of the parameters that got a gradient; part of the last bucket.
     pub(super) used: Used,
 }
 
-/// The thread, and the hooks that feed it.
+/// The reduction thread, and the gradient hooks that pass buckets to it.
 pub(super) struct Overlap {
     arriving: Arc<Mutex<Arriving>>,
     done: Receiver<(InFlight, Result<Mark, ExchangeError>)>,
     thread: Option<JoinHandle<()>>,
-    /// While the thread has the exchange: how to get it out of it.
+    /// Cuts the exchange; present while the thread has the exchange.
     cut: Option<CutHandle>,
     _hooks: Vec<Hook>,
 }
 
-/// What the thread has while it reduces.
+/// What the thread owns while it reduces.
 struct InFlight {
     exchange: Box<dyn Exchange>,
     buckets: Vec<Finish>,
@@ -56,30 +56,30 @@ enum Work {
     Bucket(Mark),
 }
 
-/// A backward pass under way.
+/// A backward pass in progress.
 struct Arriving {
     parts: Parts,
     device: Device,
-    /// None when the end has come.
+    /// `None` once the thread should end.
     work: Option<Sender<Work>>,
-    /// Whether gradients are wanted at all: hooks run in every backward pass.
+    /// Whether this backward pass is reduced: hooks run in every backward pass.
     wanted: bool,
     arrived: Vec<bool>,
-    /// Of each parameter, whether it got a gradient.
+    /// For each parameter whether it got a gradient.
     used: Vec<u8>,
-    /// Of each parameter, the buckets that it has a part in.
+    /// For each parameter the buckets that contain a part of it.
     buckets_of: Vec<Range<usize>>,
-    /// How many parameters have a part in each bucket.
+    /// For each bucket the number of parameters with a part in it.
     needed: Vec<usize>,
-    /// How many of them each bucket still waits for.
+    /// For each bucket the number of these parameters that have not arrived yet.
     missing: Vec<usize>,
-    /// Buckets that are under way: the first ones.
+    /// Number of buckets that were passed to the thread, from the first one on.
     begun: usize,
     failure: Option<Error>,
 }
 
 impl Overlap {
-    /// For the backward passes by `parameters`.
+    /// Starts the thread, and adds a hook to each of `parameters`.
     pub(super) fn new(parameters: &[Tensor], parts: Parts, device: Device) -> Result<Self, Error> {
         let (work, received) = channel();
         let (finished, done) = channel();
@@ -88,7 +88,7 @@ impl Overlap {
             float_mode::set_default();
             let mut unheard = Some(leave_default(device));
             while let Ok(work) = received.recv() {
-                // A bucket that nobody waits for is of a pass whose exchange has failed.
+                // A bucket that arrives here belongs to a pass whose exchange has failed.
                 if let Work::Begin(mut in_flight) = work {
                     let reduced = match unheard.take() {
                         Some(Err(error)) => Err(error.into()),
@@ -100,7 +100,7 @@ impl Overlap {
                 }
             }
         });
-        let thread = thread.map_err(|error| Error::Torch(format!("cannot start a thread: {error}")))?;
+        let thread = thread.map_err(|error| Error::Torch(format!("cannot start the reduction thread: {error}")))?;
         let count = parts.places.len();
         let buckets_of: Vec<_> = parts.places.iter().map(|(_, range)| buckets_of(range, &parts.buckets)).collect();
         let holds = |bucket: usize| buckets_of.iter().filter(|of| of.contains(&bucket)).count();
@@ -126,8 +126,8 @@ impl Overlap {
         Ok(Self { arriving, done, thread: Some(thread), cut: None, _hooks: hooks })
     }
 
-    /// Runs the backward pass of `loss` by `parameters`, and begins to reduce its gradients. Exchange and buckets come
-    /// back from [`Overlap::finish`].
+    /// Runs the backward pass of `loss` by `parameters`, and begins to reduce its gradients. [`Overlap::finish`] returns exchange and
+    /// buckets.
     pub(super) fn backward(
         &mut self,
         loss: &Tensor,
@@ -150,7 +150,7 @@ impl Overlap {
         (in_flight.exchange, in_flight.buckets, reduced)
     }
 
-    /// Notes in `all` the parameters that got a gradient in the last backward pass.
+    /// Sets the flags in `all` of the parameters that got a gradient in the last backward pass.
     pub(super) fn join_used(&self, all: &mut [u8]) {
         join(all, &lock(&self.arriving).used);
     }
@@ -163,7 +163,7 @@ impl Overlap {
 
 impl Drop for Overlap {
     fn drop(&mut self) {
-        // It may wait for peers that in their turn wait for buckets that never come.
+        // The thread may wait for peers that wait for buckets of this process, which will not come.
         if let Some(cut) = &self.cut {
             cut.cut();
         }
@@ -182,7 +182,7 @@ impl std::fmt::Debug for Overlap {
 
 fn reduce(in_flight: &mut InFlight, work: &Receiver<Work>, device: Device) -> Result<Mark, ExchangeError> {
     for bucket in &mut in_flight.buckets {
-        // The backward pass has failed, and with it the run.
+        // The backward pass has failed, and so the run fails.
         let Ok(Work::Bucket(complete)) = work.recv() else { return Err(ExchangeError::Cut) };
         complete.wait()?;
         bucket.run(Some(in_flight.exchange.as_mut()))?;
@@ -199,14 +199,14 @@ impl Arriving {
         self.missing.copy_from_slice(&self.needed);
     }
 
-    /// A hook's.
+    /// Called by a hook with the gradient of the parameter `index`.
     fn take(&mut self, index: usize, gradient: &Tensor) {
         if self.wanted && gradient.defined() && self.failure.is_none() {
             self.failure = self.place(index, Some(gradient)).err();
         }
     }
 
-    /// The pass is over: what got no gradient gets zeros.
+    /// To be called after the backward pass: parameters without a gradient get zeros.
     fn complete(&mut self) -> Result<(), Error> {
         self.wanted = false;
         for index in 0..self.arrived.len() {
@@ -228,10 +228,10 @@ impl Arriving {
         for missing in &mut self.missing[self.buckets_of[index].clone()] {
             *missing -= 1;
         }
-        // Every process begins them in the same order, whatever the order of its gradients.
+        // All processes pass on buckets in the same order, whatever the order of their gradients.
         while self.begun < self.missing.len() && self.missing[self.begun] == 0 {
             if self.begun + 1 == self.missing.len() {
-                // It is the last to begin, and every parameter belongs to one of them: all have arrived.
+                // Before the last bucket all parameters have arrived, because each has a part in some bucket.
                 self.parts.used.note(&self.used)?;
             }
             let (from, into) = &mut self.parts.samples[self.begun];
@@ -243,15 +243,14 @@ impl Arriving {
     }
 
     fn send(&self, work: Work) {
-        // That the thread is gone is found when its answer is waited for.
+        // If the thread has ended, the wait for its answer fails.
         if let Some(sender) = &self.work {
             sender.send(work).ok();
         }
     }
 }
 
-/// Which of `buckets`, which lie one before the other, `range` has a part in. An empty parameter belongs to the last, which
-/// tells whether it was used.
+/// The `buckets` (in descending order) that overlap `range`. An empty parameter belongs to the last bucket, which has its flag.
 fn buckets_of(range: &Range<i64>, buckets: &[Range<i64>]) -> Range<usize> {
     if range.is_empty() {
         return buckets.len() - 1..buckets.len();

@@ -1,19 +1,19 @@
-//! Which of the processes of a generation this is, and what is its own of what they share out.
+//! The index of a process in its generation, and its part of divided work.
 
-/// Which of the processes this is.
+/// The index of a process, and the number of processes of its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessIndex {
-    /// Its number, from 0.
+    /// Index of this process, from 0.
     pub index: u32,
-    /// How many there are.
+    /// Number of processes.
     pub count: u32,
 }
 
 impl ProcessIndex {
-    /// A process that is alone.
+    /// The only process of a generation.
     pub const ALONE: Self = Self { index: 0, count: 1 };
 
-    /// This process's shard of `all`: every `count`-th item.
+    /// This process's part of `all`: every `count`-th item, beginning with item `index`.
     pub(crate) fn shard<T>(self, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
         all.skip(self.index as usize).step_by(self.count as usize)
     }

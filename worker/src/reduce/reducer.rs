@@ -1,4 +1,4 @@
-//! The reduction tree over flat tensors. Hot: every tensor is a view made before the first step.
+//! The reduction tree over flat tensors. Hot: all tensors are views that are created before the first step.
 
 use std::ops::Range;
 
@@ -14,67 +14,67 @@ use super::overlap::{Overlap, Parts};
 use super::used::{Used, join};
 use super::{Exchange, ExchangeError};
 
-/// Up to this many bytes of one subtree, one round: more rounds cost more than it costs to add this much; with more, it
-/// pays that each process reads and adds only its slice.
+/// Up to this size of a subtree, in bytes, one round is used, because further rounds would take longer than the additions. Above it, each
+/// process reads and adds only its slice.
 const ONE_ROUND_BYTES: i64 = 128 << 10;
 
-/// Bytes of a bucket, at least: on the CPU so few that what is left after the backward pass is little, and enough that a
-/// link between machines does not become slower by it (measured with 256 KiB to 4 MiB over 1 Gbit/s); on GPUs as many as
-/// DDP has, for NCCL needs more (not measured).
+/// Minimum size of a bucket in bytes. On the CPU: small enough that little is left after the backward pass, and large enough to use a
+/// network link fully (measured with 256 KiB to 4 MiB over 1 Gbit/s). On GPUs: the size that PyTorch's DDP uses, because NCCL needs
+/// larger messages (not measured).
 pub(crate) fn bucket_bytes(device: Device) -> i64 {
     if device.is_cuda() { 25 << 20 } else { 512 << 10 }
 }
 
-/// Elements of [`Leaf::sample`], about: enough that a changed weight shows in some, few enough to be copied at every step.
+/// Approximate number of elements of [`Leaf::sample`]: enough for a changed weight to show, few enough to be copied at every step.
 pub(super) const SAMPLE: i64 = 64;
 
-/// Where one rank's gradient and loss go.
+/// The tensors for one rank's gradient and loss.
 #[derive(Debug)]
 pub struct Leaf {
-    /// All gradients, flat: [`Layout::elements`] long.
+    /// All gradients, flat, of length [`Layout::elements`].
     pub gradients: Tensor,
     /// The loss: one element.
     pub loss: Tensor,
-    /// Some of the gradients, evenly spaced, and the loss.
+    /// Some elements of the gradients, evenly spaced, and the loss.
     pub sample: Tensor,
     /// For each parameter 1 if the rank's loss depends on it, else 0.
     used: Used,
 }
 
-/// Adds the ranks' leaves in tree order, over all processes, and gives the mean.
+/// Adds the leaves of all ranks in the order of the tree, over all processes, and computes the mean.
 #[derive(Debug)]
 pub struct Reducer {
-    /// One place for each height of the stack that the hosted ranks are folded on.
+    /// The rows of the stack on which the hosted ranks are added.
     leaves: Vec<Leaf>,
-    /// For each hosted rank: its place on the stack, and the additions after it has come.
+    /// For each hosted rank: its row on the stack, and the additions after its leaf is complete.
     folds: Vec<(usize, Vec<(Tensor, Tensor)>)>,
-    /// What brings the processes together, part by part of the flat tensor; after it the mean is there.
+    /// For each bucket the plan that reduces it between the processes; afterwards it has the mean.
     buckets: Vec<Finish>,
-    /// Where they lie; empty if the whole is one, in windows.
+    /// The range of each bucket in the flat tensor; empty if there is one bucket in shared memory.
     pub(super) ranges: Vec<Range<i64>>,
     overlap: Option<Overlap>,
-    /// The last hosted rank's sample, where the rank's leaf may be changed already.
+    /// The sample of the last hosted rank, copied because the reduction may change the leaf at any time.
     sample: Tensor,
     gradients: Tensor,
     loss: Tensor,
-    /// The share of all ranks that used each parameter.
+    /// For each parameter the fraction of all ranks that used it.
     shares: Tensor,
-    /// Scratch: one byte for each parameter.
+    /// Scratch memory: one byte for each parameter.
     used: Vec<u8>,
-    /// For each parameter 1 if one of this step's hosted ranks used it.
+    /// For each parameter 1 if a hosted rank used it in this step.
     used_here: Vec<u8>,
-    /// Each parameter's gradient in the parameter's dtype; where that is not the layout's, a copy to be filled.
+    /// Each parameter's gradient in the parameter's element type. If that differs from the layout's, it is a copy that is filled on demand.
     parts: Vec<Tensor>,
     casts: Vec<(usize, Tensor)>,
 }
 
-/// How the processes' sums are brought together. All give the same bits but the last.
+/// How the sums of the processes are combined. All but `Native` give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
     Alone,
     OneRound,
     Slices {
-        /// Read where they lie, if the exchange has windows.
+        /// Through shared memory, if the exchange has it.
         in_place: bool,
     },
     Native,
@@ -93,8 +93,8 @@ impl Strategy {
 }
 
 impl Reducer {
-    /// A reducer for `process` of `processes`, which share `ranks`. Every process of `exchange` makes one at the same
-    /// time; one that is alone needs none.
+    /// A reducer for process `process` of `processes`, which host `ranks` ranks. All processes of `exchange` call it together; a single
+    /// process needs no exchange.
     pub fn new(
         layout: &Layout,
         order: Reduction,
@@ -124,7 +124,7 @@ impl Reducer {
             }
             _ => None,
         };
-        // What the last hosted rank is added to belongs to its bucket: until then its leaf is as it came.
+        // The additions of the last hosted rank belong to the plans of the buckets, so that its leaf is unchanged until then.
         let last = plan.last_mut().map(|(_, pairs)| std::mem::take(pairs)).unwrap_or_default();
         let (rows, buckets, ranges) = if let Some(windows) = windows {
             let rows = windows.iter().map(|window| window.f_view([-1, stride])).collect::<Result<Vec<_>, _>>()?;
@@ -157,7 +157,7 @@ impl Reducer {
             let pairs = pairs.into_iter().map(|(lower, upper)| Ok((row(lower)?, row(upper)?)));
             folds.push((place, pairs.collect::<Result<_, TchError>>()?));
         }
-        // The mean ends in the first row, whatever the strategy.
+        // Every strategy stores the mean in the first row.
         let (gradients, loss) = (leaves[0].gradients.shallow_clone(), leaves[0].loss.shallow_clone());
         let (mut parts, mut casts) = (Vec::new(), Vec::new());
         for (index, (part, kind)) in layout.parts(&gradients)?.into_iter().enumerate() {
@@ -189,8 +189,8 @@ impl Reducer {
         })
     }
 
-    /// Lets [`Reducer::backward_beside`] reduce while the backward pass goes on, if there is more than one bucket, which is
-    /// where gradients go to other machines or GPUs. The parameters are those of `layout`.
+    /// Prepares [`Reducer::backward_beside`] to reduce during the backward pass. Has no effect if there are fewer than two buckets, as
+    /// for small models and in shared memory. `parameters` must be those of `layout`.
     pub fn overlap(&mut self, layout: &Layout, parameters: &[Tensor]) -> Result<(), ExchangeError> {
         if self.ranges.len() < 2 {
             return Ok(());
@@ -200,7 +200,7 @@ impl Reducer {
         let head = layout.head();
         let ranges = layout.offsets().windows(2).map(|offsets| head + offsets[0]..head + offsets[1]);
         let spacing = layout.elements() / SAMPLE + 1;
-        // How many of a sample's elements lie before this one of what is reduced.
+        // The number of elements of the sample before the index `at` of the reduced tensor.
         let before = |at: i64| ((at - head - layout.elements() % spacing).max(0) + spacing - 1) / spacing;
         let sample = |range: &Range<i64>| {
             let part = before(range.start)..before(range.end).min(self.sample.numel() as i64);
@@ -213,12 +213,12 @@ impl Reducer {
         Ok(())
     }
 
-    /// Where the gradient and loss of the `index`-th hosted rank go, before [`Reducer::fold`].
+    /// The leaf of the `index`-th hosted rank, to be filled before [`Reducer::fold`].
     pub fn leaf(&mut self, index: usize) -> &mut Leaf {
         &mut self.leaves[self.folds[index].0]
     }
 
-    /// The backward pass of `loss` by `parameters`: the gradients of the `index`-th hosted rank go to its leaf.
+    /// Runs the backward pass of `loss` by `parameters`, and writes the gradients to the leaf of the `index`-th hosted rank.
     pub fn backward(
         &mut self,
         index: usize,
@@ -234,8 +234,8 @@ impl Reducer {
         Ok(leaf.used.note(&self.used)?)
     }
 
-    /// The same for the last hosted rank, whose loss is in its leaf; what [`Reducer::finish`] waits for begins meanwhile.
-    /// Until then the exchange is away, and of the rank's own gradient there is only [`Reducer::sample`] left.
+    /// The same for the last hosted rank, whose loss must be in its leaf already; the reduction begins during the backward pass. Until
+    /// [`Reducer::finish`] returns, `exchange` is `None`, and of the rank's own gradient only [`Reducer::sample`] is available.
     pub fn backward_beside(
         &mut self,
         loss: &Tensor,
@@ -251,7 +251,7 @@ impl Reducer {
         overlap.backward(loss, parameters, exchange, std::mem::take(&mut self.buckets))
     }
 
-    /// A sample of what the `index`-th hosted rank's backward pass gave.
+    /// The sample of the gradient of the `index`-th hosted rank.
     pub fn sample(&self, index: usize) -> &Tensor {
         match &self.overlap {
             Some(overlap) if overlap.under_way() && index + 1 == self.folds.len() => &self.sample,
@@ -259,7 +259,7 @@ impl Reducer {
         }
     }
 
-    /// Takes the `index`-th hosted rank's leaf, after those of the ranks before it. The last one stays as it is.
+    /// Adds the leaf of the `index`-th hosted rank to the tree; ranks must be added in order. The leaf of the last one is not changed yet.
     pub fn fold(&mut self, index: usize) -> Result<(), TchError> {
         for (lower, upper) in &mut self.folds[index].1 {
             let _ = lower.f_add_(upper)?;
@@ -267,8 +267,8 @@ impl Reducer {
         Ok(())
     }
 
-    /// Finishes the tree over all processes: afterwards [`Reducer::gradients`] and [`Reducer::loss`] are the means over
-    /// ranks. There is no exchange for one process.
+    /// Finishes the reduction over all processes. Afterwards [`Reducer::gradients`] and [`Reducer::loss`] are the means over all ranks.
+    /// `exchange` is `None` for a single process, and after [`Reducer::backward_beside`], which returns it here.
     pub fn finish(&mut self, exchange: &mut Option<Box<dyn Exchange>>) -> Result<(), ExchangeError> {
         if let Some(overlap) = self.overlap.as_mut().filter(|overlap| overlap.under_way()) {
             let (returned, buckets, reduced) = overlap.finish();
@@ -288,24 +288,24 @@ impl Reducer {
         &mut self.gradients
     }
 
-    /// The mean loss.
+    /// The mean loss over all ranks; waits for the device.
     ///
     /// # Errors
-    /// libtorch's, if the device failed: reading waits for it.
+    /// libtorch's, if the device failed: reading waits for the device.
     pub fn loss(&self) -> Result<f64, TchError> {
         self.loss.f_double_value(&[0])
     }
 
-    /// The same where it lies: one element.
+    /// The mean loss on the device, as a tensor of one element; does not wait.
     pub fn loss_beside(&self) -> &Tensor {
         &self.loss
     }
 
-    /// For each parameter 1 if any rank's loss depended on it, else 0: equal in all processes. Where the hosted ranks used all, which
-    /// is nearly always so, nothing is read from the device.
+    /// For each parameter 1 if any rank's loss depends on it, else 0; the same in all processes. If the hosted ranks used all parameters,
+    /// which is the usual case, nothing is read from the device.
     ///
     /// # Errors
-    /// libtorch's, as of [`Reducer::loss`].
+    /// As for [`Reducer::loss`].
     pub fn used(&self) -> Result<Vec<u8>, TchError> {
         if self.used_here.iter().all(|used| *used != 0) {
             return Ok(self.used_here.clone());
@@ -314,7 +314,7 @@ impl Reducer {
         Ok(shares.into_iter().map(|share| u8::from(share > 0.0)).collect())
     }
 
-    /// The mean gradient by parameter, each in its parameter's shape and dtype.
+    /// The mean gradient of each parameter, in the parameter's shape and element type.
     pub fn parts(&mut self) -> Result<&[Tensor], TchError> {
         for (index, part) in &self.casts {
             self.parts[*index].f_copy_(part)?;
@@ -323,10 +323,10 @@ impl Reducer {
     }
 }
 
-/// The row that a rank's micro-batch is computed in, and the pairs of rows that are added then.
+/// The row of a rank's leaf, and the pairs of rows that are added after it.
 type Turn = (usize, Vec<(usize, usize)>);
 
-/// The turn of each hosted rank, in order; how many rows there are.
+/// The turn of each hosted rank, in order, and the number of rows.
 fn order(mine: &Range<u32>, ranks: u32) -> (Vec<Turn>, usize) {
     let (mut plan, mut height, mut highest) = (Vec::new(), 0, 1);
     for rank in mine.clone() {
@@ -339,7 +339,7 @@ fn order(mine: &Range<u32>, ranks: u32) -> (Vec<Turn>, usize) {
     (plan, highest)
 }
 
-/// The parts of a row that holds one rank's gradients and loss.
+/// The leaf whose tensors are parts of `row`.
 fn leaf(layout: &Layout, row: &Tensor) -> Result<Leaf, TchError> {
     let (elements, stride) = (layout.elements(), layout.stride());
     let spacing = elements / SAMPLE + 1;

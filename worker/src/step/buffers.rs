@@ -1,32 +1,32 @@
-//! Buffers (batch-norm statistics and the like) follow rank 0's, whichever process hosts it.
+//! Buffers (for example batch-norm statistics) are those of rank 0 in all processes.
 //!
-//! Every rank's forward begins from the buffers as they were before the step; what rank 0's made of them is what all
-//! processes have after it. So the number of processes changes nothing.
+//! The forward pass of every rank begins with the buffers as they were before the step. After the step all processes have the buffers of
+//! rank 0. So the number of processes does not change the result.
 
 use lockstep_models::{ModelError, same_form};
 use tch::{Kind, TchError, Tensor};
 
 use crate::reduce::{Exchange, ExchangeError};
 
-/// Where each copy begins: no element type is wider.
+/// Bytes to which the start of each copy is aligned: no element type is wider.
 const ALIGNMENT: i64 = 16;
 
-/// A model's buffers and copies of them: any mixture of element types, shapes and strides.
+/// A model's buffers, of any element types, shapes and strides, and copies of them.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     /// The model's own tensors.
     live: Vec<(String, Tensor)>,
     before: Vec<Tensor>,
-    /// As they were before the last step but this one, if somebody may step back.
+    /// The buffers as they were before the previous step; present only if [`Buffers::step_back`] may be called.
     earlier: Option<Vec<Tensor>>,
-    /// Each buffer's place in `packed`.
+    /// The buffers after rank 0's forward pass: views into `packed`.
     after: Vec<Tensor>,
-    /// All of `after` as bytes, as it is sent.
+    /// All of `after` as one run of bytes, which rank 0's process sends to the others.
     packed: Tensor,
 }
 
 impl Buffers {
-    /// `None` if the model has no buffers; `steps_back`: [`Buffers::step_back`] may be called.
+    /// `None` if the model has no buffers. `steps_back` says whether [`Buffers::step_back`] may be called later.
     pub(crate) fn new(buffers: &[(String, Tensor)], steps_back: bool) -> Result<Option<Self>, TchError> {
         let Some((_, first)) = buffers.first() else { return Ok(None) };
         let bytes = |tensor: &Tensor| tensor.numel() as i64 * tensor.kind().elt_size_in_bytes() as i64;
@@ -48,7 +48,7 @@ impl Buffers {
         Ok(Some(own))
     }
 
-    /// Before the first rank's forward.
+    /// Saves the buffers. To be called before the first rank's forward pass.
     pub(crate) fn begin_step(&mut self) -> Result<(), TchError> {
         if let Some(earlier) = &mut self.earlier {
             std::mem::swap(earlier, &mut self.before);
@@ -56,14 +56,14 @@ impl Buffers {
         keep(&mut self.before, &self.live)
     }
 
-    /// In the middle of a step: [`Buffers::restore`] is to the beginning of the step before it.
+    /// From now on [`Buffers::restore`] goes back to the beginning of the previous step. To be called in the middle of a step.
     pub(crate) fn step_back(&mut self) {
         if let Some(earlier) = &mut self.earlier {
             std::mem::swap(earlier, &mut self.before);
         }
     }
 
-    /// After a rank's forward: rank 0's is kept, and the next rank begins where this one did.
+    /// Saves the buffers if `rank` is 0, and restores them for the next rank. To be called after each rank's forward pass.
     pub(crate) fn end_forward(&mut self, rank: u32) -> Result<(), ModelError> {
         for ((name, live), before) in self.live.iter().zip(&self.before) {
             same_form(name, before, live)?;
@@ -74,12 +74,12 @@ impl Buffers {
         Ok(restore(&mut self.live, &self.before)?)
     }
 
-    /// As they were when the step began: for whoever makes it again.
+    /// Restores the buffers to the beginning of the step, so that the step can be re-run.
     pub(crate) fn restore(&mut self) -> Result<(), TchError> {
         restore(&mut self.live, &self.before)
     }
 
-    /// After the last rank's forward: everybody takes rank 0's.
+    /// Gives every process the buffers of rank 0. To be called after the last rank's forward pass, by all processes together.
     pub(crate) fn end_step(&mut self, exchange: Option<&mut dyn Exchange>) -> Result<(), ExchangeError> {
         if let Some(exchange) = exchange {
             let (own, processes) = (exchange.process(), exchange.processes());

@@ -1,21 +1,21 @@
-//! When a step ends with fingerprints.
+//! Which steps end with fingerprints.
 
 use super::Trainer;
 
-/// What a step's fingerprints are for.
+/// The purposes of a step's fingerprints.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Due {
-    /// The record.
+    /// They go into the record.
     pub(super) recorded: bool,
-    /// The processes compare theirs.
+    /// The processes compare their fingerprints.
     pub(super) compared: bool,
-    /// They are needed: a process that trains alone compares its own with nobody's.
+    /// They must be computed. A process that trains alone computes none that are only for comparison.
     pub(super) taken: bool,
 }
 
 impl Trainer {
-    /// Whether the step that completes `step` ends with fingerprints; `alone`: of one process. Every checkpoint is of a state that
-    /// all agree on.
+    /// Whether the step that completes `step` ends with fingerprints. `alone`: the run has one process. Fingerprints are compared before
+    /// every checkpoint, so that a checkpoint holds a state that all processes agree on.
     pub(super) fn fingerprints_due(&self, step: u64, alone: bool) -> Due {
         let every = self.fingerprints_every;
         let recorded = every > 0 && (step.is_multiple_of(every) || step == self.until);

@@ -1,4 +1,4 @@
-//! Why training does not begin, or stops.
+//! Why training cannot begin, or stops.
 
 use lockstep_common::sampler::SamplerError;
 use lockstep_data::DataError;
@@ -11,140 +11,148 @@ use crate::evidence::Divergence;
 use crate::observe::{LogError, MOST_FEATURES, MeasureError};
 use crate::reduce::ExchangeError;
 
-/// Why a run cannot begin here. It would fail again.
+/// Why a run cannot begin in this process. Another attempt would fail in the same way.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The data is not what the job says.
+    /// The data does not fit the job.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The batches do not fit the data.
+    /// The batch size does not fit the number of samples or ranks.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
     /// The model cannot be built.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Nothing to evaluate on.
-    #[error("the job has `[eval]`, and its program keeps no samples for it")]
-    NoValidation,
-    /// Inputs whose features cannot be measured one by one.
+    /// The job evaluates, but the data has no validation samples.
     #[error(
-        "key `eval.feature_importance`: an input of shape {0:?} has no columns and no image's cells to tell apart, or more than \
-         {most} of them", most = MOST_FEATURES
+        "the job has `[eval]`, but its data has no validation samples: remove `[eval]`, or return them from `Program::data`"
+    )]
+    NoValidation,
+    /// Feature importance is measured only for columns of tables and cells of images.
+    #[error(
+        "key `eval.feature_importance`: cannot be measured for inputs of shape {0:?}: expected images, or a table of at most {most} \
+         columns; remove the key", most = MOST_FEATURES
     )]
     Features(Vec<i64>),
-    /// The checkpoint cannot be resumed from.
-    #[error("cannot resume")]
+    /// The run cannot resume from the checkpoint.
+    #[error("cannot resume from the checkpoint")]
     Load(#[from] LoadError),
-    /// The data's samples would become other inputs than the checkpoint's.
-    #[error("cannot resume")]
+    /// The preprocessing of the data differs from the checkpoint's.
+    #[error("cannot resume from the checkpoint")]
     Preprocessing(#[from] Unlike),
-    /// The optimizer cannot be made.
-    #[error("cannot make the optimizer")]
+    /// The optimizer cannot be created, for example because parameters are on several devices.
+    #[error("cannot create the optimizer")]
     Optimizer(#[from] lockstep_tch_ext::Error),
 }
 
 /// Why a run stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// Another process is gone or silent: this one may be replaced, and the run goes on from its last checkpoint.
+    /// The connection to another process is lost. The run restarts from its last checkpoint.
     #[error("the exchange with the other processes failed at step {step}")]
     Exchange {
         /// Steps completed.
         step: u64,
-        /// Why.
+        /// How the connection was lost.
         #[source]
         source: ExchangeError,
     },
-    /// Training has diverged.
+    /// A loss, a gradient or the state has a NaN or an infinity.
     #[error(
         "the {what} of step {step} is {value}{}: the run stops, its last checkpoint is kept",
         .first.as_ref().map_or_else(String::new, |first| format!(", first in {first}"))
     )]
     NotFinite {
-        /// Steps completed with the one that failed.
+        /// Steps completed, including the one that failed.
         step: u64,
         /// `loss`, `gradient norm` or `state`.
         what: &'static str,
-        /// What it is.
+        /// NaN or an infinity.
         value: f64,
-        /// Where it began, if one of this process's ranks can tell.
+        /// The first tensor that is not finite, in words; `None` if no process found it.
         first: Option<String>,
     },
-    /// Processes that should hold the same state do not: one of them computed or kept something wrong.
+    /// The states of the processes differ: one of them computed or stored something wrong.
     #[error(
-        "silent corruption: after step {step} the processes differ in {} tensors, the first of them `{}`; all agreed after \
-         step {agreed}",
-        .divergence.tensors.len(), .divergence.tensors.first().map_or("unknown", String::as_str)
+        "silent corruption: after step {step} the states of the processes differ{}; all agreed after step {agreed}",
+        differing(.divergence)
     )]
     Corrupt {
         /// Steps completed.
         step: u64,
-        /// The last fingerprint step at which all agreed; where this process began, if none was taken since.
+        /// The last step with equal fingerprints, or the step at which this process began.
         agreed: u64,
-        /// In what.
+        /// The differing tensors, and the fingerprints of each process.
         divergence: Divergence,
     },
-    /// A thread that computes does so in another mode than at the start.
+    /// The floating-point mode of a computing thread has changed since the start.
     #[error(
-        "step {step} was computed in another mode than the run promises: the run stops, its last checkpoint is kept"
+        "step {step} was computed in another floating-point mode than `numerics.level` promises: the run stops, its last \
+         checkpoint is kept"
     )]
     FloatMode {
         /// Steps completed.
         step: u64,
-        /// What the mode is.
+        /// The mode that was found, and the expected one.
         #[source]
         source: lockstep_tch_ext::Error,
     },
-    /// No checkpoint could be saved.
+    /// The description of this process's share of a checkpoint is too large. Found before the first step.
     #[error(
-        "no checkpoint can be saved: what process {process} would say of its {ranks} ranks and its tensors takes {bytes} bytes, \
-         and the coordinator takes {most}; set fewer `ranks`, or more `world.processes`", most = lockstep_rpc::MAX_SHARE_BYTES
+        "no checkpoint can be saved: the description of the {ranks} ranks and the tensors of process {process} has {bytes} bytes, \
+         and the coordinator accepts at most {most}; lower `ranks`, or raise `world.processes`", most = lockstep_rpc::MAX_SHARE_BYTES
     )]
     Indescribable {
-        /// The number of the process.
+        /// Index of the process.
         process: u32,
-        /// The ranks that it hosts.
+        /// Number of ranks that the process hosts.
         ranks: usize,
-        /// Bytes of the description.
+        /// Size of the description in bytes.
         bytes: usize,
     },
-    /// What the model's code logs cannot be tracked.
+    /// A value that the model's code logs cannot be recorded.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A hook into the loop failed.
+    /// A [`StepHook`](super::StepHook) failed.
     #[error("{0}")]
     Hook(String),
-    /// A batch could not be made.
+    /// A batch cannot be read.
     #[error("cannot read the batch of step {step}")]
     Data {
         /// Steps completed.
         step: u64,
-        /// Why.
+        /// The file and the position that cannot be read.
         #[source]
         source: DataError,
     },
-    /// A data file is not what it was when training began, or cannot be compared.
+    /// A data file changed during training, or cannot be compared.
     #[error(transparent)]
     Changed(#[from] FilesError),
-    /// The model failed.
+    /// A forward or backward pass failed.
     #[error("the model failed at step {step}")]
     Model {
         /// Steps completed.
         step: u64,
-        /// Why.
+        /// The error of the model, of the user's program or of libtorch.
         #[source]
         source: ModelError,
     },
-    /// libtorch failed.
+    /// An operator of libtorch failed, for example because memory ran out.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
-    /// libtorch failed, behind our own shim.
+    /// libtorch failed in a call of Lockstep's C++ shim.
     #[error("libtorch failed")]
     Shim(#[from] lockstep_tch_ext::Error),
 }
 
+/// The differing tensors in words; empty if they are not known.
+fn differing(divergence: &Divergence) -> String {
+    let Some(first) = divergence.tensors.first() else { return String::new() };
+    format!(" in {} tensors, the first of them `{first}`", divergence.tensors.len())
+}
+
 impl TrainError {
-    /// Why the state after `step` could not be measured.
+    /// From the error of a measurement on the state after `step`.
     pub(super) fn measuring(step: u64, error: MeasureError) -> Self {
         match error {
             MeasureError::Data(source) => Self::Data { step, source },

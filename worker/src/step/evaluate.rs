@@ -1,4 +1,4 @@
-//! What is measured on the validation samples: loss and metrics, and how much each feature counts.
+//! Measurements on validation samples: loss, metrics, and the importance of each feature.
 
 use lockstep_models::take_logged;
 
@@ -6,7 +6,7 @@ use super::{Run, TrainError, Trainer, borrow};
 use crate::observe::{LogSource, Phase, evaluation, importance};
 
 impl Run {
-    /// Evaluates, and reports it.
+    /// Evaluates the model, and reports the result.
     pub(super) fn evaluate(&mut self) -> Result<(), TrainError> {
         self.reporter.spent(Phase::Other);
         let Trainer { job, data, samples, device, state, .. } = &self.trainer;
@@ -30,7 +30,7 @@ impl Run {
         Ok(())
     }
 
-    /// Measures how much each feature of the inputs counts, and reports it.
+    /// Measures the importance of each feature of the inputs, and reports it.
     pub(super) fn measure_importance(&mut self) -> Result<(), TrainError> {
         self.reporter.spent(Phase::Other);
         let Trainer { job, data, samples, device, state, .. } = &self.trainer;
@@ -47,7 +47,7 @@ impl Run {
             let (model, exchange) = (state.model.as_ref(), borrow(&mut self.exchange));
             let found = importance::measure(&plan, validation.as_ref(), model, self.process, exchange)
                 .map_err(|error| TrainError::measuring(state.step, error))?;
-            // What a model's code logs here belongs to no batch.
+            // Values that the model's code logs here belong to no batch.
             take_logged();
             if self.process.index == 0 {
                 for importance::Importance { name, permutation, gradient } in found {

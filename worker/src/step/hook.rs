@@ -1,18 +1,18 @@
-//! Hooks into the training loop, for code that is no part of training. A run has none unless its process adds one.
+//! Hooks into the training loop, for code that is not part of training. A run has no hook unless its process adds one.
 
 use tch::Tensor;
 
 use super::TrainError;
 use crate::checkpoint::State;
 
-/// Called by the training thread at the two seams of each step. An error ends the run with these words.
+/// The training thread calls a hook twice in each step. An error ends the run; its text is the reason.
 ///
-/// With a hook, no gradient is reduced beside the backward pass: each is whole when the hook gets it.
+/// With a hook, gradients are not reduced during the backward pass, so that the hook gets each gradient before it is reduced.
 pub trait StepHook {
-    /// Before the flat gradient of `rank` is added to others, in the step that completes `step`.
+    /// Called in the step that completes `step`, before the flat `gradient` of `rank` is added to those of other ranks.
     fn gradient(&mut self, step: u64, rank: u32, gradient: &Tensor) -> Result<(), String>;
 
-    /// After the optimizer's step, before the state is compared with other processes', recorded or saved.
+    /// Called after the optimizer's step, before the state is compared with other processes, recorded or saved.
     fn stepped(&mut self, state: &State) -> Result<(), String>;
 }
 

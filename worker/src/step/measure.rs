@@ -1,7 +1,8 @@
-//! Measuring a step. A device that computes beside the host is not waited for: it clips by its own norm and leaves out an update that is
-//! not finite, and both numbers are read a step later, when they are long there. Hot.
+//! Loss and gradient norm of a step. Hot.
 //!
-//! Where a step's end needs the device anyway, they are read at once, as on the CPU always. All processes decide alike.
+//! The host does not wait for a GPU: the GPU clips by its own norm and skips an update that is not finite, and the host reads both numbers
+//! one step later, when the copy is complete. A step whose end needs the device anyway reads them at once, as every step on the CPU does.
+//! All processes make the same decision.
 
 use lockstep_tch_ext::fold;
 use lockstep_tch_ext::streams::Mark;
@@ -14,7 +15,7 @@ use crate::observe::StepNumbers;
 use crate::reduce::norm;
 
 impl Run {
-    /// Whether the step that completes `step` ends with something that needs its numbers or waits for the device.
+    /// Whether the end of the step that completes `step` needs its numbers or waits for the device anyway.
     fn reads_at_once(&self, step: u64) -> bool {
         let job = &self.trainer.job;
         let layers = job.report.layer_norms_every;
@@ -28,7 +29,7 @@ impl Run {
             || job.importance_due(step)
     }
 
-    /// Loss and norm of the mean gradient, in the step after `step` completed ones.
+    /// Loss and norm of the mean gradient, in the step that completes `step + 1`.
     pub(super) fn measure(&mut self, step: u64) -> Result<Measured, TrainError> {
         if self.reads_at_once(step + 1) {
             let loss = self.reducer.loss()?;
@@ -46,8 +47,8 @@ impl Run {
         Ok(Measured::OnDevice(OnDevice { grad_norm, found_inf, both, there }))
     }
 
-    /// Scales the gradients down to the job's norm, by the factor of `torch.nn.utils.clip_grad_norm_`; but the norm is a sum
-    /// in 64 bits.
+    /// Scales the gradients down to `optimizer.clip_norm`, with the factor of `torch.nn.utils.clip_grad_norm_`; but the norm is summed in
+    /// 64 bits.
     pub(super) fn clip(&mut self, measured: &Measured) -> Result<(), TrainError> {
         let Some(limit) = self.trainer.job.optimizer.clip_norm else { return Ok(()) };
         let gradients = self.reducer.gradients();
@@ -59,7 +60,7 @@ impl Run {
                 }
             }
             Measured::OnDevice(OnDevice { grad_norm, .. }) => {
-                // The same operations on the same bits. A quotient of a plain number would be a product with the reciprocal.
+                // The same operations as above, so the same bits. Division by a host scalar would become multiplication by its reciprocal.
                 let factor = grad_norm.f_full_like(limit)?.f_div(&grad_norm.f_add_scalar(1e-6)?)?.f_clamp_max(1.0)?;
                 let _ = gradients.f_mul_(&factor.f_to_kind(gradients.kind())?)?;
             }
@@ -67,9 +68,10 @@ impl Run {
         Ok(())
     }
 
-    /// As [`Run::settle`] when the run ends by `error`: why it would have ended without. The others may be anywhere, and are not asked.
+    /// As [`Run::settle`], when the run ends with `error`: the error of the previous step that would have ended the run first. Other
+    /// processes may be in any state, so nothing is exchanged with them.
     pub(super) fn settle_alone(&mut self, error: &TrainError) -> Option<TrainError> {
-        // What is on the device may be of an exchange that was cut, and no number of the run's.
+        // After a cut exchange the numbers on the device may be garbage.
         if matches!(error, TrainError::Exchange { .. }) || !self.unread.as_ref()?.measured.is_there_soon() {
             return None;
         }
@@ -79,8 +81,8 @@ impl Run {
         settled.err().filter(|earlier| matches!(earlier, TrainError::NotFinite { .. }))
     }
 
-    /// Reads loss and norm of the step before, where they are still unread, and reports it. If one is not finite, that step was the
-    /// last: the state is the one that it began with.
+    /// Reads and reports loss and norm of the previous step, if they are still unread. If one is not finite, the run ends with the state
+    /// from before that step, because the device skipped its update.
     pub(super) fn settle(&mut self) -> Result<(), TrainError> {
         let Some(Unread { step, measured, lr, positions, contents }) = self.unread.take() else { return Ok(()) };
         let (loss, grad_norm) = measured.read()?;

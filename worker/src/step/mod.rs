@@ -1,4 +1,4 @@
-//! Training: one step after another, each from batches to an optimizer's step and what is recorded of it.
+//! The training loop. A step reads batches, computes and reduces gradients, updates the parameters, and records the result.
 
 mod buffers;
 mod due;

@@ -7,9 +7,9 @@ use tch::Tensor;
 
 use super::TrainError;
 
-/// Loss and gradient norm of the step under way.
+/// Loss and gradient norm of the current step.
 pub(super) enum Measured {
-    /// Both are numbers.
+    /// Both were read, and are finite.
     Read {
         loss: f64,
         grad_norm: f64,
@@ -17,21 +17,21 @@ pub(super) enum Measured {
     OnDevice(OnDevice),
 }
 
-/// On the device, in 64 bits.
+/// Numbers of 64 bits on the device.
 pub(super) struct OnDevice {
     pub(super) grad_norm: Tensor,
-    /// 1 if one of the two is not finite, else 0: as optimizers take it.
+    /// 1 if the loss or the norm is not finite, else 0; the optimizer kernels read it.
     pub(super) found_inf: Tensor,
-    /// Both, on their way to the host, which has them at the mark.
+    /// Loss and norm in host memory; complete when the device has reached `there`.
     pub(super) both: Tensor,
     pub(super) there: Mark,
 }
 
-/// How long a run that ends waits for the numbers of its last whole step.
+/// How long a failing run waits for the numbers of its last complete step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl OnDevice {
-    /// Whether they can be read. A device that is stuck never has them.
+    /// Whether the numbers can be read within [`PATIENCE`]. A device that hangs never delivers them.
     pub(super) fn is_there_soon(&self) -> bool {
         let since = Instant::now();
         loop {
@@ -49,7 +49,7 @@ impl OnDevice {
     }
 }
 
-/// A step whose loss and norm are not read yet; the rest is known.
+/// A step whose loss and norm are not read yet; all its other numbers are known.
 pub(super) struct Unread {
     pub(super) step: u64,
     pub(super) measured: OnDevice,

@@ -1,4 +1,4 @@
-//! The evidence of a step: what goes into the record, and whether the processes still agree. Hot.
+//! Records a step, and checks by fingerprints that the processes agree. Hot.
 
 use lockstep_common::contents::Contents;
 use lockstep_common::record;
@@ -11,7 +11,7 @@ use crate::evidence::{Divergence, Taken, numerics};
 use crate::observe::{Phase, StepNumbers};
 
 impl Run {
-    /// Records the step; when it is due, with fingerprints that all processes agree on.
+    /// Records the step, with fingerprints if they are due. Fails if the processes' fingerprints differ.
     pub(super) fn record(&mut self, lr: f64, measured: Measured) -> Result<(), TrainError> {
         self.trainer.hooks.stepped(&self.trainer.state)?;
         self.history.end_step();
@@ -29,7 +29,7 @@ impl Run {
         let step = state.step;
         let mut positions = 0;
         if self.process.index == 0 {
-            // It hosts the first ranks, and answers for all.
+            // Process 0 hosts the first ranks, and records the positions of all ranks.
             let others = self.hosted.end..samples.sampler().ranks();
             self.seen.positions.extend(samples.positions(step - 1, others));
             positions = record::positions(&self.seen.positions);
@@ -46,7 +46,7 @@ impl Run {
         Ok(())
     }
 
-    /// The word of the bytes of all ranks' samples; 0 if some are not known.
+    /// The digest of the bytes of all ranks' samples; 0 if some are unknown.
     fn contents(&mut self) -> Result<u64, TrainError> {
         let (step, own) = (self.trainer.state.step, self.seen.word());
         let Some(exchange) = borrow(&mut self.exchange) else { return Ok(own) };
@@ -54,7 +54,7 @@ impl Run {
         Ok(Contents::of_parts(others.into_iter().chain([own])))
     }
 
-    /// The fingerprints of the state, which all processes have the same.
+    /// Takes the fingerprints of the state, and compares them with the other processes.
     fn take_fingerprints(&mut self) -> Result<Taken, TrainError> {
         let step = self.trainer.state.step;
         let mut taken = self.fingerprinter.take(&self.trainer.state)?;
@@ -62,23 +62,23 @@ impl Run {
             let failed = |source| TrainError::Exchange { step, source };
             self.reporter.spent(Phase::Record);
             let found = self.fingerprinter.compare(&mut taken, exchange).map_err(failed)?;
-            // Mostly waiting for the others, as there.
+            // Most of this time is waiting for other processes, as in the reduction.
             self.reporter.spent(Phase::Reduction);
             if let Some(found) = found {
-                // That they differ is known, even if the others are gone by now.
+                // The difference is reported even if the other processes have ended already.
                 let divergence = Divergence { history: self.whole_history().unwrap_or_default(), ..found };
                 return Err(TrainError::Corrupt { step, agreed: self.agreed, divergence });
             }
         }
         if self.trainer.judge_at.contains(&step) {
             let history = self.whole_history()?;
-            // Each says it: one node's word alone puts no device of another out of use.
+            // Every process reports it: a device is not fenced on the report of a single other node.
             self.reporter.say(Body::Agreed(Agreed { step, fingerprint: taken.digest, trail: history }));
         }
         Ok(taken)
     }
 
-    /// What all ranks computed since the processes last agreed.
+    /// The gradient histories of all ranks since the processes last agreed.
     fn whole_history(&mut self) -> Result<Vec<u64>, TrainError> {
         let (step, own) = (self.trainer.state.step, self.history.words()?);
         match borrow(&mut self.exchange) {

@@ -22,18 +22,18 @@ use crate::evidence::{Fingerprinter, GradientHistory};
 use crate::observe::{Inspection, LogSource, MediaWriter, Outbox, Phase, Reporter, model_report};
 use crate::reduce::{Exchange, ProcessIndex, Reducer};
 
-/// How a run ended.
+/// The result of a run that reached its last step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// Steps completed.
     pub step: u64,
-    /// Digest of the final state, equal in all processes.
+    /// Digest of the final state; equal in all processes.
     pub state: Digest,
-    /// The record: process 0 only has one.
+    /// Length and digest of the record. Only process 0 has a record; in the others it is empty.
     pub record: RecordPosition,
 }
 
-/// A run under way.
+/// A run in progress.
 pub(super) struct Run {
     pub(super) trainer: Trainer,
     pub(super) process: ProcessIndex,
@@ -45,22 +45,22 @@ pub(super) struct Run {
     pub(super) buffers: Option<Buffers>,
     pub(super) fingerprinter: Fingerprinter,
     pub(super) history: GradientHistory,
-    /// Of the step under way.
+    /// Of the current step.
     pub(super) fingerprints: Due,
     pub(super) inspection: Option<Inspection>,
-    /// The step before, if its loss and norm are still on the device.
+    /// The previous step, if its loss and norm are still on the device.
     pub(super) unread: Option<Unread>,
     /// Steps completed when this process began.
     pub(super) began: u64,
-    /// The last fingerprint step at which all processes agreed.
+    /// The last step at which all processes had equal fingerprints.
     pub(super) agreed: u64,
     pub(super) checkpoints: Option<Writer>,
     pub(super) reporter: Reporter,
 }
 
 impl Trainer {
-    /// Trains to the last step, as one of the processes that `exchange` joins; alone without one. Checkpoints go to
-    /// `store`, if there is one, and everything that is said to `outbox`.
+    /// Trains to the last step, as one of the processes that `exchange` connects, or alone without one. Checkpoints go to `store`, if
+    /// there is one; reports go to `outbox`.
     pub fn run(
         self,
         exchange: Option<Box<dyn Exchange>>,
@@ -70,7 +70,7 @@ impl Trainer {
         self.run_saving(exchange, store, outbox, None)
     }
 
-    /// The same; the last checkpoint is saved as `saving` says, or else tried once.
+    /// As [`Trainer::run`]. `saving` retries the last checkpoint until it is committed or given up; without it, one attempt is made.
     pub fn run_saving(
         self,
         exchange: Option<Box<dyn Exchange>>,
@@ -89,7 +89,7 @@ impl Trainer {
         while run.trainer.state.step < run.trainer.until {
             if let Err(error) = run.step() {
                 let error = run.blame(error);
-                // What led to it is worth knowing.
+                // The reports of the steps before the error help to explain it.
                 run.reporter.hand_over();
                 return Err(error);
             }
@@ -157,7 +157,7 @@ impl Run {
         progress::at_step(step);
         self.fingerprints = self.trainer.fingerprints_due(step + 1, self.exchange.is_none());
         self.trainer.state.model.look_closely(self.fingerprints.compared || step == self.began);
-        // A replay is compared by its record; who looks at distributions has those of the run.
+        // A replay is compared by its record; distributions of these steps exist already in the run.
         let due = self.trainer.job.histograms_due(step + 1) && !self.trainer.replay;
         self.inspection = due.then(|| Inspection::of(step + 1, self.process));
         self.seen.clear();
@@ -195,7 +195,7 @@ impl Run {
         Ok(())
     }
 
-    /// One rank's part of a step: its gradient and loss become a leaf of the reduction tree.
+    /// Computes one rank's gradient and loss: a leaf of the reduction tree.
     fn micro_batch(&mut self, step: u64, index: usize, rank: u32) -> Result<(), TrainError> {
         let Trainer { job, data, samples, ranks, device, state, hooks, .. } = &mut self.trainer;
         ranks.seed_generators(step, rank)?;
@@ -210,7 +210,7 @@ impl Run {
         let context = Context { step, rank, training: true, root: job.seed };
         let forward = || state.model.loss(&batch, &context);
         let loss = match &self.inspection {
-            // One rank's are enough: all are samples of the same.
+            // The activations of one rank are enough: all ranks have samples of the same distribution.
             Some(inspection) if rank == 0 => inspection.forward(&mut self.reporter, forward)?,
             _ => forward(),
         };
@@ -245,7 +245,7 @@ impl Run {
         Ok(())
     }
 
-    /// Means over all ranks, and rank 0's buffers, in every process.
+    /// Gives every process the mean gradient and loss over all ranks, and the buffers of rank 0.
     fn reduce(&mut self, step: u64) -> Result<(), TrainError> {
         let failed = |source| TrainError::Exchange { step, source };
         self.reducer.finish(&mut self.exchange).map_err(failed)?;
@@ -272,7 +272,7 @@ impl Run {
     fn checkpoint(&mut self) -> Result<(), TrainError> {
         self.reporter.spent(Phase::Other);
         let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
-        // What a checkpoint covers has been said when it is committed.
+        // The reports of a checkpoint's steps must be sent before its share.
         self.reporter.hand_over();
         let Trainer { samples, ranks, state, preprocessing, .. } = &self.trainer;
         let first = self.process.index == 0;
@@ -292,7 +292,7 @@ impl Run {
         Ok(())
     }
 
-    /// That the coordinator can take what is said of a checkpoint.
+    /// Checks that the description of a checkpoint's share is not larger than the coordinator accepts.
     pub(super) fn check_describable(&self) -> Result<(), TrainError> {
         let Trainer { ranks, until, preprocessing, .. } = &self.trainer;
         let (Some(checkpoints), Some(last)) = (&self.checkpoints, self.hosted.clone().last()) else { return Ok(()) };
@@ -305,7 +305,7 @@ impl Run {
         Err(TrainError::Indescribable { process: self.process.index, ranks: self.hosted.len(), bytes })
     }
 
-    /// Waits for the last checkpoint.
+    /// Reports the end, waits for the last checkpoint, and checks the data files a last time.
     pub(super) fn finish(mut self, saving: Option<&Saving<'_>>) -> Result<Finished, TrainError> {
         self.reporter.finish(self.trainer.state.step);
         let state = checkpoint::state_digest(&self.trainer.state)?;
@@ -314,7 +314,7 @@ impl Run {
             saving.finish(checkpoints, self.trainer.state.step);
         }
         drop(self.checkpoints);
-        // With checkpoints, the last one was not written before all files were looked at.
+        // With checkpoints, all files were checked before the last one was written.
         if alone { self.trainer.watch.check_last() } else { self.trainer.watch.check() }?;
         Ok(Finished { step: self.trainer.state.step, state, record: self.reporter.record().clone() })
     }

@@ -1,27 +1,27 @@
-//! What the hosted ranks read in a step: which samples, and their bytes. Hot.
+//! The samples that the hosted ranks read in a step: their positions and their bytes. Hot.
 
 use lockstep_common::contents::Contents;
 use lockstep_data::{Batch, DataError, Dataset, contents_of};
 use tch::Device;
 
-/// The samples of the step under way, as far as this process hosts their ranks.
+/// The samples of the current step that the ranks of this process read.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// In rank order.
     pub(super) positions: Vec<u64>,
     contents: Contents,
-    /// Some bytes cannot be known.
+    /// The bytes of some samples are unknown.
     unknown: bool,
 }
 
 impl Seen {
-    /// A step begins.
+    /// To be called at the beginning of a step.
     pub(super) fn clear(&mut self) {
         self.positions.clear();
         (self.contents, self.unknown) = (Contents::default(), false);
     }
 
-    /// The batch of the next rank.
+    /// Reads the batch of the next rank, and notes its positions and bytes.
     pub(super) fn read(&mut self, data: &dyn Dataset, positions: &[u64], device: Device) -> Result<Batch, DataError> {
         self.positions.extend_from_slice(positions);
         let (batch, contents) = data.read(positions, device)?;
@@ -32,7 +32,7 @@ impl Seen {
         Ok(batch)
     }
 
-    /// The bytes as a word; 0 if they are not known.
+    /// The digest of the bytes; 0 if some are unknown.
     pub(super) fn word(&self) -> u64 {
         if self.unknown { 0 } else { self.contents.word() }
     }

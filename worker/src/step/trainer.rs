@@ -1,4 +1,4 @@
-//! A run in memory, before its first step: built from a job and its data, and put where a checkpoint says.
+//! A run in memory, before its first step: built from a job and its data, and set to the state of a checkpoint.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::observe::importance;
 use crate::program::{OtherData, Setup, Source};
 use crate::reduce::Layout;
 
-/// A run in memory: model, data and state, before or between steps.
+/// A run in memory that has not started: job, data, model and state. [`Trainer::load`] builds it, [`Trainer::run`] trains.
 pub struct Trainer {
     pub(super) job: JobSpec,
     pub(super) data: DataSets,
@@ -42,10 +42,12 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Opens the data of a run and builds its model, as `source` does, and puts both where the checkpoint says, if there is
-    /// one.
+    /// Opens the data and builds the model of `source`. With `restore`, loads the state of that checkpoint from the store.
     ///
-    /// [`crate::evidence::numerics::apply`] goes before.
+    /// Call [`crate::evidence::numerics::apply`] before, on the same thread: it sets libtorch's switches.
+    ///
+    /// # Errors
+    /// The data, the model, the optimizer or the checkpoint does not fit the job.
     pub fn load(
         source: &dyn Source,
         setup: Setup,
@@ -74,7 +76,7 @@ impl Trainer {
         let (mut record, mut derived) = (None, None);
         if let Some((manifest, store)) = restore {
             derived = checkpoint::load(manifest, job, &ranks, store, &mut state, setup.other_data().is_some())?;
-            // As many samples give the same positions, and need no word.
+            // With the same number of samples the positions are the same: nothing to report.
             let same_length = setup.other_data() == Some(OtherData::AsLong);
             derived = derived
                 .filter(|one| !(same_length && one.was == one.now))
@@ -104,64 +106,64 @@ impl Trainer {
         })
     }
 
-    /// The same steps again, up to `until` completed ones, with fingerprints every so many steps, but no evaluations.
+    /// Re-runs steps up to step `until` to compare them with the record: fingerprints every `fingerprints_every` steps, no evaluations.
     #[must_use]
     pub fn replay(self, until: u64, fingerprints_every: u64) -> Self {
         Self { until, fingerprints_every, replay: true, ..self }
     }
 
-    /// Also says what all tensors come to after these steps.
+    /// Also reports the state's fingerprint and the gradient history after these steps; the coordinator uses them to judge corruption.
     #[must_use]
     pub fn judge_at(self, steps: impl Iterator<Item = u64>) -> Self {
         Self { judge_at: steps.collect(), ..self }
     }
 
-    /// Reads loss and gradient norm of most steps while the next one is computed. On a GPU that is so anyway; elsewhere it only delays what
-    /// is said of a step, and changes no bit.
+    /// Reads loss and gradient norm of most steps while the next step is computed. This is the default on a GPU. On the CPU it only delays
+    /// reports; the bits stay the same.
     #[must_use]
     pub fn reading_later(self) -> Self {
         Self { reads_later: true, ..self }
     }
 
-    /// Ends when one of these data files changes, before a checkpoint names it.
+    /// Ends the run if one of these data files changes, before a checkpoint names the changed file.
     #[must_use]
     pub fn watching(self, watch: Watch) -> Self {
         Self { watch: Arc::new(watch), ..self }
     }
 
-    /// With a hook into each step.
+    /// Adds a hook; hooks are called in the order in which they were added.
     #[must_use]
     pub fn with_hook(mut self, hook: impl StepHook + 'static) -> Self {
         self.hooks.add(Box::new(hook));
         self
     }
 
-    /// What is trained.
+    /// The job that is trained.
     pub fn job(&self) -> &JobSpec {
         &self.job
     }
 
-    /// Where it is trained.
+    /// The device of the model and its state.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// The model, as far as it is trained.
+    /// The model, with the parameters of the current state.
     pub fn model(&self) -> &dyn Model {
         self.state.model.as_ref()
     }
 
-    /// How the data's own preprocessing differs from the checkpoint's, which is used instead: by a person's word.
+    /// How the preprocessing of accepted data differs from the checkpoint's, which is used instead. `None` if they are equal.
     pub fn note(&self) -> Option<&str> {
         self.preprocessing.note.as_deref()
     }
 
-    /// The sample positions, where they are not the checkpoint's because its data was replaced.
+    /// The change of sample positions if accepted data has another number of samples than the checkpoint's data.
     pub fn derived(&self) -> Option<&Override> {
         self.derived.as_ref()
     }
 
-    /// How the gradients lie in the tensor that is reduced.
+    /// The layout of the gradients in the flat tensor that is reduced.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }

@@ -1,4 +1,4 @@
-//! The optimizer's step. While a checkpoint copies the state, each parameter waits for the copies of its own tensors. Hot.
+//! The optimizer's step. While a checkpoint copies the state, the update of each parameter waits for the copies of its own tensors. Hot.
 
 use lockstep_tch_ext::optim::Update;
 use tch::Device;
@@ -9,7 +9,7 @@ use crate::checkpoint::ChangedBy;
 use crate::observe::Phase;
 
 impl Run {
-    /// Updates the parameters in the step after `step` completed ones; the learning rate.
+    /// Updates the parameters in the step that completes `step + 1`, and returns the learning rate.
     pub(super) fn update(&mut self, step: u64, measured: &Measured) -> Result<f64, TrainError> {
         let (job, state) = (&self.trainer.job, &mut self.trainer.state);
         let lr = job.schedule.lr(job.optimizer.lr, step, job.steps);
@@ -28,7 +28,7 @@ impl Run {
                 reporter.spent(Phase::Checkpoint);
                 ready
             };
-            // On another device it is one call for all, which takes less time than a copy.
+            // On a GPU one call updates all parameters, which takes less time than a copy.
             let on_cpu = self.trainer.device == Device::Cpu;
             if ready(if on_cpu { ChangedBy::Optimizer } else { ChangedBy::Update(usize::MAX) }) {
                 let ready = |place| !on_cpu || ready(ChangedBy::Update(place));

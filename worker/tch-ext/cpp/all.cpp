@@ -1,5 +1,5 @@
-// All of the shim but `cuda/` as one unit: libtorch's headers, which take longer than all else, are compiled once. So each file has a
-// namespace of its own, by the file's name: what stands in an anonymous one of a unit stands there for all files.
+// All of the shim but `cuda/` as one translation unit, so that libtorch's headers, which dominate the compile time, are compiled once. Each
+// file has a namespace with the name of the file, because all files share the anonymous namespace of the unit.
 #include "bits.cpp"
 #include "c10d/group.cpp"
 #include "c10d/store.cpp"

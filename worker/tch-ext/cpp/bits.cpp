@@ -1,4 +1,4 @@
-// Fingerprints: a sum over a tensor's bits that does not depend on the order of its terms. Hot.
+// Fingerprints: sums over a tensor's bits that do not depend on the order of their terms. Hot.
 #include "bits.h"
 #include "shim.h"
 
@@ -13,8 +13,8 @@ namespace lockstep::bits {
 
 namespace {
 
-// Term `i` of an element with bits `b`, as a signed number of 64 bits: v = (b + i * step) * spread, v ^ (v >> 32).
-// All arithmetic is modulo 2^64; both factors are odd, so a change of one element always changes the sum.
+// The term of element `i` with bits `b`, as a signed number of 64 bits: v = (b + i * step) * spread, v ^ (v >> 32).
+// All arithmetic is modulo 2^64. Both factors are odd, so a change of one element always changes the sum.
 constexpr uint64_t step = 0x9e3779b97f4a7c15, spread = 0xd6e8feb86659fd93;
 
 template <class Bits>
@@ -65,7 +65,7 @@ at::ScalarType bits_type(int64_t width) {
   }
 }
 
-// The same sum by tensor operations, on the tensor's device: a tensor of one element.
+// The same sum by tensor operations on the tensor's device, as a tensor of one element.
 at::Tensor sum_on_device(const at::Tensor& tensor) {
   const auto flat = tensor.contiguous().view({-1});
   const auto width = std::min<int64_t>(static_cast<int64_t>(flat.element_size()), 8);
@@ -94,7 +94,7 @@ void sums(const at::Tensor* const* tensors, size_t count, uint64_t* out) {
     }
   }
   if (!pending.empty()) {
-    // One read from the device for all.
+    // One read from the device for all sums.
     const auto host = at::stack(pending).to(at::kCPU).contiguous();
     for (size_t i = 0; i < places.size(); ++i) {
       out[places[i]] = static_cast<uint64_t>(host.const_data_ptr<int64_t>()[i]);

@@ -8,7 +8,7 @@
 
 namespace lockstep::bits {
 
-// `out[i]` is the fingerprint of tensor `i`; throws for one without plain bits.
+// `out[i]` is the fingerprint of tensor `i`. Throws for a tensor without plain bits.
 void sums(const at::Tensor* const* tensors, size_t count, uint64_t* out);
 
 } // namespace lockstep::bits

@@ -45,7 +45,7 @@ at::Device device_of(int32_t index) {
 
 extern "C" {
 
-// Ends the process without its libraries' static destructors. Those would write out the standard streams.
+// Ends the process without the static destructors of its libraries. These would flush the standard streams, so that is done here.
 [[noreturn]] void lte_leave(int32_t code) {
   std::cout.flush();
   std::cerr.flush();
@@ -72,7 +72,7 @@ char* lte_generator_get(int32_t device, at::Tensor** out) {
   });
 }
 
-// The caller has compared `length` with the length that `lte_generator_get` gives.
+// The caller has checked that `length` is the length of a state of `lte_generator_get`.
 char* lte_generator_set(int32_t device, const uint8_t* bytes, size_t length) {
   return lockstep::guard([&] {
     auto state = at::empty({static_cast<int64_t>(length)}, at::kByte);
@@ -95,7 +95,7 @@ struct lte_allocator_stats {
   int64_t allocated, reserved, active, peak_allocated, peak_reserved, retries, ooms;
 };
 
-// `*found` is 0 when the process has no CUDA device `device`; nothing is initialised then.
+// `*found` is 0 if the process has no CUDA device `device`; CUDA is not initialised then.
 char* lte_allocator_stats_get(int32_t device, lte_allocator_stats* out, int32_t* found) {
   return lockstep::guard([&] {
     *found = 0;
@@ -118,7 +118,7 @@ char* lte_allocator_stats_get(int32_t device, lte_allocator_stats* out, int32_t*
   });
 }
 
-// The bytes of a dense CPU tensor in row-major order. `*kind`: 0 fine, 1 not on the CPU, 2 not contiguous.
+// The bytes of a dense CPU tensor in row-major order. `*kind`: 0 success, 1 not a dense CPU tensor, 2 not contiguous.
 char* lte_cpu_bytes(const at::Tensor* tensor, uint8_t** data, size_t* length, int32_t* kind) {
   return lockstep::guard([&] {
     *data = nullptr;
@@ -133,19 +133,19 @@ char* lte_cpu_bytes(const at::Tensor* tensor, uint8_t** data, size_t* length, in
       return;
     }
     *length = tensor->nbytes();
-    // `mutable_data_ptr` materialises a copy-on-write storage, so that what Rust holds is the tensor's own memory.
+    // `mutable_data_ptr` materialises a copy-on-write storage, so that Rust gets the tensor's own memory.
     *data = static_cast<uint8_t*>(tensor->mutable_data_ptr());
   });
 }
 
-// Whether all that a tensor is lies in one strided memory, as elements of which each is a number of its own.
+// Whether a tensor is fully described by one strided memory of plain elements.
 uint8_t lte_is_plain(const at::Tensor* tensor) {
   return tensor->defined() && tensor->layout() == at::kStrided && tensor->has_storage() && !tensor->is_quantized() &&
       !tensor->is_neg() && !tensor->is_conj();
 }
 
-// `out[i]` changes when tensor `i` changes in anything but its elements: type, shape, strides, place in its memory, and whether it
-// requires gradients or has come of a computation that does.
+// `out[i]` changes if any property of tensor `i` but its elements changes: type, shape, strides, offset in its memory, whether it requires
+// gradients, and whether it is a leaf.
 char* lte_forms(const at::Tensor* const* tensors, size_t count, uint64_t* out) {
   return lockstep::guard([&] {
     for (size_t i = 0; i < count; ++i) {
@@ -177,7 +177,7 @@ uint8_t lte_is_same(const at::Tensor* one, const at::Tensor* other) {
   return one->is_same(*other);
 }
 
-// Bytes that somebody else holds, as a tensor; `drop(holder)` when its last use has gone. On failure nothing is dropped.
+// A tensor over the bytes of another owner. `drop(holder)` is called when the last reference is gone; not if this call fails.
 char* lte_tensor_over(uint8_t* data, size_t length, void* holder, void (*drop)(void*), at::Tensor** out) {
   return lockstep::guard([&] {
     auto deleter = [holder, drop](void*) { drop(holder); };

@@ -1,5 +1,5 @@
-// When libtorch's CUDA libraries are loaded, and what is reached through them. They take longer to load than all else that
-// a process does before it trains, so a machine without a driver goes without.
+// Loads libtorch's CUDA libraries, and forwards calls to the code that uses them. Loading them takes longer than everything else that a
+// process does before it trains, so on a machine without a driver they are not loaded.
 #include "cuda.h"
 #include "cuda/half.h"
 
@@ -12,7 +12,7 @@
 #ifdef LOCKSTEP_CUDA
 
 extern "C" {
-// The library of `cuda/`, inside this program.
+// The compiled library of `cuda/`, embedded in this program.
 extern const char lockstep_cuda_image[];
 extern const char lockstep_cuda_image_end[];
 }
@@ -21,7 +21,7 @@ namespace lockstep::cuda {
 
 namespace {
 
-// Whether this machine has a driver: CUDA's own runtime looks for the same file.
+// Whether this machine has a driver. CUDA's runtime looks for the same file.
 bool has_driver() {
   static const bool found = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) != nullptr;
   return found;
@@ -29,11 +29,11 @@ bool has_driver() {
 
 void* load(const char* library) {
   void* handle = dlopen(library, RTLD_NOW | RTLD_GLOBAL);
-  TORCH_CHECK(handle != nullptr, "libtorch's CUDA libraries cannot be loaded: ", dlerror());
+  TORCH_CHECK(handle != nullptr, "cannot load libtorch's CUDA libraries: ", dlerror());
   return handle;
 }
 
-// Where libtorch's libraries lie.
+// The directory of libtorch's libraries.
 std::string torch_folder() {
   Dl_info found{};
   dladdr(reinterpret_cast<const void*>(&at::show_config), &found);
@@ -41,29 +41,29 @@ std::string torch_folder() {
   return path.substr(0, path.rfind('/') + 1);
 }
 
-// Before `main`: libtorch asks for its CUDA libraries once, at its first use of any device, and keeps the answer. What goes
-// wrong is said again, and heard, when a device is used.
+// Runs before `main`, because libtorch looks for its CUDA libraries once, at its first use of any device. Errors are ignored here; they are
+// reported when a device is used.
 __attribute__((constructor)) void load_where_a_driver_is() {
   if (has_driver()) {
-    // By its place: the loader would look it up for whoever calls, and that is the loader itself.
+    // By its full path: the loader searches relative to the caller, which here is the loader itself.
     dlopen((torch_folder() + "libtorch_cuda.so").c_str(), RTLD_NOW | RTLD_GLOBAL);
   }
 }
 
-// The loader takes files only, so the image becomes one that has no name.
+// The loader accepts only files, so the image is written to a memory file.
 const Half& load_half() {
   const auto size = static_cast<size_t>(lockstep_cuda_image_end - lockstep_cuda_image);
   const int file = memfd_create("lockstep-cuda", MFD_CLOEXEC);
-  TORCH_CHECK(file >= 0, "no memory file for the part of this program that uses CUDA");
+  TORCH_CHECK(file >= 0, "cannot create a memory file for the CUDA part of this program");
   for (size_t done = 0; done < size;) {
     const auto wrote = write(file, lockstep_cuda_image + done, size - done);
-    TORCH_CHECK(wrote > 0, "no memory for the part of this program that uses CUDA");
+    TORCH_CHECK(wrote > 0, "cannot write the CUDA part of this program to memory");
     done += static_cast<size_t>(wrote);
   }
   void* handle = load(("/proc/self/fd/" + std::to_string(file)).c_str());
   close(file);
   const auto* half = static_cast<const Half*>(dlsym(handle, "lockstep_cuda_half"));
-  TORCH_CHECK(half != nullptr, "the part of this program that uses CUDA is not of its build");
+  TORCH_CHECK(half != nullptr, "the CUDA part of this program is from another build: rebuild the program");
   return *half;
 }
 
@@ -99,7 +99,7 @@ void describe(const std::function<void(std::string_view, std::string_view)>&) {}
 
 std::unique_ptr<Group> make_nccl(
     const c10::intrusive_ptr<c10d::Store>&, int, int, int, std::chrono::milliseconds) {
-  TORCH_CHECK(false, "this libtorch was built without CUDA, and NCCL comes with it");
+  TORCH_CHECK(false, "this libtorch was built without CUDA, so it has no NCCL");
 }
 
 } // namespace lockstep::cuda

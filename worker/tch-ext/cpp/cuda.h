@@ -1,4 +1,4 @@
-// What the rest of the shim reaches through libtorch's CUDA libraries.
+// The functions that need libtorch's CUDA libraries, for the rest of the shim.
 #pragma once
 
 #include <chrono>
@@ -10,7 +10,7 @@
 
 namespace lockstep::cuda {
 
-// What can be said about CUDA, cuDNN, NCCL and the devices; empty where there is no driver.
+// Properties of CUDA, cuDNN, NCCL and the devices, for the numerics fingerprint; none without a driver.
 void describe(const std::function<void(std::string_view, std::string_view)>& put);
 
 std::unique_ptr<Group> make_nccl(

@@ -1,4 +1,4 @@
-// Whether all elements of a tensor are finite, seen while it is copied: what was just copied lies in the cache. Hot.
+// Checks that all elements of a tensor are finite while it is copied, because a copied portion is still in the cache. Hot.
 #include "shim.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace lockstep::finite {
 
 namespace {
 
-// Bytes that are copied and then looked at: a part of the second cache.
+// Bytes that are copied and then checked: less than the second-level cache.
 constexpr int64_t portion = 256 << 10;
 
 // Whether no element has all bits of `exponent` set.
@@ -20,7 +20,7 @@ template <class Bits>
 __attribute__((always_inline)) inline
 #endif
 bool none_has(const char* data, int64_t bytes, Bits exponent) {
-  // As many at once as a vector of any processor takes.
+  // At least as many elements as a vector register of any processor has.
   constexpr int64_t lanes = 64 / sizeof(Bits) * 2;
   const int64_t count = bytes / static_cast<int64_t>(sizeof(Bits));
   Bits most[lanes] = {}, some[lanes];
@@ -102,7 +102,7 @@ bool copy(const at::Tensor& from, at::Tensor* into) {
 
 extern "C" {
 
-// Copies `from` to `into`, unless that is null; whether all elements are finite.
+// Copies `from` to `into`, unless `into` is null. `*finite` says whether all elements are finite.
 char* lte_copy_finite(const at::Tensor* from, at::Tensor* into, uint8_t* finite) {
   return lockstep::guard([&] {
     c10::NoGradGuard no_grad;

@@ -1,4 +1,4 @@
-// Gradients as one flat tensor: differentiate into it, take norms of its parts. Hot.
+// Gradients as one flat tensor: computes them into it, and takes norms of its parts. Hot.
 #include "shim.h"
 
 #include <cmath>
@@ -17,12 +17,12 @@ namespace lockstep::fold {
 
 namespace {
 
-// Ranges of `flat`, in list order and without gaps; an undefined tensor owns a range of zeros.
+// Copies the tensors to consecutive ranges of `flat`. An undefined tensor gets a range of zeros.
 void flatten(const std::vector<at::Tensor>& tensors, const std::vector<int64_t>& lengths, const at::Tensor& flat) {
   const bool plain = flat.device().is_cpu() && flat.is_contiguous();
   auto* base = plain ? static_cast<char*>(flat.mutable_data_ptr()) : nullptr;
   const auto width = static_cast<int64_t>(flat.element_size());
-  // What a plain copy of bytes does not do goes through one batched copy: other dtype, strides, devices.
+  // Tensors with another type, other strides or another device go through one batched copy.
   std::vector<at::Tensor> targets, sources;
   int64_t offset = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -55,15 +55,15 @@ void check_flat(const at::Tensor& flat, const std::vector<int64_t>& lengths) {
       flat.defined() ? flat.sizes() : at::IntArrayRef{}, " and the list has ", total, " elements");
 }
 
-// One register of the widest kind that most machines have: wider vector types are taken apart through memory.
+// One register of the widest kind that most machines have; wider vector types would be split through memory.
 using Floats = float __attribute__((vector_size(16)));
 using Doubles = double __attribute__((vector_size(32)));
 constexpr int64_t width = 4, registers = 4, lanes = width * registers;
 
 } // namespace
 
-// Sixteen partial sums, added up in a fixed order: the same bits whatever the number of threads and the width of the
-// machine's registers, for nothing here is contracted or reordered.
+// Sixteen partial sums, added in a fixed order: the same bits for any number of threads and any register width, because the compiler
+// neither contracts nor reorders these operations.
 #ifdef __x86_64__
 __attribute__((target_clones("avx2", "default")))
 #endif
@@ -90,7 +90,7 @@ double sum_of_squares(const float* values, int64_t length) {
   return sum;
 }
 
-// The L2 norm of a flat tensor, as one number of 64 bits beside it.
+// The L2 norm of a flat tensor, as a 64-bit scalar on its device.
 at::Tensor norm(const at::Tensor& flat) {
   if (flat.device().is_cpu() && flat.scalar_type() == at::kFloat && flat.is_contiguous()) {
     const auto sum = sum_of_squares(flat.const_data_ptr<float>(), flat.numel());
@@ -103,8 +103,8 @@ at::Tensor norm(const at::Tensor& flat) {
 
 extern "C" {
 
-// The gradients of `loss` by `params`, flattened into `flat`. `.grad` is neither read nor written. `used[i]` tells
-// whether there is a gradient of parameter `i`.
+// The gradients of `loss` by `params`, flattened into `flat`. `.grad` is neither read nor written. `used[i]` is 1 if parameter `i` has a
+// gradient.
 char* lte_grads_into(
     const at::Tensor* loss,
     const at::Tensor* const* params,
@@ -131,7 +131,7 @@ char* lte_grads_into(
   });
 }
 
-// The L2 norm of `flat`, summed in 64 bits, as a tensor beside it: nothing is read from the device.
+// The L2 norm of `flat`, summed in 64 bits, as a tensor on its device. Does not read from the device.
 char* lte_norm(const at::Tensor* flat, at::Tensor** out) {
   return lockstep::guard([&] {
     c10::NoGradGuard no_grad;
@@ -139,8 +139,8 @@ char* lte_norm(const at::Tensor* flat, at::Tensor** out) {
   });
 }
 
-// `out[i]` is the L2 norm of `flat[offsets[i]..offsets[i + 1]]`; the caller has checked that the offsets ascend
-// from 0 or more to at most `flat`'s length.
+// `out[i]` is the L2 norm of `flat[offsets[i]..offsets[i + 1]]`. The caller has checked that the offsets ascend from 0 or more to at most
+// the length of `flat`.
 char* lte_layer_norms(const at::Tensor* flat, const int64_t* offsets, size_t parts, double* out) {
   return lockstep::guard([&] {
     c10::NoGradGuard no_grad;

@@ -1,4 +1,4 @@
-// How the elements of tensors are distributed, and watching what operators give while a model runs forward.
+// Distributions of the elements of tensors, and of the outputs of operators in a forward pass.
 #include "shim.h"
 
 #include <algorithm>
@@ -33,7 +33,7 @@ struct lte_histogram {
   uint64_t bins[2048];
 };
 
-// Called once per histogram, which is borrowed for the call. `layer`: whether the operator of that name is one.
+// Called once per histogram, which is borrowed for the call. `layer`: whether the operator is a layer.
 using lte_push_histogram =
     void (*)(void* sink, const char* name, size_t length, bool layer, const void* parameter, const lte_histogram* histogram);
 }
@@ -44,10 +44,10 @@ namespace {
 
 constexpr uint32_t fraction_bits = 21;
 
-// Takes the bins that are none out of the others, and sets the numbers that follow from them.
+// Moves the bins of zeros, infinities and NaN into their counters.
 void sort_out(lte_histogram& out) {
   for (const uint32_t sign : {0U, 1024U}) {
-    // Exponent 0: zero, or denormal, which is next to it. Exponent 255: infinite if the fraction begins with zeros.
+    // Exponent 0: zero or subnormal; both count as zero. Exponent 255: infinite if the fraction begins with zeros, else NaN.
     for (uint32_t bin = sign; bin < sign + 4; ++bin) {
       out.zeros += std::exchange(out.bins[bin], 0);
     }
@@ -60,7 +60,7 @@ void sort_out(lte_histogram& out) {
 
 } // namespace
 
-// One pass: bins, least, greatest, and the sums of x - shift and of its square, in `lanes` parts each.
+// One pass: bins, minimum, maximum, and the sums of the elements and of their squares, in `lanes` parts each.
 #ifdef __x86_64__
 __attribute__((target_clones("avx2", "default")))
 #endif
@@ -70,7 +70,7 @@ void count_floats(const float* values, int64_t length, lte_histogram& out) {
   float least[lanes], greatest[lanes];
   std::fill_n(least, lanes, std::numeric_limits<float>::infinity());
   std::fill_n(greatest, lanes, -std::numeric_limits<float>::infinity());
-  // Two tables: neighbours that fall into one bin need not wait for each other.
+  // Two tables, so that neighbours in the same bin do not wait for each other.
   std::array<std::array<uint32_t, 2048>, 2> tables{};
   uint64_t since = 0;
   const auto fold = [&] {
@@ -123,7 +123,7 @@ void count_floats(const float* values, int64_t length, lte_histogram& out) {
 
 namespace {
 
-// The same by tensor operations, on the tensor's device.
+// The same by tensor operations on the tensor's device.
 void count_on_device(const at::Tensor& flat, lte_histogram& out) {
   const auto bins = at::bitwise_and(at::bitwise_right_shift(flat.view(at::kInt), fraction_bits), 2047);
   const auto counts = at::bincount(bins, {}, 2048).to(at::kCPU);
@@ -149,16 +149,16 @@ void count_on_device(const at::Tensor& flat, lte_histogram& out) {
   out.max = number[3];
 }
 
-// Of a tensor with more than `most` elements, evenly spaced ones, at most so many; all, if that is 0.
+// Of a tensor with more than `most` elements, counts at most `most` evenly spaced ones; if `most` is 0, counts all.
 void count_tensor(const at::Tensor& tensor, lte_histogram& out, int64_t most = 0) {
   auto dense = tensor.layout() == at::kStrided ? tensor.detach() : tensor.detach().to_dense();
   if (dense.numel() == 0) {
     return;
   }
-  // As they lie in memory: the order of elements is no matter.
+  // In the order of memory: the order of elements does not matter.
   const bool whole = dense.is_non_overlapping_and_dense();
   if (most > 0 && dense.numel() > most && whole) {
-    // Odd: not always the same place of a row whose length is a power of two.
+    // Odd, so that it does not hit the same column of rows whose length is a power of two.
     const int64_t stride = ((dense.numel() + most - 1) / most) | 1;
     dense = dense.as_strided({(dense.numel() + stride - 1) / stride}, {stride}, dense.storage_offset()).contiguous();
   } else if (whole) {
@@ -172,7 +172,7 @@ void count_tensor(const at::Tensor& tensor, lte_histogram& out, int64_t most = 0
   }
 }
 
-// What layers are made of. What they call inside is not told again.
+// The operators that count as layers. Operators that they call inside are not reported.
 const std::unordered_set<std::string_view> watched = {
     "aten::linear", "aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::convolution", "aten::_convolution",
     "aten::embedding", "aten::layer_norm", "aten::batch_norm", "aten::group_norm", "aten::instance_norm",
@@ -185,13 +185,13 @@ const std::unordered_set<std::string_view> watched = {
 
 constexpr std::string_view prefix = "aten::";
 
-// What these give was never written.
+// Operators whose output is uninitialised memory.
 bool allocates(std::string_view name) {
   name.remove_prefix(prefix.size());
   return name.starts_with("empty") || name.starts_with("new_empty") || name.starts_with("resize");
 }
 
-// Whether it gives no numbers of its own, only another look at memory, which may not be written yet.
+// Whether the operator returns only a view of memory, which may be uninitialised.
 bool views(const at::RecordFunction& function) {
   const auto schema = function.operator_schema();
   if (!schema.has_value() || schema->returns().empty()) {
@@ -208,14 +208,14 @@ struct Seen {
   lte_histogram histogram{};
 };
 
-// Of one thread, which runs the model forward.
+// The watch of one thread, which runs a forward pass.
 struct Watch {
   at::CallbackHandle handle{};
-  // Layers, and operators of any kind, that run now.
+  // Number of nested layers, and of nested operators of any kind, that run now.
   int64_t layers = 0;
   int64_t calls = 0;
   int64_t most = 0;
-  // Whether the first operator of any kind that gives a NaN is still looked for.
+  // Whether the first operator of any kind that returns a NaN is still searched.
   bool tracing = false;
   std::vector<std::unique_ptr<Seen>> seen;
 };
@@ -224,9 +224,9 @@ thread_local std::unique_ptr<Watch> watch;
 
 struct Call : at::ObserverContext {
   bool layer = false;
-  // Not within another one.
+  // Not nested in another one.
   bool outermost = false;
-  // Where the first parameter that a layer is given begins.
+  // Address of the first parameter among the inputs of a layer.
   const void* parameter = nullptr;
 };
 
@@ -275,7 +275,7 @@ void leave(const at::RecordFunction& function, at::ObserverContext* context) {
   if (!tensor.defined() || !at::isFloatingType(tensor.scalar_type())) {
     return;
   }
-  // What is counted with must not be watched, and leaves no trace in the graph.
+  // The operators that count must not be watched, and must not be part of the autograd graph.
   at::DisableRecordFunctionGuard quiet;
   c10::NoGradGuard no_grad;
   if (!call->layer && (!at::isnan(tensor).any().item<bool>() || views(function))) {
@@ -291,7 +291,7 @@ void leave(const at::RecordFunction& function, at::ObserverContext* context) {
 }
 
 void begin(int64_t most) {
-  TORCH_CHECK(watch == nullptr, "this thread is watched already");
+  TORCH_CHECK(watch == nullptr, "a forward pass is already watched on this thread");
   watch = std::make_unique<Watch>();
   watch->most = most;
   watch->tracing = most == 0;
@@ -324,13 +324,13 @@ char* lte_histogram_of(const at::Tensor* tensor, lte_histogram* out) {
   });
 }
 
-// From now on, what layers give on this thread is counted: of each tensor at most `most` elements. If that is 0, all, and
-// the first operator of any kind that gives a NaN stands among the layers.
+// Begins to count the activations of layers on this thread: of each tensor at most `most` elements. If `most` is 0: all elements, and also
+// the output of the first operator of any kind that returns a NaN.
 char* lte_forward_watch(int64_t most) {
   return lockstep::guard([&] { lockstep::histogram::begin(most); });
 }
 
-// No longer; and what was seen, in the order of the forward pass.
+// Ends the watch, and passes on the histograms in the order of the forward pass.
 char* lte_forward_seen(lte_push_histogram sink_fn, void* sink) {
   return lockstep::guard([&] { lockstep::histogram::end(sink_fn, sink); });
 }

@@ -1,4 +1,4 @@
-// Gradient-ready hooks: a Rust callback on a tensor, called when its gradient has been computed.
+// Gradient hooks: a Rust callback that is called when the gradient of a tensor has been computed.
 #include "shim.h"
 
 #include <memory>
@@ -6,16 +6,16 @@
 
 extern "C" {
 
-// Answers null, or a text made by `lte_text_new` when the callback panicked.
+// Returns null, or a text of `lte_text_new` if the callback panicked.
 using lte_hook_call = char* (*)(void* callback, const at::Tensor* grad);
 using lte_hook_drop = void (*)(void* callback);
 
-// An owned text with the bytes given, for a callback that reports a failure.
+// An owned text with the given bytes, for a callback that reports a failure.
 char* lte_text_new(const char* start, size_t length) {
   return lockstep::owned_text({start, length});
 }
 
-// Takes over `callback`, which `drop` frees when the hook is removed or the tensor goes, also if this call fails.
+// Takes ownership of `callback`. `drop` frees it when the hook is removed or the tensor is freed, also if this call fails.
 char* lte_hook_add(
     const at::Tensor* tensor,
     void* callback,
@@ -29,7 +29,7 @@ char* lte_hook_add(
       if (char* message = call(owned.get(), &seen)) {
         const std::string text(message);
         lte_text_free(message);
-        // Leaves the backward pass as an error of whoever started it.
+        // Ends the backward pass; its caller gets the exception.
         throw std::runtime_error(text);
       }
     });

@@ -1,8 +1,8 @@
-// Fused optimizers over lists of tensors: one fused call for all tensors that share weight decay and dtype.
+// Fused optimizers over lists of tensors: one fused call for all tensors with the same weight decay and element type.
 //
-// The lists of a group are built once. A step only puts this step's gradients into a list whose memory is kept, so
-// it costs little more than the fused kernel. A parameter that takes no part in a step is left alone, as torch.optim
-// leaves one whose `grad` is None: its moments and its count of steps too.
+// The lists of a group are built once. A step only puts its gradients into a list whose memory is reused, so it costs little more than
+// the fused kernel. A parameter that takes no part in a step is not changed, and neither are its moments and its count of steps, as in
+// torch.optim for a parameter whose `grad` is None.
 #include "shim.h"
 
 #include <algorithm>
@@ -24,7 +24,7 @@ namespace lockstep::optim {
 
 namespace {
 
-// Mirrors `Kind` on the Rust side.
+// The Rust side has the same numbers in `Kind`.
 enum class Kind : int32_t { sgd = 0, adam = 1, adamw = 2 };
 
 } // namespace
@@ -33,33 +33,33 @@ enum class Kind : int32_t { sgd = 0, adam = 1, adamw = 2 };
 
 extern "C" {
 
-// Returns when the parameter at `position` and its state may change; 0 if they may not at all.
+// Waits until the parameter at `position` and its state may change. Returns 0 if they must not change.
 using lte_ready = uint8_t (*)(void* context, size_t position);
 
 struct lte_optim_config {
   int32_t kind;
-  // SGD.
+  // For SGD.
   double momentum, dampening;
   uint8_t nesterov;
-  // Adam, AdamW.
+  // For Adam and AdamW.
   double beta1, beta2, epsilon;
 };
 
 struct lte_optim {
   using Kind = lockstep::optim::Kind;
 
-  // Lists of one fused call.
+  // The lists of one fused call.
   struct Lists {
     std::vector<at::Tensor> params, grads, first, second, steps;
   };
 
-  // Of one step. Where `found_inf` holds 1, the kernels change nothing.
+  // The arguments of one step. If `found_inf` is 1, the kernels change nothing.
   struct Rate {
     double lr;
     std::optional<at::Tensor> found_inf;
   };
 
-  // Parameters that share weight decay and dtype.
+  // Parameters with the same weight decay and element type.
   struct Group {
     double weight_decay;
     std::vector<size_t> positions;
@@ -68,16 +68,16 @@ struct lte_optim {
 
   lte_optim_config config;
   std::vector<Group> groups;
-  // Steps taken, as a scalar of 32-bit floats beside the parameters: what the fused Adam kernels read for every
-  // parameter that took part in all of them.
+  // Number of steps, as a 32-bit float on the device of the parameters. The fused Adam kernels read it for every parameter that took part
+  // in all steps.
   at::Tensor step;
   // The same number on the host.
   int64_t taken = 0;
-  // By parameter position: the steps that it took part in.
+  // By parameter position: number of steps that the parameter took part in.
   std::vector<int64_t> counts;
-  // By parameter position: its own count beside the parameters; undefined while it equals `step`.
+  // By parameter position: the same number on the device; undefined while it equals `step`.
   std::vector<at::Tensor> own_steps;
-  // By parameter position; states are undefined where the kind has none.
+  // By parameter position. States that the kind does not have are undefined.
   std::vector<at::Tensor> params, first, second;
   // Whether a parameter has gaps in memory.
   bool gaps = false;
@@ -86,7 +86,7 @@ struct lte_optim {
     return static_cast<Kind>(config.kind) != Kind::sgd;
   }
 
-  // Behind the parameters, from `begin` on, that are updated together when they have to be waited for.
+  // The end of the portion that begins at `begin`: parameters that are updated together if the step waits for its parameters.
   size_t portion_end(const Group& group, size_t begin) const {
     constexpr int64_t elements = 1 << 18;
     int64_t taken = 0;
@@ -97,7 +97,7 @@ struct lte_optim {
     return end;
   }
 
-  // Gives every parameter the tensor of its own count of steps, where that is not the run's.
+  // Puts each parameter's count of steps into the lists: its own one, or `step`.
   void spread_steps() {
     for (auto& group : groups) {
       for (size_t k = 0; k < group.positions.size() && has_second(); ++k) {
@@ -118,8 +118,8 @@ struct lte_optim {
       fused(lists);
       return;
     }
-    // For 16-bit floats libtorch's kernel takes memory as it lies for the momentum. What it means to do: compute in 32 bits, and
-    // round.
+    // For 16-bit floats libtorch's kernel reads wrong memory for the momentum. This computes what the kernel should: in 32 bits, and then
+    // rounded.
     const auto widened = [](const std::vector<at::Tensor>& list) {
       std::vector<at::Tensor> wide;
       for (const auto& tensor : list) {
@@ -135,8 +135,8 @@ struct lte_optim {
     }
   }
 
-  // The fused CPU kernels walk raw memory from a tensor's first element to as many as it has: one with gaps is stepped in a copy
-  // without.
+  // The fused CPU kernels treat a tensor as consecutive memory from its first element on. So a parameter with gaps is updated in a dense
+  // copy.
   void call(Lists& lists, double weight_decay, const Rate& rate, bool first_of_momentum) {
     if (!gaps) {
       kernel(lists, weight_decay, rate, first_of_momentum);
@@ -231,13 +231,13 @@ void lte_optim_free(lte_optim* optim) {
   delete optim;
 }
 
-// The caller has checked that there are as many gradients as parameters, and as many bytes of `used` unless that is
-// null, which is: all. `*undefined` names the first gradient that is used and undefined; nothing has changed then.
+// The caller has checked that there is a gradient for each parameter, and a byte of `used`, unless `used` is null: then all take part.
+// `*undefined` is the position of the first gradient that is used but undefined; nothing has changed then.
 //
-// Where `found_inf`, unless it is null, holds 1, tensors stay as they are.
+// If `found_inf` is not null and its value is 1, no tensor changes.
 //
-// With `ready`, parameters are updated a few at a time, after it was asked for each of them. Where it answers 0 the step ends as
-// it is.
+// With `ready`, parameters are updated in portions, after `ready` was called for each of them. If it returns 0, the step ends, and only
+// some parameters are updated.
 char* lte_optim_step(
     lte_optim* optim,
     const at::Tensor* const* grads,
@@ -284,7 +284,7 @@ char* lte_optim_step(
     }
     optim->step.add_(1);
     for (auto& group : optim->groups) {
-      // Whether momentum is still empty is one answer for a whole call.
+      // A fused call takes one flag for all its parameters: whether their momentum is still empty.
       const auto is_first = [&](size_t position) { return has_momentum && optim->counts[position] == 0; };
       bool whole = all_used;
       for (const auto position : group.positions) {
@@ -293,7 +293,7 @@ char* lte_optim_step(
       const auto laid_out = [&](size_t position) {
         const auto& grad = *grads[position];
         const auto& param = optim->params[position];
-        // The fused CPU kernels walk raw memory, so a gradient must lie in memory as its parameter does.
+        // The fused CPU kernels walk raw memory, so a gradient must have the memory layout of its parameter.
         const bool fits = grad.strides() == param.strides() && grad.is_non_overlapping_and_dense();
         return fits ? grad : at::empty_like(param, grad.options()).copy_(grad);
       };
@@ -306,7 +306,7 @@ char* lte_optim_step(
           }
         }
         if (whole && end - begin == number) {
-          // Also after an exception the list must not keep gradients alive into the next step.
+          // Cleared first, because an exception in an earlier step may have left gradients in the list.
           group.all.grads.clear();
           for (const auto position : group.positions) {
             group.all.grads.push_back(laid_out(position));
@@ -351,8 +351,8 @@ char* lte_optim_step(
   });
 }
 
-// Pushes `step`, then for each parameter position `first/<position>` and `second/<position>` where the kind has
-// them. The tensors are the optimizer's own, not copies.
+// Pushes `step`, then for each parameter position `first/<position>` and `second/<position>`, as far as the kind has them. The tensors are
+// not copies.
 char* lte_optim_state(const lte_optim* optim, lte_push_tensor sink_fn, void* sink) {
   return lockstep::guard([&] {
     lockstep::push(sink_fn, sink, "step", optim->step);
@@ -367,14 +367,14 @@ char* lte_optim_state(const lte_optim* optim, lte_push_tensor sink_fn, void* sin
   });
 }
 
-// Steps taken; and by parameter position, the steps that it took part in: `out` has room for all parameters.
+// The number of steps, and by parameter position the number of steps that it took part in. `out` has room for all parameters.
 void lte_optim_counts(const lte_optim* optim, int64_t* taken, int64_t* out) {
   *taken = optim->taken;
   std::copy(optim->counts.begin(), optim->counts.end(), out);
 }
 
-// To be called after the state tensors were overwritten: takes the number of steps from `step`, and that of each
-// parameter from `counts`, which may be null: all took part in every step.
+// To be called after the state tensors were overwritten. Takes the number of steps from `step`, and that of each parameter from `counts`;
+// if `counts` is null, all parameters took part in every step.
 char* lte_optim_reloaded(lte_optim* optim, const int64_t* counts) {
   return lockstep::guard([&] {
     c10::NoGradGuard no_grad;

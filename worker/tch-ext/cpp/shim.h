@@ -1,7 +1,7 @@
-// What every file of the shim shares: how an error leaves C++, and how names, texts and tensors reach Rust.
+// Shared by all files of the shim: how errors, names, texts and tensors are passed to Rust.
 //
-// No exception crosses into Rust. Each entry point runs its body in `guard`, which answers null for success and
-// otherwise an owned text that Rust frees with `lte_text_free`.
+// No exception crosses into Rust. Each entry point runs its body in `guard`, which returns null for success, and otherwise an owned text
+// that Rust frees with `lte_text_free`.
 #pragma once
 
 #include <cstddef>
@@ -19,13 +19,13 @@ using lte_push_tensor = void (*)(void* sink, const char* name, size_t length, at
 // Called once per named text; Rust copies both.
 using lte_push_text = void (*)(void* sink, const char* name, size_t length, const char* text, size_t text_length);
 
-// Frees what `owned_text` made.
+// Frees a text of `owned_text`.
 void lte_text_free(char* text);
 }
 
 namespace lockstep {
 
-// An owned copy of `text` for Rust. When even that cannot be allocated, a static text that `lte_text_free` knows.
+// An owned copy of `text` for Rust. If it cannot be allocated, a static text that `lte_text_free` recognises.
 char* owned_text(std::string_view text) noexcept;
 
 template <class Body>
@@ -50,7 +50,7 @@ inline void push(lte_push_tensor sink_fn, void* sink, std::string_view name, con
   sink_fn(sink, name.data(), name.size(), new at::Tensor(tensor));
 }
 
-// The device that tch's integers name: -1 is the CPU, `i >= 0` the CUDA device `i`.
+// The device with the number `index`: -1 is the CPU, `i >= 0` is CUDA device `i`.
 at::Device device_of(int32_t index);
 
 } // namespace lockstep

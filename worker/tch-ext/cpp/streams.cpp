@@ -1,4 +1,4 @@
-// Streams of a device, by libtorch's interface that all kinds of devices share: nothing here is CUDA's own.
+// Streams of a device, through libtorch's interface for all kinds of devices: nothing here is specific to CUDA.
 #include "shim.h"
 
 #include <memory>
@@ -12,7 +12,7 @@ struct lte_mark {
 
 extern "C" {
 
-// What this thread computes on `device` goes to a stream of its own from now on.
+// Gives this thread its own stream on `device`.
 char* lte_stream_leave_default(int32_t device) {
   return lockstep::guard([&] {
     const auto on = lockstep::device_of(device);
@@ -21,7 +21,7 @@ char* lte_stream_leave_default(int32_t device) {
   });
 }
 
-// Marks what this thread's stream on `device` has been given until now.
+// Creates a mark after the work that this thread's stream on `device` has been given so far.
 char* lte_mark_new(int32_t device, lte_mark** out) {
   return lockstep::guard([&] {
     const auto on = lockstep::device_of(device);
@@ -31,7 +31,7 @@ char* lte_mark_new(int32_t device, lte_mark** out) {
   });
 }
 
-// What this thread's stream on `device` is given from now on begins when all before the mark is done.
+// Makes later work of this thread's stream on `device` begin after the mark is reached.
 char* lte_mark_wait(const lte_mark* mark, int32_t device) {
   return lockstep::guard([&] {
     const auto on = lockstep::device_of(device);
@@ -39,12 +39,12 @@ char* lte_mark_wait(const lte_mark* mark, int32_t device) {
   });
 }
 
-// Whether all before the mark is done.
+// Whether the mark is reached.
 char* lte_mark_is_reached(const lte_mark* mark, uint8_t* reached) {
   return lockstep::guard([&] { *reached = mark->event.query() ? 1 : 0; });
 }
 
-// Returns when all before the mark is done.
+// Waits until the mark is reached.
 char* lte_mark_synchronize(const lte_mark* mark) {
   return lockstep::guard([&] { mark->event.synchronize(); });
 }

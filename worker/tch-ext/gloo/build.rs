@@ -1,5 +1,4 @@
-//! Compiles Gloo's part of the shim, as `lockstep-tch-ext` compiles the rest, and gives the tests the rpath by which they find
-//! libtorch.
+//! Compiles the Gloo part of the shim, as `lockstep-tch-ext` compiles the rest, and sets the rpath with which the tests find libtorch.
 
 use std::env;
 use std::path::PathBuf;
@@ -11,7 +10,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=DEP_LOCKSTEP_TCH_EXT_LIB");
     let lib = env::var_os("DEP_LOCKSTEP_TCH_EXT_LIB")
         .map(PathBuf::from)
-        .expect("`lockstep-tch-ext` says where libtorch lies");
+        .expect("`lockstep-tch-ext` sets the path of libtorch");
     let includes = lib.with_file_name("include");
     let mut build = cc::Build::new();
     build
@@ -20,12 +19,12 @@ fn main() {
         .opt_level(2)
         .flag_if_supported("-Wno-unused-parameter")
         .define("USE_C10D_GLOO", None)
-        // As libtorch was built: its headers give some classes another member without.
+        // As libtorch was built: without it, its headers give some classes another layout.
         .define("NDEBUG", None)
         .include("../cpp")
-        // The wheel carries gloo's code but not its headers: these declare the few names that c10d's header needs.
+        // The wheel has gloo's code but not its headers: these declare the few names that c10d's header needs.
         .include("cpp/gloo-declarations");
-    // As system folders: warnings in libtorch's headers are not ours.
+    // As system directories, so that the compiler reports no warnings in libtorch's headers.
     for folder in [includes.join("torch/csrc/api/include"), includes] {
         build.flag("-isystem").flag(folder.to_string_lossy().as_ref());
     }

@@ -1,4 +1,4 @@
-//! Fingerprints of tensors: sums over their bits, for telling whether and where two states differ. Hot.
+//! Fingerprints of tensors: sums over their bits, which show whether and where two states differ. Hot.
 
 use std::ffi::c_char;
 
@@ -7,16 +7,16 @@ use tch::Tensor;
 use crate::Error;
 use crate::ffi::{self, CTensor};
 
-/// A fingerprint of each tensor: a sum over its elements' bits, each mixed with its place in row-major order.
+/// A fingerprint of each tensor: the sum over the bits of all elements, each mixed with its position in row-major order.
 ///
-/// Integer arithmetic modulo 2^64, so neither order nor device nor number of threads matters; a change of one element
-/// always changes it. The shape is not part of it. One read of memory on the CPU, tensor operations elsewhere.
+/// The arithmetic is modulo 2^64, so the sum does not depend on order, device or number of threads. A change of one element always
+/// changes it. The shape is not part of it. On the CPU it takes one read of the memory, elsewhere tensor operations.
 ///
 /// # Errors
-/// `Torch`, for a sparse or undefined tensor among others.
+/// `Torch`, for example for a sparse or undefined tensor.
 pub fn bit_sums(tensors: &[Tensor]) -> Result<Vec<u64>, Error> {
     let mut sums = vec![0; tensors.len()];
-    // SAFETY: both lists have as many entries as is said and live during the call.
+    // SAFETY: both lists have the given number of entries, and live during the call.
     ffi::check(unsafe { lte_bit_sums(ffi::raw_list(tensors), tensors.len(), sums.as_mut_ptr()) })?;
     Ok(sums)
 }

@@ -1,102 +1,102 @@
-//! The errors of everything here but the process groups, whose callers act on more kinds ([`crate::c10d::Error`]).
+//! The errors of this crate, except for process groups, whose callers need more kinds ([`crate::c10d::Error`]).
 
 use std::path::PathBuf;
 
-/// Why a call did not do what it should; nothing has changed then unless the call says otherwise.
+/// Why a call failed. Nothing has changed then, unless the documentation of the call says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// libtorch threw; the text is its own.
+    /// libtorch threw an exception; the text is its message.
     #[error("libtorch: {0}")]
     Torch(String),
-    /// The device is none that has what was asked for.
+    /// This kind of device does not support the call.
     #[error("device `{device}` has no {what}")]
     NoSuchDevice {
-        /// The device, as `cpu` or `cuda:0`.
+        /// The device, for example `cpu` or `cuda:0`.
         device: String,
-        /// What was asked for.
+        /// The missing feature, for example `generator`.
         what: &'static str,
     },
-    /// Bytes that are no state of this generator.
-    #[error("the generator state of `{device}` has {expected} bytes, and {found} were given")]
+    /// The bytes are not a state of this generator.
+    #[error("the generator state of `{device}` needs {expected} bytes, but {found} were given")]
     StateLength {
-        /// The device, as `cpu` or `cuda:0`.
+        /// The device, for example `cpu` or `cuda:0`.
         device: String,
-        /// What its generator's state takes.
+        /// Length of a state of this generator, in bytes.
         expected: usize,
-        /// What was given.
+        /// Length of the given bytes.
         found: usize,
     },
-    /// Raw bytes were asked of a tensor that does not lie in the process's memory.
+    /// The call needs a dense tensor in CPU memory.
     #[error("the tensor is not a plain tensor on the cpu")]
     NotOnCpu,
-    /// Raw bytes were asked of a tensor whose elements do not lie one after another.
+    /// The call needs a contiguous tensor.
     #[error("the tensor is not contiguous")]
     NotContiguous,
-    /// A list has not as many entries as its partner.
-    #[error("{found} {what} were given, and there are {expected}")]
+    /// A list has the wrong number of entries.
+    #[error("{found} {what} were given, but {expected} are needed")]
     Count {
-        /// Of what there are too few or too many.
+        /// A noun for the entries of the list.
         what: &'static str,
-        /// How many are needed.
+        /// Number of entries that are needed.
         expected: usize,
-        /// How many were given.
+        /// Number of given entries.
         found: usize,
     },
-    /// The processor does not compute as IEEE 754 has it: other bits.
+    /// The processor's floating-point mode differs from IEEE 754, so it computes other bits.
     #[error(
-        "the processor's float mode is `{found}`, and `{needed}` is needed: a library that this process has loaded changed it, \
-         as one that was built with -ffast-math does"
+        "the processor's floating-point mode is `{found}`, but `{needed}` is needed: a library that this process has loaded changed it, \
+         as libraries built with -ffast-math do; remove that library (`LD_PRELOAD`, `LD_LIBRARY_PATH`)"
     )]
     FloatMode {
-        /// What it is, in words.
+        /// The mode of a thread, in words.
         found: String,
-        /// What it must be.
+        /// The mode that all threads must have, in words.
         needed: &'static str,
     },
-    /// A kind of processor whose float mode is not known here.
+    /// The levels `exact` and `portable` do not support this architecture.
     #[error(
-        "the bits that a processor of architecture `{0}` computes have not been tried: levels `exact` and `portable` are for \
-         x86_64 only; train with `numerics.level = \"off\"`"
+        "this machine has the architecture `{0}`, but the levels `exact` and `portable` support x86_64 only: set \
+             `numerics.level = \"off\"`"
     )]
     Architecture(&'static str),
     /// A parameter without a gradient.
     #[error("the gradient of `{0}` is undefined")]
     NoGradient(String),
-    /// A tensor that has another shape, dtype or device than its partner.
-    #[error("`{name}` is {found}, and {expected} is needed")]
+    /// A saved tensor has another shape or element type than the optimizer's.
+    #[error("`{name}` is {found}, but {expected} is needed")]
     Mismatch {
-        /// The tensor.
+        /// Name of the tensor in the state.
         name: String,
-        /// Dtype and shape needed.
+        /// Element type and shape that are needed.
         expected: String,
-        /// Dtype and shape given.
+        /// Element type and shape of the given tensor.
         found: String,
     },
-    /// Saved state that lacks a tensor.
+    /// The saved state lacks a tensor.
     #[error("the saved optimizer state has no `{0}`")]
     StateMissing(String),
-    /// Saved state with a tensor that belongs to no parameter.
-    #[error("the saved optimizer state has `{0}`, which belongs to no parameter here")]
+    /// The saved state has a tensor that belongs to no parameter.
+    #[error("the saved optimizer state has `{0}`, which belongs to no parameter of this optimizer")]
     StateUnknown(String),
-    /// Offsets that do not cut a tensor into parts.
-    #[error("the offsets do not ascend within 0 and {length}")]
+    /// The offsets do not cut the tensor into parts.
+    #[error("the offsets must ascend from 0 or more to at most {length}")]
     Offsets {
-        /// The number of elements to be cut.
+        /// Number of elements of the tensor.
         length: i64,
     },
-    /// A file that is no TorchScript module, or cannot be read or written as one.
-    #[error("`{}` as a TorchScript module: {reason}", path.display())]
+    /// A file is not a TorchScript module, or cannot be read or written; or a module did something in `forward` that is not allowed.
+    #[error("cannot use `{}` as a TorchScript module: {reason}", path.display())]
     Script {
-        /// The file.
+        /// Path of the module's file.
         path: PathBuf,
-        /// What libtorch says, its first line.
+        /// The first line of libtorch's message, or the forbidden effect.
         reason: String,
     },
 }
 
 impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
-        // What follows is the stack of C++ calls.
+        // The rest of the text is the stack of C++ calls.
         let text = error.to_string();
         Self::Torch(text.split("\nException raised from").next().unwrap_or_default().to_owned())
     }

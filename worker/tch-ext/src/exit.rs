@@ -1,27 +1,26 @@
 //! The end of a process that has loaded libtorch.
 //!
-//! When a process ends, libtorch takes its thousands of operators out of its tables again, one by one and for nobody. That is
-//! two fifths of what a process that does nothing else costs.
+//! When a process ends, libtorch removes its thousands of operators from its tables, one by one, which is useless. It takes two fifths of
+//! the time of a process that does nothing else.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
 unsafe extern "C" {
-    /// glibc's: as `atexit`, but it tells the exit code.
+    /// glibc's function: as `atexit`, but the callback gets the exit code.
     fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
     fn lte_leave(code: i32) -> !;
 }
 
-/// From now on, the process ends without what has been registered for its end so far: the static destructors of its libraries
-/// and their `atexit`. What is registered later still runs, and what was written to the standard streams of C and C++ is
-/// written out.
+/// Makes the process end without the handlers that were registered before this call: static destructors of libraries, and `atexit`
+/// handlers. Handlers that are registered later still run, and the standard streams of C and C++ are flushed.
 ///
-/// For programs whose libraries are known. Does nothing where `LD_PRELOAD` has brought one that is not: a profiler writes its
-/// results at the end.
+/// Only for programs whose libraries are known. Has no effect if `LD_PRELOAD` is set, because preloaded libraries, such as profilers, may
+/// write their results at the end of the process.
 pub fn skip_static_destructors() {
     if std::env::var_os("LD_PRELOAD").is_none() {
-        // SAFETY: the function is there as long as the process is, and takes no argument. Without memory to note it in, the
-        // process ends as any other.
+        // SAFETY: the function lives as long as the process, and takes no argument. If it cannot be registered, the process ends as
+        // usual.
         unsafe { on_exit(leave, ptr::null_mut()) };
     }
 }
@@ -31,8 +30,8 @@ extern "C" fn leave(code: c_int, _: *mut c_void) {
     unsafe { lte_leave(code) }
 }
 
-/// A write beyond a limit on the size of files (`ulimit -f`) is an error from now on, as on a full disk, and not the end.
+/// Makes a write beyond the limit on file sizes (`ulimit -f`) return an error, as on a full disk, instead of ending the process.
 pub fn survive_file_size_limit() {
-    // SAFETY: sets a disposition and no handler.
+    // SAFETY: sets a signal's disposition, and no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }

@@ -1,4 +1,4 @@
-//! Gradients as one flat tensor, each operation in a single call into libtorch. Hot.
+//! Gradients as one flat tensor. Each operation is a single call into the shim. Hot.
 
 use std::ffi::c_char;
 
@@ -7,25 +7,26 @@ use tch::Tensor;
 use crate::Error;
 use crate::ffi::{self, CTensor};
 
-/// The gradients of `loss` by `params`, one after another in the 1-D tensor `flat`, which they fill exactly.
+/// Computes the gradients of `loss` by `params`, and writes them one after another to the 1-D tensor `flat`, whose length must be the sum
+/// of their lengths.
 ///
-/// Nothing is accumulated: `.grad` is neither read nor written, and the graph is freed. Hooks of the parameters run.
-/// A parameter that `loss` does not depend on gets zeros in `flat` and a 0 in `used`, where the others get a 1.
+/// Nothing is accumulated: `.grad` is neither read nor written, and the graph is freed. Hooks of the parameters run. A parameter that
+/// `loss` does not depend on gets zeros in `flat` and 0 in `used`; the others get 1 in `used`.
 ///
 /// # Errors
-/// `Count`; `Torch`, also for whatever the backward pass throws; `flat` is unchanged then.
+/// `Count` for a wrong length of `used`; `Torch`, also for exceptions of the backward pass. After an error `flat` is unchanged.
 pub fn grads_into(loss: &Tensor, params: &[Tensor], flat: &Tensor, used: &mut [u8]) -> Result<(), Error> {
     if used.len() != params.len() {
         return Err(Error::Count { what: "used parameters", expected: params.len(), found: used.len() });
     }
-    // SAFETY: both lists have as many entries as is said and live during the call, as do the tensors.
+    // SAFETY: both lists have the given number of entries, and live during the call, as do the tensors.
     ffi::check(unsafe {
         lte_grads_into(ffi::raw(loss), ffi::raw_list(params), params.len(), ffi::raw(flat), used.as_mut_ptr())
     })
 }
 
-/// The L2 norm of the flat tensor, summed in 64 bits as by [`layer_norms`], beside it: a device is not waited for. One `Double`
-/// without dimensions.
+/// The L2 norm of the flat tensor, summed in 64 bits as in [`layer_norms`]: a scalar of type `Double` on the same device. Does not wait for
+/// the device.
 ///
 /// # Errors
 /// `Torch`.
@@ -34,13 +35,13 @@ pub fn norm(flat: &Tensor) -> Result<Tensor, Error> {
     ffi::made(|out| unsafe { lte_norm(ffi::raw(flat), out) })
 }
 
-/// The L2 norms of the parts `flat[offsets[i]..offsets[i + 1]]`; one fewer than there are offsets.
+/// The L2 norms of the parts `flat[offsets[i]..offsets[i + 1]]`: one norm fewer than offsets.
 ///
-/// Summed in 64 bits. For 32-bit floats on the CPU the order of the sum is fixed, whatever the number of threads and
-/// the kind of machine: element `i` of a part goes to partial sum `i % 16`, and those are added from the first on.
+/// The sums have 64 bits. For 32-bit floats on the CPU the order of additions is the same with any number of threads and on any machine:
+/// element `i` of a part goes to partial sum `i % 16`, and the partial sums are added in order.
 ///
 /// # Errors
-/// `Offsets` if they do not ascend or reach beyond `flat`.
+/// `Offsets` if the offsets do not ascend, or exceed `flat`.
 pub fn layer_norms(flat: &Tensor, offsets: &[i64]) -> Result<Vec<f64>, Error> {
     let length = flat.numel() as i64;
     let ascending = offsets.is_sorted();

@@ -1,7 +1,7 @@
-//! The default generators of libtorch, one per device: their raw states and seeds.
+//! The default generators of libtorch, one for each device: raw states and seeds.
 //!
-//! Whatever draws in a model (dropout, `randn`, initialisation) draws from these. A state is an opaque run of bytes,
-//! always equally long for one kind of device and build; it contains the seed and the position in its stream.
+//! All random numbers of a model (dropout, `randn`, initialisation) come from them. A state is a sequence of bytes with the seed and the
+//! position in the stream; its length is fixed for a kind of device and a build.
 
 use std::ffi::c_char;
 
@@ -11,18 +11,18 @@ use crate::Error;
 use crate::ffi::{self, CTensor, device_index, device_name};
 use crate::memory::bytes_of;
 
-/// The state of `device`'s generator.
+/// The state of the generator of `device`.
 ///
 /// # Errors
-/// `NoSuchDevice` for a device that is neither CPU nor CUDA; `Torch` for a CUDA device that is not there.
+/// `NoSuchDevice` for a device that is neither CPU nor CUDA; `Torch` for a CUDA device that does not exist.
 pub fn get_state(device: Device) -> Result<Vec<u8>, Error> {
     bytes_of(&state_tensor(device)?)
 }
 
-/// Puts `device`'s generator into a state that [`get_state`] gave.
+/// Sets the generator of `device` to a state that [`get_state`] returned.
 ///
 /// # Errors
-/// `StateLength` if it is no state of this kind of generator; `Torch` if libtorch refuses its content.
+/// `StateLength` if the length is not that of a state of this generator; `Torch` if libtorch rejects the contents.
 pub fn set_state(device: Device, state: &[u8]) -> Result<(), Error> {
     let expected = state_tensor(device)?.numel();
     if state.len() != expected {
@@ -33,7 +33,7 @@ pub fn set_state(device: Device, state: &[u8]) -> Result<(), Error> {
     ffi::check(unsafe { lte_generator_set(index, state.as_ptr(), state.len()) })
 }
 
-/// Seeds `device`'s generator and starts its stream anew.
+/// Seeds the generator of `device`, and begins a new stream.
 ///
 /// # Errors
 /// As for [`get_state`].
@@ -46,9 +46,9 @@ pub fn seed(device: Device, seed: u64) -> Result<(), Error> {
 fn state_tensor(device: Device) -> Result<Tensor, Error> {
     let index = device_index(device, "generator")?;
     let mut state = std::ptr::null_mut();
-    // SAFETY: `state` is a place for one address; it is set if the call succeeds.
+    // SAFETY: `state` has room for one address, which is set if the call succeeds.
     ffi::check(unsafe { lte_generator_get(index, &raw mut state) })?;
-    // SAFETY: the call succeeded, so it made this tensor for us.
+    // SAFETY: the call succeeded, so it created this tensor and passed on its ownership.
     Ok(unsafe { ffi::adopt(state) })
 }
 

@@ -1,4 +1,4 @@
-//! How the elements of tensors are distributed: of any tensor, and of what a model's layers give while it runs forward.
+//! Distributions of the elements of tensors, and of the activations of a model's forward pass.
 
 use std::ffi::{c_char, c_void};
 
@@ -8,11 +8,11 @@ use tch::Tensor;
 use crate::Error;
 use crate::ffi::{self, CTensor};
 
-/// The distribution of the elements of `tensor`, as floats of 32 bits; step and time are 0. One read of memory on the CPU,
-/// tensor operations elsewhere.
+/// The distribution of the elements of `tensor`, converted to 32-bit floats; step and time are 0. On the CPU it takes one read of the
+/// memory, elsewhere tensor operations.
 ///
 /// # Errors
-/// `Torch`, for an undefined tensor among others.
+/// `Torch`, for example for an undefined tensor.
 pub fn histogram_of(tensor: &Tensor) -> Result<Histogram, Error> {
     let mut raw = Box::new(CHistogram::EMPTY);
     // SAFETY: the tensor lives during the call, which writes to `raw` only.
@@ -20,42 +20,42 @@ pub fn histogram_of(tensor: &Tensor) -> Result<Histogram, Error> {
     Ok(convert(&raw))
 }
 
-/// How closely a forward pass is looked at.
+/// How much of a forward pass is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// What layers give: of a tensor with more elements than this, evenly spaced ones, at most so many.
+    /// The activations of layers. Of a larger tensor, at most this many evenly spaced elements are counted.
     Layers(u32),
-    /// All elements of what layers give; and among the layers stands the first operator of any kind that gave a NaN.
+    /// All elements of the activations of layers, and the output of the first operator of any kind that returned a NaN.
     Trace,
 }
 
-/// What an operator gave.
+/// The output of an operator in a forward pass.
 #[derive(Clone, Debug)]
 pub struct Given {
-    /// `relu`, `linear`, ..
+    /// Name of the operator, for example `relu` or `linear`.
     pub operator: String,
-    /// Whether it is a layer.
+    /// Whether the operator is a layer.
     pub layer: bool,
-    /// Where the first parameter that a layer was given begins in memory; 0: it was given none.
+    /// Address of the first parameter that was passed to a layer; 0 if there was none.
     pub parameter: usize,
-    /// Of its output, the first if there are several. Step and time are 0.
+    /// Distribution of the output; of the first one if there are several. Step and time are 0.
     pub histogram: Histogram,
 }
 
-/// Runs `forward` and counts what each layer gives in it, in the order of the forward pass. A layer inside of another one is
-/// not counted.
+/// Runs `forward`, and returns the distributions of the activations of its layers, in the order of the forward pass. A layer inside another
+/// layer is not counted.
 ///
-/// It looks at operators as libtorch's dispatcher meets them on this thread, so it sees models of every kind; no bit of what
-/// they compute changes.
+/// It watches the operators that libtorch's dispatcher runs on this thread, so it works with models of every kind. The computed bits do not
+/// change.
 ///
 /// # Errors
-/// `Torch`; also if called within itself.
+/// `Torch`, also for a nested call.
 pub fn watch_forward<T>(look: Look, forward: impl FnOnce() -> T) -> Result<(T, Vec<Given>), Error> {
-    /// Ends the watch also if `forward` panics.
+    /// Ends the watch if `forward` panics.
     struct Watching;
     impl Drop for Watching {
         fn drop(&mut self) {
-            // Nothing is left to be told to anybody.
+            // The outputs that were seen are dropped.
             let _ = seen();
         }
     }

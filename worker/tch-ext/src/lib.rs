@@ -1,10 +1,11 @@
-//! What `tch` lacks and data-parallel training needs: process groups, generator states, determinism switches, fused
-//! optimizers with their state, allocator statistics, gradient hooks, streams, copies beside them, autocast, and TorchScript modules with true names.
+//! Functions of libtorch that `tch` lacks and data-parallel training needs: process groups, generator states, determinism switches, fused
+//! optimizers with their state, allocator statistics, gradient hooks, streams, asynchronous copies, autocast, and TorchScript modules with
+//! their dotted names.
 //!
-//! A C++ shim in `cpp/` does the work; nothing else in Lockstep is C++ or calls into it. Every entry point of the shim
-//! catches what libtorch throws and returns it as text, so an exception arrives here as an [`Error`], never as an
-//! unwinding through Rust.
-#![expect(unsafe_code, reason = "this crate is the face of a C++ library; each block states what makes it sound")]
+//! The functions are in a C++ shim in `cpp/`. Except for `lockstep-gloo`, which only tests use, no other crate has or calls C++. Every
+//! entry point of the shim catches the exceptions of libtorch and returns them as text, so an exception arrives here as an [`Error`] and
+//! never unwinds through Rust.
+#![expect(unsafe_code, reason = "this crate is the interface to a C++ library; each block states what makes it sound")]
 
 pub mod bits;
 pub mod c10d;
@@ -26,5 +27,5 @@ pub mod transfers;
 pub use error::Error;
 pub use switches::{autocast, determinism, float_mode, processor};
 
-/// How `/proc/self/maps` names the part of this program that calls libtorch's CUDA libraries, where it was loaded.
+/// The name in `/proc/self/maps` of the part of this program that calls libtorch's CUDA libraries, if it is loaded.
 pub const CUDA_IMAGE: &str = "/memfd:lockstep-cuda";

@@ -1,5 +1,4 @@
-//! Memory seen from outside the tensors: raw bytes of CPU tensors, tensors over mapped memory, statistics of the CUDA
-//! allocator.
+//! The memory of tensors: raw bytes of CPU tensors, tensors over mapped memory, and statistics of the CUDA allocator.
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
@@ -10,47 +9,47 @@ use tch::{Device, Kind, Tensor};
 use crate::Error;
 use crate::ffi::{self, CTensor};
 
-/// What libtorch's caching allocator holds on one CUDA device. Sizes in bytes.
+/// The memory that libtorch's caching allocator holds on one CUDA device. Sizes are in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AllocatorStats {
-    /// In tensors now.
+    /// Memory of tensors.
     pub allocated: u64,
-    /// Taken from the driver now, in use or cached.
+    /// Memory that was taken from the driver, in use or cached.
     pub reserved: u64,
-    /// In blocks that tensors or pending stream work use now.
+    /// Memory of blocks that tensors or pending work of streams use.
     pub active: u64,
-    /// The most that `allocated` was since the start.
+    /// Maximum of `allocated` since the start.
     pub peak_allocated: u64,
-    /// The most that `reserved` was since the start.
+    /// Maximum of `reserved` since the start.
     pub peak_reserved: u64,
-    /// Allocations that succeeded only after the cache was given back.
+    /// Number of allocations that succeeded only after the cache was returned to the driver.
     pub retries: u64,
-    /// Allocations that failed.
+    /// Number of allocations that failed.
     pub ooms: u64,
 }
 
-/// The bytes of a contiguous CPU tensor, in row-major order and the machine's byte order: where they lie, not a copy.
+/// The bytes of a contiguous CPU tensor, in row-major order and the machine's byte order. Not a copy.
 ///
 /// # Errors
 /// `NotOnCpu`, `NotContiguous`.
 ///
 /// # Safety
-/// Nobody writes to the tensor's memory while the slice lives. The borrow of the tensor does not say so: its clones and views, which
-/// may be anywhere, have the same memory.
+/// Nobody may write to the tensor's memory while the slice lives. The borrow of the tensor does not guarantee it, because clones and views
+/// of the tensor have the same memory.
 pub unsafe fn cpu_bytes(tensor: &Tensor) -> Result<&[u8], Error> {
     let (start, length) = locate(tensor)?;
-    // SAFETY: libtorch says that these bytes are the tensor's elements, the tensor outlives the slice, and the caller promises that they
-    // stay as they are.
+    // SAFETY: according to libtorch these bytes are the tensor's elements. The tensor outlives the slice, and the caller promises that
+    // nobody changes them.
     Ok(unsafe { std::slice::from_raw_parts(start, length) })
 }
 
-/// As [`cpu_bytes`], to write to. Other tensors in the same memory see what is written.
+/// As [`cpu_bytes`], but mutable. Other tensors with the same memory see the changes.
 ///
 /// # Errors
 /// `NotOnCpu`, `NotContiguous`.
 ///
 /// # Safety
-/// Nobody else reads or writes the tensor's memory while the slice lives, by whatever tensor.
+/// Nobody else may read or write the tensor's memory while the slice lives, through any tensor.
 pub unsafe fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
     let (start, length) = locate(tensor)?;
     // SAFETY: as in `cpu_bytes`, and the caller promises that this slice is the only one.
@@ -62,11 +61,11 @@ pub unsafe fn cpu_bytes_mut(tensor: &mut Tensor) -> Result<&mut [u8], Error> {
 /// # Errors
 /// `NotOnCpu`, `NotContiguous`.
 pub fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, Error> {
-    // SAFETY: the slice is copied at once: a thread that writes meanwhile would race with any operator that reads, too.
+    // SAFETY: the slice is copied at once. A thread that writes at the same time would also race with any operator that reads.
     Ok(unsafe { cpu_bytes(tensor) }?.to_vec())
 }
 
-/// Calls `see` with a copy of each `length` bytes of a contiguous CPU tensor, one after another; the last may be shorter.
+/// Calls `see` with copies of consecutive pieces of a contiguous CPU tensor. A piece has `length` bytes; the last one may be shorter.
 ///
 /// # Errors
 /// `NotOnCpu`, `NotContiguous`, before the first call.
@@ -75,15 +74,15 @@ pub fn each_piece(tensor: &Tensor, length: usize, mut see: impl FnMut(&[u8])) ->
     let mut piece = vec![0; length.min(all)];
     for offset in (0..all).step_by(length.max(1)) {
         let count = piece.len().min(all - offset);
-        // SAFETY: libtorch says that `all` bytes from `start` are the tensor's elements, which it holds while it is borrowed. They are
-        // read as an operator reads them, and no reference to them is made.
+        // SAFETY: according to libtorch the `all` bytes from `start` are the tensor's elements, which live while the tensor is borrowed.
+        // They are read as an operator reads them, and no reference to them is created.
         unsafe { std::ptr::copy_nonoverlapping(start.add(offset), piece.as_mut_ptr(), count) };
         see(&piece[..count]);
     }
     Ok(())
 }
 
-/// A new CPU tensor of this size and kind, whose bytes `fill` writes; they are zero before.
+/// A new CPU tensor of this size and kind, whose bytes `fill` writes. They are zero before.
 ///
 /// # Errors
 /// Those of `fill`; `Torch`.
@@ -93,40 +92,40 @@ pub fn filled<E: From<Error>>(
     fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
 ) -> Result<Tensor, E> {
     let mut tensor = Tensor::f_zeros(size, (kind, Device::Cpu)).map_err(Error::from)?;
-    // SAFETY: the tensor is new, and nobody else has it.
+    // SAFETY: the tensor is new, so nobody else has it.
     fill(unsafe { cpu_bytes_mut(&mut tensor) }?)?;
     Ok(tensor)
 }
 
-/// Whether a tensor is plain elements in one memory: not sparse, quantized, or a view that negates or conjugates.
+/// Whether a tensor consists of plain elements in one memory: it is not sparse, not quantized, and no view that negates or conjugates.
 pub fn is_plain(tensor: &Tensor) -> bool {
     // SAFETY: the tensor lives during the call.
     unsafe { lte_is_plain(ffi::raw(tensor)) != 0 }
 }
 
-/// Whether both are one tensor object, not only two in the same memory.
+/// Whether both are the same tensor object, not only tensors with the same memory.
 pub fn is_same(one: &Tensor, other: &Tensor) -> bool {
     // SAFETY: both tensors live during the call.
     unsafe { lte_is_same(ffi::raw(one), ffi::raw(other)) != 0 }
 }
 
-/// A number for each tensor that changes when the tensor changes in anything but its elements: type, shape, strides, place in its
-/// memory, and whether it requires gradients or has come of a computation that does. Nanoseconds each.
+/// A number for each tensor that changes if any property but its elements changes: type, shape, strides, offset in its memory, whether it
+/// requires gradients, and whether it is a leaf. Takes nanoseconds for each tensor.
 ///
 /// # Errors
 /// `Torch`, for an undefined tensor.
 pub fn forms(tensors: &[Tensor]) -> Result<Vec<u64>, Error> {
     let mut forms = vec![0; tensors.len()];
-    // SAFETY: both lists have as many entries as is said and live during the call.
+    // SAFETY: both lists have the given number of entries, and live during the call.
     ffi::check(unsafe { lte_forms(ffi::raw_list(tensors), tensors.len(), forms.as_mut_ptr()) })?;
     Ok(forms)
 }
 
-/// Copies the 1-D tensor `from` to `into`, of equal length and dtype, whatever their strides. As `copy_`, which for few
-/// elements on the CPU takes much longer than they need.
+/// Copies the 1-D tensor `from` to `into`, which must have the same length and element type, but may have other strides. Does the same as
+/// `copy_`, without the overhead of `copy_` that dominates for few elements on the CPU.
 ///
 /// # Errors
-/// `Torch`, if one is not 1-D or they differ.
+/// `Torch` if a tensor is not 1-D, or if lengths or types differ and `copy_` does not support it.
 pub fn copy_few(from: &Tensor, into: &mut Tensor) -> Result<(), Error> {
     let (length, kind) = (from.size1()?, from.f_kind()?);
     let plain = |tensor: &Tensor| {
@@ -138,8 +137,8 @@ pub fn copy_few(from: &Tensor, into: &mut Tensor) -> Result<(), Error> {
     let (width, from_step, into_step) = (kind.elt_size_in_bytes(), from.stride()[0], into.stride()[0]);
     let (mut source, mut target) = (from.data_ptr().cast::<u8>().cast_const(), into.data_ptr().cast::<u8>());
     for _ in 0..length {
-        // SAFETY: libtorch says that element `i` of a strided tensor of one dimension lies `i` strides behind its first;
-        // the two may overlap only in whole elements.
+        // SAFETY: according to libtorch, element `i` of a strided tensor with one dimension is `i` strides behind the first element.
+        // The two may overlap in whole elements only.
         unsafe { std::ptr::copy(source, target, width) };
         source = source.wrapping_offset(from_step as isize * width as isize);
         target = target.wrapping_offset(into_step as isize * width as isize);
@@ -147,69 +146,69 @@ pub fn copy_few(from: &Tensor, into: &mut Tensor) -> Result<(), Error> {
     Ok(())
 }
 
-/// Copies `from` to `into`, if there is one; whether all elements of `from` are finite, as those of whole numbers are. One read of memory
-/// where both are contiguous and on the CPU.
+/// Copies `from` to `into`, if that is given, and returns whether all elements of `from` are finite; integers are. If both tensors are
+/// contiguous and on the CPU, it takes one read of the memory.
 ///
 /// # Errors
-/// `Torch`, for shapes that do not fit among others.
+/// `Torch`, for example for shapes that do not fit.
 pub fn copy_finite(from: &Tensor, into: Option<&mut Tensor>) -> Result<bool, Error> {
     let (into, mut finite) = (into.map_or(std::ptr::null(), |into| ffi::raw(into)), 0);
-    // SAFETY: the tensors live during the call, and so does the place for its answer.
+    // SAFETY: the tensors and the address of the result live during the call.
     ffi::check(unsafe { lte_copy_finite(ffi::raw(from), into, &raw mut finite) })?;
     Ok(finite != 0)
 }
 
-/// A CPU tensor of `length` bytes in memory of its own, in huge pages where the system has them. They are zero, and there from the first
-/// write on.
+/// A CPU tensor of `length` bytes in a new memory map, with huge pages if the system has them. The bytes are zero; the system allocates a
+/// page at the first write to it.
 ///
 /// # Errors
-/// `Torch`, if the system gives no memory.
+/// `Torch` if the system has no memory.
 pub fn pages(length: usize) -> Result<Tensor, Error> {
     let map = MmapOptions::new().len(length.max(1)).map_anon();
-    let map = map.map_err(|error| Error::Torch(format!("cannot take {length} bytes of memory: {error}")))?;
-    // Small pages do as well, if slower.
+    let map = map.map_err(|error| Error::Torch(format!("cannot allocate {length} bytes of memory: {error}")))?;
+    // Small pages work, too, but slower.
     #[cfg(target_os = "linux")]
     map.advise(memmap2::Advice::HugePage).ok();
-    // SAFETY: the map is new, and nobody else has it.
+    // SAFETY: the map is new, so nobody else has it.
     unsafe { tensor_over(Arc::new(map.into()), Kind::Uint8) }
 }
 
-/// The memory of `map` as a 1-D CPU tensor of `kind`, as long as whole elements fit. The tensor keeps the map.
+/// The memory of `map` as a 1-D CPU tensor of `kind`, with as many whole elements as fit. The tensor keeps the map alive.
 ///
-/// Where the map can only be read, writing to the tensor kills the process.
+/// If the map is read-only, a write to the tensor kills the process.
 ///
 /// # Errors
 /// `Torch`.
 ///
 /// # Safety
-/// No reference to the map's bytes lives while the tensor or a view of it does. Where another process writes to the memory, the two
-/// agree on times at which one writes and nobody reads.
+/// No reference to the map's bytes may live while the tensor or a view of it lives. If another process writes to the memory, the processes
+/// must synchronise, so that nobody reads during a write.
 pub unsafe fn tensor_over(map: Arc<MmapRaw>, kind: Kind) -> Result<Tensor, Error> {
     extern "C" fn drop_map(holder: *mut c_void) {
-        // SAFETY: the box below, given back once.
+        // SAFETY: the box below, which libtorch gives back once.
         drop(unsafe { Box::from_raw(holder.cast::<Arc<MmapRaw>>()) });
     }
     let length = map.len() / kind.elt_size_in_bytes() * kind.elt_size_in_bytes();
     let data = map.as_mut_ptr();
     let holder = Box::into_raw(Box::new(map)).cast();
     let mut tensor = std::ptr::null_mut();
-    // SAFETY: the map has `length` bytes at `data` for as long as `holder` lives, which libtorch gives back at the end.
+    // SAFETY: the map has `length` bytes at `data` as long as `holder` lives, which libtorch gives back at the end.
     let made = ffi::check(unsafe { lte_tensor_over(data, length, holder, drop_map, &raw mut tensor) });
     if made.is_err() {
         drop_map(holder);
     }
     made?;
-    // SAFETY: the shim made it for us.
+    // SAFETY: the shim created it and passed on its ownership.
     let bytes = unsafe { ffi::adopt(tensor) };
     Ok(bytes.f_view_dtype(kind)?)
 }
 
-/// The statistics of CUDA device `device_index`; `None` when there is no such device.
+/// The statistics of CUDA device `device_index`; `None` if there is no such device.
 pub fn allocator_stats(device_index: usize) -> Option<AllocatorStats> {
     let device = i32::try_from(device_index).ok()?;
     let mut raw = CAllocatorStats::default();
     let mut found = 0;
-    // SAFETY: both are places for the call to write to.
+    // SAFETY: both are addresses for the call to write to.
     ffi::check(unsafe { lte_allocator_stats_get(device, &raw mut raw, &raw mut found) }).ok()?;
     let count = |value: i64| u64::try_from(value).unwrap_or(0);
     (found != 0).then(|| AllocatorStats {
@@ -223,10 +222,10 @@ pub fn allocator_stats(device_index: usize) -> Option<AllocatorStats> {
     })
 }
 
-/// Where the bytes of `tensor` are; a valid, never null address, also for a tensor without elements.
+/// Address and length of the bytes of `tensor`. The address is never null, also for a tensor without elements.
 fn locate(tensor: &Tensor) -> Result<(*mut u8, usize), Error> {
     let (mut start, mut length, mut kind) = (std::ptr::null_mut(), 0, 0);
-    // SAFETY: all three are places for the call to write to, and the tensor lives during it.
+    // SAFETY: all three are addresses for the call to write to, and the tensor lives during the call.
     ffi::check(unsafe { lte_cpu_bytes(ffi::raw(tensor), &raw mut start, &raw mut length, &raw mut kind) })?;
     match kind {
         0 if length == 0 => Ok((std::ptr::NonNull::dangling().as_ptr(), 0)),
@@ -236,7 +235,7 @@ fn locate(tensor: &Tensor) -> Result<(*mut u8, usize), Error> {
     }
 }
 
-/// Gives back what holds a tensor's memory.
+/// Drops the owner of a tensor's memory.
 type HolderDrop = extern "C" fn(*mut c_void);
 
 /// `lte_allocator_stats`.

@@ -1,7 +1,7 @@
-//! Fused optimizers: SGD, Adam and AdamW through the kernels that `torch.optim` takes with `fused=True`, so that the
-//! bits are PyTorch's, with their state as named tensors.
+//! Fused optimizers: SGD, Adam and AdamW, with the kernels that `torch.optim` uses with `fused=True`, so that the bits are those of
+//! PyTorch. Their state is available as named tensors.
 //!
-//! Hot: a step builds no list of tensors; gradients go into lists that are kept.
+//! Hot: a step builds no list of tensors; gradients go into lists that are reused.
 
 use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
@@ -14,63 +14,63 @@ use crate::ffi::{self, CTensor, PushTensor};
 /// Name of [`Optimizer::steps`] in a saved state.
 pub const STEPS: &str = "steps";
 
-/// Which optimizer, and what stays the same over a run. The learning rate comes with each step.
+/// The kind of optimizer, and its parameters that are constant over a run. The learning rate is an argument of each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Stochastic gradient descent, `torch.optim.SGD`.
     Sgd {
-        /// Share of the previous update that is kept; 0 keeps no state.
+        /// Factor of the previous update; with 0 there is no state.
         momentum: f64,
-        /// Share of the gradient that momentum does not take, from the second step on.
+        /// Fraction of the gradient that is not added to the momentum, from the second step on.
         dampening: f64,
-        /// Look ahead along the momentum; needs momentum and no dampening.
+        /// Nesterov momentum; needs `momentum` above 0, and `dampening` 0.
         nesterov: bool,
     },
     /// `torch.optim.Adam`: weight decay is added to the gradient.
     Adam {
-        /// Decay of the mean of gradients.
+        /// Decay rate of the mean gradient.
         beta1: f64,
-        /// Decay of the mean of squared gradients.
+        /// Decay rate of the mean squared gradient.
         beta2: f64,
         /// Added to the denominator.
         eps: f64,
     },
-    /// `torch.optim.AdamW`: weight decay acts on the weights themselves.
+    /// `torch.optim.AdamW`: weight decay is applied to the weights directly.
     AdamW {
-        /// Decay of the mean of gradients.
+        /// Decay rate of the mean gradient.
         beta1: f64,
-        /// Decay of the mean of squared gradients.
+        /// Decay rate of the mean squared gradient.
         beta2: f64,
         /// Added to the denominator.
         eps: f64,
     },
 }
 
-/// What one step takes.
+/// The arguments of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
-    /// In the order of the parameters, each in its parameter's shape and dtype.
+    /// Gradients in the order of the parameters, each in its parameter's shape and element type.
     pub grads: &'a [Tensor],
-    /// Which parameters take part: those whose byte is not 0; all without it. The others keep their value, their moments and
-    /// their count of steps, as with `torch.optim` a parameter does whose `grad` is None.
+    /// A byte for each parameter; the parameters with bytes other than 0 take part. `None`: all take part. The others keep their value,
+    /// moments and count of steps, as in `torch.optim` a parameter whose `grad` is `None`.
     pub used: Option<&'a [u8]>,
     /// Learning rate of this step.
     pub lr: f64,
-    /// One 32-bit float beside the parameters. With 1 in it, parameters, moments and the count of steps on the device stay as
-    /// they are; the host's counts do not, so no other step may follow. With 0 it changes nothing.
+    /// A 32-bit float on the device of the parameters. If it is 1, parameters, moments and the device's count of steps stay unchanged. The
+    /// host's counts change all the same, so no other step may follow. If it is 0, it has no effect.
     pub found_inf: Option<&'a Tensor>,
 }
 
 impl<'a> Update<'a> {
-    /// All parameters take part, whatever their gradients hold.
+    /// All parameters take part, also if gradients are not finite.
     pub fn all(grads: &'a [Tensor], lr: f64) -> Self {
         Self { grads, used: None, lr, found_inf: None }
     }
 }
 
-/// An optimizer over a fixed list of parameters, all on one device.
+/// An optimizer for a fixed list of parameters, all on one device.
 ///
-/// It holds the parameters (their storage, not copies) and changes them in place.
+/// It shares the storage of the parameters, and changes them in place.
 #[derive(Debug)]
 pub struct Optimizer {
     raw: *mut COptim,
@@ -78,17 +78,17 @@ pub struct Optimizer {
     names: Vec<String>,
 }
 
-// SAFETY: the C++ object is plain data and tensors, which `tch` itself holds to be sendable; it belongs to no thread.
+// SAFETY: the C++ object consists of plain data and tensors, which are `Send` in `tch`, too; it belongs to no thread.
 unsafe impl Send for Optimizer {}
 
 impl Optimizer {
-    /// An optimizer of `kind` over parameters given as name, tensor and weight decay.
+    /// An optimizer of `kind` for parameters, given as name, tensor and weight decay.
     ///
-    /// Tensors of equal weight decay and dtype share one fused call. The state starts at zero.
+    /// Tensors with equal weight decay and element type share one fused call. The initial state is zero.
     ///
     /// # Errors
     /// `Torch` if the parameters are on several devices.
-    #[expect(clippy::needless_pass_by_value, reason = "the optimizer takes a share in the parameters")]
+    #[expect(clippy::needless_pass_by_value, reason = "the optimizer shares ownership of the parameters")]
     pub fn new(kind: Kind, params: Vec<(String, Tensor, f64)>) -> Result<Self, Error> {
         let tensors: Vec<_> = params.iter().map(|(_, tensor, _)| ffi::raw(tensor)).collect();
         let decays: Vec<f64> = params.iter().map(|(_, _, weight_decay)| *weight_decay).collect();
@@ -105,19 +105,19 @@ impl Optimizer {
     /// Updates the parameters and their state once.
     ///
     /// # Errors
-    /// `Count` and `NoGradient` before anything changed; `Torch` for shapes that do not fit, likewise before.
+    /// `Count`, `NoGradient`, or `Torch` for shapes that do not fit. Nothing has changed then.
     pub fn step(&mut self, update: &Update<'_>) -> Result<(), Error> {
         self.step_some(update, (None, std::ptr::null_mut()))
     }
 
-    /// The same, a few parameters at a time, with the same bits. Before a parameter and its state change, `ready` is called with its
-    /// position, and may wait. Where it says false the step ends, and some parameters have made it.
+    /// The same with the same bits, but a few parameters at a time. Before a parameter and its state change, `ready` is called with its
+    /// position, and may wait. If it returns false, the step ends, and only some of the parameters are updated.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
     pub fn step_when<R: FnMut(usize) -> bool>(&mut self, update: &Update<'_>, mut ready: R) -> Result<(), Error> {
         extern "C" fn ask<R: FnMut(usize) -> bool>(context: *mut c_void, position: usize) -> u8 {
-            // SAFETY: `context` is the `ready` below, which nobody else touches during the call.
+            // SAFETY: `context` is the `ready` below, which nobody else uses during the call.
             u8::from(unsafe { &mut *context.cast::<R>() }(position))
         }
         self.step_some(update, (Some(ask::<R>), (&raw mut ready).cast()))
@@ -133,7 +133,7 @@ impl Optimizer {
         let used = used.map_or(std::ptr::null(), <[u8]>::as_ptr);
         let found_inf = found_inf.map_or(std::ptr::null(), ffi::raw);
         let (grads, count) = (ffi::raw_list(grads), grads.len());
-        // SAFETY: `raw` is ours and used by nobody else during the call; the lists have as many entries as is said.
+        // SAFETY: `raw` is ours, and nobody else uses it during the call; the lists have the given number of entries.
         ffi::check(unsafe {
             lte_optim_step(self.raw, grads, used, count, lr, found_inf, ready, context, &raw mut undefined)
         })?;
@@ -143,10 +143,10 @@ impl Optimizer {
         }
     }
 
-    /// The state by name: `step` (a scalar of 32-bit floats, steps taken), then per parameter `momentum/<name>` for
-    /// SGD with momentum, `exp_avg/<name>` and `exp_avg_sq/<name>` for Adam and `AdamW`, shaped like the parameter.
+    /// The state by name: `step` (number of steps, a scalar of type `Float`), then for each parameter `momentum/<name>` for SGD with
+    /// momentum, or `exp_avg/<name>` and `exp_avg_sq/<name>` for Adam and `AdamW`, in the shape of the parameter.
     ///
-    /// The tensors are the optimizer's own: the next step changes them. The names are the same from the start on.
+    /// The tensors share their storage with the optimizer, so the next step changes them. The list of names never changes.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.
         let listed = ffi::collect_tensors(|push, sink| unsafe { lte_optim_state(self.raw, push, sink) });
@@ -154,8 +154,8 @@ impl Optimizer {
         listed.into_iter().map(|(slot, tensor)| (self.public_name(&slot), tensor)).collect()
     }
 
-    /// The number of steps that each parameter took part in, in the order of the parameters: 64-bit integers on the CPU.
-    /// None while all took part in every step. It is a part of the state, under the name [`STEPS`].
+    /// The number of steps that each parameter took part in, in the order of the parameters: `Int64` on the CPU. `None` if every
+    /// parameter took part in every step. It is part of the state, with the name [`STEPS`].
     ///
     /// # Errors
     /// `Torch` if there is no memory.
@@ -168,11 +168,11 @@ impl Optimizer {
         tensor.map_err(|error| Error::Torch(error.to_string()))
     }
 
-    /// Overwrites the state with what [`state`](Self::state) gave of an optimizer of the same kind and parameters, and
-    /// with [`steps`](Self::steps), if there were any. The tensors are copied, from any device.
+    /// Overwrites the state with copies of `saved`: the tensors of [`state`](Self::state) of an optimizer of the same kind and
+    /// parameters, and its [`steps`](Self::steps), if there were any. They may be on any device.
     ///
     /// # Errors
-    /// `StateMissing`, `StateUnknown`, `Mismatch`, all before anything changed.
+    /// `StateMissing`, `StateUnknown`, `Mismatch`. Nothing has changed then.
     pub fn load_state(&mut self, saved: &[(String, Tensor)]) -> Result<(), Error> {
         let mut given: HashMap<&str, &Tensor> = saved.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let counts = given.remove(STEPS).map(|steps| self.counts_of(steps)).transpose()?;
@@ -194,7 +194,7 @@ impl Optimizer {
             Ok(())
         })?;
         let counts = counts.as_ref().map_or(std::ptr::null(), Vec::as_ptr);
-        // SAFETY: `raw` is ours and used by nobody else during the call; `counts` is null or has one for each parameter.
+        // SAFETY: `raw` is ours, and nobody else uses it during the call; `counts` is null or has an entry for each parameter.
         ffi::check(unsafe { lte_optim_reloaded(self.raw, counts) })
     }
 
@@ -243,7 +243,7 @@ impl Kind {
     }
 }
 
-/// Dtype and shape, as errors name them.
+/// Element type and shape, for errors.
 fn form(tensor: &Tensor) -> String {
     let kind: Dtype = tensor.kind();
     format!("{kind:?} {:?}", tensor.size())

@@ -1,7 +1,6 @@
-//! TorchScript modules, with their true dotted names, their buffers, and errors instead of panics.
+//! TorchScript modules, with their dotted names, their buffers, and errors instead of panics.
 //!
-//! Parameters and buffers are handed out as tensors that share the module's storage: what an optimizer does to them in
-//! place, the next forward pass sees.
+//! Parameters and buffers are tensors that share the module's storage: the next forward pass sees an optimizer's changes in place.
 
 mod wrap;
 
@@ -13,39 +12,39 @@ use tch::{Device, Tensor};
 use crate::Error;
 use crate::ffi::{self, CTensor, PushTensor, PushText};
 
-/// Something that a module's code may do and no run repeats, found before anything runs.
+/// An effect of a module's code that makes a run irreproducible. Found in the code, before the module runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// It assigns an attribute that is neither a buffer nor a parameter.
+    /// `forward` assigns this attribute, which is neither a buffer nor a parameter.
     Assigns(String),
-    /// It assigns a parameter.
+    /// `forward` assigns this parameter.
     AssignsParameter(String),
-    /// It changes such an attribute in place, by this operator.
+    /// `forward` changes this attribute, which is neither a buffer nor a parameter, in place by this operator.
     Changes(String, String),
-    /// It changes a tensor in place, by this operator, that is part of its code.
+    /// `forward` changes a tensor that is part of the code (a constant), in place by this operator.
     ChangesConstant(String),
-    /// It changes a parameter, by this operator, where libtorch's version counter does not count (`parameter.data`).
+    /// `forward` changes this parameter by this operator, in a way that libtorch's version counter does not count (`parameter.data`).
     Uncounted(String, String),
-    /// It assigns a buffer in whose memory another tensor lies.
+    /// `forward` assigns this buffer, which shares memory with this other tensor.
     Shares(String, String),
-    /// An attribute of this kind has state that cannot be seen.
+    /// This attribute is an object of this kind, whose state cannot be read.
     Opaque(String, String),
-    /// This module below it is saved and loaded by code of its own.
+    /// This submodule (empty: the module itself) has its own code for saving and loading.
     Packs(String),
-    /// The whole module has this hook around `forward`, and only a call from Python runs it.
+    /// The module has this hook around `forward`, which only calls from Python run.
     Hook(String),
-    /// It calls this operator, for this reason not to be repeated.
+    /// `forward` calls this operator, which cannot be reproduced for this reason.
     Denied(String, String),
 }
 
-/// What differentiates the code of modules in this process, found by trying: `autograd`, which gives the gradients of PyTorch without
-/// TorchScript, or `the executor's formulas`, which give others.
+/// How the code of modules is differentiated in this process, found by a test: `autograd` gives the gradients of PyTorch without
+/// TorchScript; `the executor's formulas` give other gradients.
 ///
 /// # Errors
 /// `Torch`.
 pub fn gradients() -> Result<String, Error> {
     let mut found = std::ptr::null_mut();
-    // SAFETY: `found` is a place for one text.
+    // SAFETY: `found` has room for the address of one text.
     ffi::check(unsafe { lte_script_gradients(&raw mut found) })?;
     Ok(ffi::take_text(found).unwrap_or_default())
 }
@@ -57,19 +56,19 @@ pub struct ScriptModule {
     path: PathBuf,
 }
 
-// SAFETY: the C++ object is a handle to a module object that belongs to no thread; `tch` holds its own so, too.
+// SAFETY: the C++ object is a handle to a module object, which belongs to no thread; `tch` makes its own `Send`, too.
 unsafe impl Send for ScriptModule {}
 
 impl ScriptModule {
     /// Loads a module that `torch.jit.save` wrote, with its tensors on `device`.
     ///
     /// # Errors
-    /// `Script` for a file that is missing, unreadable, or no TorchScript module.
+    /// `Script` if the file is missing, unreadable, or not a TorchScript module.
     pub fn load(path: &Path, device: Device) -> Result<Self, Error> {
         Self::load_from(path, path, device)
     }
 
-    /// The same from the file at `from`, which everything that is said calls `path`.
+    /// The same from the file at `from`, which messages call `path`.
     ///
     /// # Errors
     /// `Script`, as [`load`](Self::load) gives it.
@@ -80,42 +79,44 @@ impl ScriptModule {
         let device = ffi::device_index(device, "TorchScript")?;
         let c_path = ffi::c_path(from)?;
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the path is NUL-terminated and lives during the call; `raw` is a place for one address.
+        // SAFETY: the path is NUL-terminated and lives during the call; `raw` has room for one address.
         let answer = unsafe { lte_script_load(c_path.as_ptr(), device, &raw mut raw) };
         file_result(answer, path)?;
         Ok(Self { raw, path: path.to_owned() })
     }
 
-    /// The same from the contents of a file, which everything that is said calls `path`.
+    /// The same from the contents of a file, which messages call `path`.
     ///
     /// # Errors
     /// `Script`, as [`load`](Self::load) gives it.
     pub fn load_bytes(bytes: &[u8], path: &Path, device: Device) -> Result<Self, Error> {
         let device = ffi::device_index(device, "TorchScript")?;
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the bytes live during the call, which reads as many of them; `raw` is a place for one address.
+        // SAFETY: the bytes live during the call, which reads only them; `raw` has room for one address.
         let answer = unsafe { lte_script_load_bytes(bytes.as_ptr().cast(), bytes.len(), device, &raw mut raw) };
         file_result(answer, path)?;
         Ok(Self { raw, path: path.to_owned() })
     }
 
-    /// The trainable tensors by dotted name, in the module's own order.
+    /// The parameters by dotted name, in the module's order; frozen parameters are included.
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
         // SAFETY: `raw` is ours, and `push` takes the sink that is passed with it.
         ffi::collect_tensors(|push, sink| unsafe { lte_script_parameters(self.raw, push, sink) })
             .expect("listing tensors takes nothing but memory")
     }
 
-    /// The buffers (batch-norm statistics and the like) by dotted name, in the module's own order.
+    /// The buffers (for example batch-norm statistics) by dotted name, in the module's order.
     pub fn named_buffers(&self) -> Vec<(String, Tensor)> {
         // SAFETY: as above.
         ffi::collect_tensors(|push, sink| unsafe { lte_script_buffers(self.raw, push, sink) })
             .expect("listing tensors takes nothing but memory")
     }
 
-    /// Goes through the code of `forward` and of all that it calls. From then on [`forward`](Self::forward) copies each
-    /// buffer that the code assigns back into the tensor that [`named_buffers`](Self::named_buffers) gives, and runs tasks
-    /// that the code starts where it starts them. A buffer that a pass leaves with a history of gradients is detached.
+    /// Analyses the code of `forward` and of all functions that it calls, and returns the effects that make a run irreproducible.
+    ///
+    /// From then on [`forward`](Self::forward) copies each buffer that the code assigns back into the tensor of
+    /// [`named_buffers`](Self::named_buffers), runs tasks at the point where the code starts them, and detaches buffers that a pass
+    /// leaves with an autograd history.
     ///
     /// # Errors
     /// `Torch` for a module without `forward`.
@@ -141,14 +142,14 @@ impl ScriptModule {
         Ok(found.into_iter().map(finding).collect())
     }
 
-    /// Whether the code may change what libtorch's version counter does not count, as [`examine`](Self::examine) found.
+    /// Whether the code may make changes that libtorch's version counters do not count, according to [`examine`](Self::examine).
     pub fn evades(&self) -> bool {
         // SAFETY: `raw` is ours.
         unsafe { lte_script_evades(self.raw) != 0 }
     }
 
-    /// Every attribute by dotted name, with a text that changes when the attribute does; of a parameter or buffer only when
-    /// another tensor takes its place. Then the tensors that are part of the code, once [`examine`](Self::examine) has found them.
+    /// All attributes by dotted name, each with a text that changes if the attribute changes; for a parameter or buffer, only if another
+    /// tensor replaces it. Then the constants of the code, if [`examine`](Self::examine) was called before.
     ///
     /// # Errors
     /// `Torch`.
@@ -157,15 +158,14 @@ impl ScriptModule {
         ffi::collect_texts(|push, sink| unsafe { lte_script_attributes(self.raw, push, sink) })
     }
 
-    /// Runs the module; a tuple or list of tensors comes back flat, in order.
+    /// Runs the module. Tuples and lists of tensors are flattened, in order.
     ///
     /// # Errors
-    /// `Torch` for what the module throws, and for an answer that holds anything but tensors; `Script` for a buffer that it
-    /// assigned with another type or shape, for a tensor that it changed and nothing holds, and for a switch of libtorch that it
-    /// turned and left.
+    /// `Torch` for exceptions of the module, and if it returns anything but tensors. `Script` if it assigned a buffer with another type
+    /// or shape, changed a tensor that is neither a parameter nor a buffer, or changed a setting of libtorch without restoring it.
     pub fn forward(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
         let mut refused = std::ptr::null_mut();
-        // SAFETY: `raw` is ours; the list has as many entries as is said and lives during the call; `refused` is a place for
+        // SAFETY: `raw` is ours; the list has the given number of entries and lives during the call; `refused` has room for the address of
         // one text.
         let answer = ffi::collect_tensors(|push, sink| unsafe {
             lte_script_forward(self.raw, ffi::raw_list(inputs), inputs.len(), push, sink, &raw mut refused)
@@ -176,10 +176,10 @@ impl ScriptModule {
         Ok(answer?.into_iter().map(|(_, tensor)| tensor).collect())
     }
 
-    /// As [`forward`](Self::forward), for a module that answers one tensor.
+    /// As [`forward`](Self::forward), for a module that returns one tensor.
     ///
     /// # Errors
-    /// As for `forward`; `Count` for another number of tensors.
+    /// As for `forward`; `Script` also for another number of tensors.
     pub fn forward_one(&self, inputs: &[Tensor]) -> Result<Tensor, Error> {
         let mut answer = self.forward(inputs)?;
         match answer.pop() {
@@ -189,14 +189,14 @@ impl ScriptModule {
                 Err(Error::Script {
                     path: self.path.clone(),
                     reason: format!(
-                        "`forward` answers {found} tensors: let it answer one, what the job's `model.output` names"
+                        "`forward` returns {found} tensors: return one, the output that the job's `model.output` names"
                     ),
                 })
             }
         }
     }
 
-    /// Training mode (dropout draws, batch norm updates its statistics) or evaluation mode.
+    /// Sets training mode (dropout is on, batch norm updates its statistics) or evaluation mode.
     ///
     /// # Errors
     /// `Torch`.
@@ -205,17 +205,17 @@ impl ScriptModule {
         ffi::check(unsafe { lte_script_train(self.raw, u8::from(on)) })
     }
 
-    /// Writes the module, trained as it is, as a file that `torch.jit.load` reads.
+    /// Writes the module with its current weights to a file that `torch.jit.load` can read.
     ///
     /// # Errors
-    /// `Script`.
+    /// `Script` if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let c_path = ffi::c_path(path)?;
         // SAFETY: `raw` is ours; the path is NUL-terminated and lives during the call.
         file_result(unsafe { lte_script_save(self.raw, c_path.as_ptr()) }, path)
     }
 
-    /// The file that the module came from.
+    /// The path of the module's file, as messages name it.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,23 +1,22 @@
-//! Where a process stands that does not get on.
+//! The stack of a process that makes no progress.
 
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
 
-/// From now on the process writes the stack of the thread that SIGUSR2 reaches, which is the main thread if it can be, to
-/// standard error.
+/// Makes the process write the stack of the thread that receives SIGUSR2 to standard error. That is the main thread, unless it blocks the
+/// signal.
 ///
-/// For a process that is about to be ended: what the handler does is not safe in a process that goes on.
+/// Send the signal only to a process that will be killed: the handler is not safe in a process that continues.
 pub fn write_on_signal() {
     let handler = write_stack as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    // SAFETY: the handler is a function of the form that `signal` takes, and lives as long as the process.
+    // SAFETY: the handler is a function of the type that `signal` takes, and lives as long as the process.
     unsafe { libc::signal(libc::SIGUSR2, handler) };
 }
 
-/// It allocates and takes locks. If the thread was interrupted while it held one of them, it hangs here as it hung before, and is
-/// ended all the same.
+/// The handler allocates and takes locks. If the interrupted thread holds one of them, it hangs here, and is killed all the same.
 extern "C" fn write_stack(_: libc::c_int) {
     let stack = Backtrace::force_capture().to_string();
-    // Nobody is left to hear of a standard error that is closed.
+    // If standard error is closed, the stack is lost.
     writeln!(
         io::stderr(),
         "[this process makes no progress; its main thread, the innermost call last]\n{}",
@@ -26,7 +25,7 @@ extern "C" fn write_stack(_: libc::c_int) {
     .ok();
 }
 
-/// The calls of a backtrace, one a line, the innermost last: of an output that is cut the end is kept.
+/// The calls of a backtrace, one per line, the innermost last, because the end of a long output is kept.
 fn calls(stack: &str) -> String {
     let frame = |line: &str| {
         let (number, name) = line.trim_start().split_once(": ")?;

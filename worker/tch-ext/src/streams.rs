@@ -1,6 +1,6 @@
-//! Streams of a device: two threads that compute on one GPU at the same time, and wait for each other's results there.
+//! Streams of a GPU: with them two threads can use one GPU at the same time, and make the GPU wait for each other's results.
 //!
-//! On the CPU there are none: what a thread has computed is there, and all of this does nothing.
+//! On the CPU results are complete when a call returns, so all functions here do nothing.
 
 use std::ffi::c_char;
 
@@ -9,7 +9,7 @@ use tch::Device;
 use crate::Error;
 use crate::ffi::{self, device_index};
 
-/// What this thread computes on `device` goes to a stream of its own from now on, beside those of other threads.
+/// Gives this thread its own stream on `device`. Its later work runs beside the work of other threads.
 ///
 /// # Errors
 /// `NoSuchDevice` for a device that is neither CPU nor CUDA; `Torch`.
@@ -22,30 +22,30 @@ pub fn leave_default(device: Device) -> Result<(), Error> {
     ffi::check(unsafe { lte_stream_leave_default(index) })
 }
 
-/// A point in what one thread gives its device to do, that others can wait for.
+/// A point in the stream of a thread, for which other threads can wait.
 #[derive(Debug)]
 pub struct Mark {
     device: i32,
-    /// None on the CPU.
+    /// `None` on the CPU.
     mark: Option<Owned>,
 }
 
 #[derive(Debug)]
 struct Owned(*mut CMark);
 
-// SAFETY: a CUDA event belongs to no thread; a mark is recorded once, before anybody else has it, and only waited for
-// afterwards, which libtorch allows from any thread.
+// SAFETY: a CUDA event belongs to no thread. A mark is recorded once, before another thread can have it; afterwards threads only wait for
+// it, which libtorch allows from any thread.
 unsafe impl Send for Owned {}
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // SAFETY: made by `lte_mark_new`, freed once.
+        // SAFETY: created by `lte_mark_new`, and freed once.
         unsafe { lte_mark_free(self.0) };
     }
 }
 
 impl Mark {
-    /// Behind all that this thread has given `device` to do until now.
+    /// A mark after all work that this thread has given to `device` so far.
     ///
     /// # Errors
     /// As for [`leave_default`].
@@ -55,12 +55,12 @@ impl Mark {
             return Ok(Self { device: index, mark: None });
         }
         let mut mark = std::ptr::null_mut();
-        // SAFETY: `mark` is a place for one address; it is set if the call succeeds.
+        // SAFETY: `mark` has room for one address, which is set if the call succeeds.
         ffi::check(unsafe { lte_mark_new(index, &raw mut mark) })?;
         Ok(Self { device: index, mark: Some(Owned(mark)) })
     }
 
-    /// Whatever this thread gives the device from now on begins when all before the mark is done. Does not wait itself.
+    /// Makes the device begin this thread's later work after it has reached the mark. The call itself does not wait.
     ///
     /// # Errors
     /// `Torch`.
@@ -72,22 +72,22 @@ impl Mark {
         }
     }
 
-    /// Whether the device has done all before the mark.
+    /// Whether the device has reached the mark.
     ///
     /// # Errors
-    /// `Torch`, also for what the device failed at until then.
+    /// `Torch`, also for earlier failures of the device.
     pub fn is_reached(&self) -> Result<bool, Error> {
         let Some(mark) = &self.mark else { return Ok(true) };
         let mut reached = 0;
-        // SAFETY: the mark lives as long as `self`, and `reached` is a place for one byte.
+        // SAFETY: the mark lives as long as `self`, and `reached` has room for one byte.
         ffi::check(unsafe { lte_mark_is_reached(mark.0, &raw mut reached) })?;
         Ok(reached != 0)
     }
 
-    /// Returns when the device has done all before the mark.
+    /// Waits until the device has reached the mark.
     ///
     /// # Errors
-    /// `Torch`, also for what the device failed at until then.
+    /// `Torch`, also for earlier failures of the device.
     pub fn synchronize(&self) -> Result<(), Error> {
         match &self.mark {
             // SAFETY: the mark lives as long as `self`.

@@ -1,5 +1,5 @@
-//! Copies between a device and the host's memory, through pinned memory, which a GPU reads and writes by itself: whoever computes waits
-//! for none of them.
+//! Asynchronous copies between a device and the host, through pinned memory, which a GPU reads and writes by itself. Computing threads do
+//! not wait for them.
 
 use std::ffi::c_char;
 
@@ -9,11 +9,11 @@ use crate::Error;
 use crate::ffi::{self, CTensor, device_index, made};
 use crate::streams::{Mark, leave_default};
 
-/// Bytes of a piece: enough that its start costs nothing, and that a large tensor takes no pinned memory of its size.
+/// Bytes of a piece: large enough that the start of a copy does not matter, and small enough to limit the pinned memory.
 const PIECE: i64 = 32 << 20;
 
-/// `tensor`, which is on the CPU, on `device`: copied behind what this thread has given the device to do, without waiting for it. Itself for
-/// the CPU.
+/// Copies a CPU tensor to `device`, after the work that this thread has given to the device, and without waiting. For the CPU returns
+/// `tensor` itself.
 ///
 /// # Errors
 /// `NoSuchDevice` for a device that is neither CPU nor CUDA; `Torch`.
@@ -26,7 +26,8 @@ pub fn upload(tensor: Tensor, device: Device) -> Result<Tensor, Error> {
     made(|out| unsafe { lte_upload(ffi::raw(&tensor), index, out) })
 }
 
-/// `tensor` in the host's memory, which is complete when a mark that is made after this call is reached. Itself if it is on the CPU.
+/// Copies a tensor to host memory. The copy is complete when the device has reached a [`Mark`] that is created after this call. A CPU
+/// tensor is returned itself.
 ///
 /// # Errors
 /// `Torch`.
@@ -35,7 +36,7 @@ pub fn download(tensor: &Tensor) -> Result<Tensor, Error> {
     made(|out| unsafe { lte_download(ffi::raw(tensor), out) })
 }
 
-/// Copies whole tensors from a device, piece by piece through two pinned buffers: one is filled while the other is emptied.
+/// Copies tensors from a device, piece by piece, through two pinned buffers: one is filled while the other one is emptied.
 #[derive(Debug)]
 pub struct Downloader {
     device: Device,
@@ -43,10 +44,10 @@ pub struct Downloader {
 }
 
 impl Downloader {
-    /// For tensors on `device`. What the calling thread gives it to do goes to a stream of its own from now on.
+    /// For tensors on `device`. From now on the calling thread has its own stream on the device.
     ///
     /// # Errors
-    /// As of [`upload`].
+    /// As for [`upload`].
     pub fn new(device: Device) -> Result<Self, Error> {
         Self::with_pieces(device, PIECE)
     }
@@ -59,10 +60,10 @@ impl Downloader {
         Ok(Self { device, buffers: [buffer()?, buffer()?] })
     }
 
-    /// Copies `from` to `into`, a contiguous tensor of the same shape and dtype in the host's memory, and returns when it is there.
+    /// Copies `from` to `into`, a contiguous CPU tensor of the same shape and element type, and returns when the copy is complete.
     ///
     /// # Errors
-    /// `Torch`, also for what the device failed at until then.
+    /// `Torch`, also for earlier failures of the device.
     pub fn copy(&mut self, from: &Tensor, into: &mut Tensor) -> Result<(), Error> {
         let bytes = |tensor: &Tensor| tensor.f_detach()?.f_view([-1])?.f_view_dtype(Kind::Uint8);
         let (from, into) = (bytes(&from.f_contiguous()?)?, bytes(into)?);
@@ -72,7 +73,7 @@ impl Downloader {
             let here = piece.min(length - start);
             let buffer = self.buffers[index % 2].f_narrow(0, 0, here)?;
             let part = from.f_narrow(0, start, here)?;
-            // SAFETY: the tensors live during the call; nobody else has the buffer, and what it held was emptied.
+            // SAFETY: the tensors live during the call; nobody else uses the buffer, and its last contents have been copied.
             ffi::check(unsafe { lte_copy_beside(ffi::raw(&part), ffi::raw(&buffer)) })?;
             let filling = (buffer, into.f_narrow(0, start, here)?, Mark::new(self.device)?);
             before.replace(filling).map_or(Ok(()), empty)?;
@@ -81,7 +82,7 @@ impl Downloader {
     }
 }
 
-/// Brings a piece from its buffer to where it belongs, when it has arrived there.
+/// Waits until a piece has arrived in its buffer, and copies it to its destination.
 fn empty((buffer, mut into, arrived): (Tensor, Tensor, Mark)) -> Result<(), Error> {
     arrived.synchronize()?;
     Ok(into.f_copy_(&buffer)?)

@@ -1,11 +1,11 @@
-//! The promise on a GPU: the same bits again, resumed, and on any number of processes, which exchange through NCCL.
+//! Reproducibility on a GPU: a second run, a resumed run, and runs on any number of processes (through NCCL) give the same bits.
 //!
-//! Ignored, for they need a CUDA device: `make gpu` runs them. One is enough: processes share it.
+//! The tests need a CUDA device, so they are ignored; `make gpu` runs them. One device is enough, because processes share it.
 
 use crate::lab::{Lab, Outcome, idx, table};
 use lockstep_common::ending::EXIT_PEERS_GONE;
 
-/// Everything that could go astray: dropout, shuffling, momentum, a schedule, clipping, fingerprints at every third step.
+/// Everything that could go wrong: dropout, shuffling, momentum, a schedule, clipping, fingerprints at every third step.
 const MLP: &str = r#"
     name = "mlp"
     seed = 7
@@ -20,7 +20,7 @@ const MLP: &str = r#"
     report = { fingerprints_every = 3 }
 "#;
 
-/// Batch norm, and convolutions that cuDNN chooses the algorithms of.
+/// Batch norm, and convolutions, whose algorithms cuDNN chooses.
 const RESNET: &str = r#"
     name = "resnet"
     steps = 6
@@ -33,7 +33,7 @@ const RESNET: &str = r#"
     report = { fingerprints_every = 2 }
 "#;
 
-/// Attention with dropout, a tied embedding whose gradient is scattered.
+/// Attention with dropout, and a tied embedding with a scattered gradient.
 const GPT: &str = r#"
     name = "gpt"
     steps = 6
@@ -70,7 +70,7 @@ fn assert_equal(a: &Outcome, b: &Outcome, what: &str) {
     }
 }
 
-/// Again, and resumed from each of its checkpoints.
+/// Runs the job twice, and resumes it from each of its checkpoints; all runs must have the same bits.
 fn assert_repeats(lab: &Lab) -> Outcome {
     let whole = lab.run(1, None);
     assert_eq!(whole.codes, [0], "{:?}\n{}", whole.failures, whole.stderr);
@@ -128,7 +128,7 @@ fn an_mlp_has_the_same_bits_on_any_number_of_processes() {
     assert_equal_on(&mlp(&[]), &[2, 3, 4]);
 }
 
-/// Several buckets, which are exchanged on a stream of their own beside the backward pass.
+/// Several buckets, which are exchanged on their own stream during the backward pass.
 #[test]
 #[ignore = "needs a CUDA device"]
 fn a_model_of_many_buckets_has_the_same_bits_on_any_number_of_processes() {
@@ -174,7 +174,7 @@ fn a_flipped_bit_on_one_process_is_found() {
     assert_ne!(outcome.corrupt[0].fingerprints[0], outcome.corrupt[0].fingerprints[1]);
 }
 
-/// Norms of layers are read from the device at every step, and loss and norm with them; without, a step later.
+/// With norms of layers at every step, loss and norm are read at once; without them, a step later.
 #[test]
 #[ignore = "needs a CUDA device"]
 fn numbers_that_are_read_a_step_later_are_those_that_are_read_at_once() {

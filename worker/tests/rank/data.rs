@@ -1,4 +1,4 @@
-//! Data files that change under a run, and states that are no numbers: no checkpoint is made of either.
+//! Data files that change during a run, and states that are not finite: no checkpoint is committed with either.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -35,15 +35,15 @@ fn images() -> Lab {
     Lab::new(IMAGES, &[], &[("images", images), ("labels", idx(&[24], |at| (at % 3) as u8))])
 }
 
-/// Trains in this process on verified files; `disturb` comes after they were opened. The final state and the number of shares, or why
-/// there is none.
+/// Trains in this process on verified files; `disturb` is called after they were opened. Returns the final state and the number of
+/// shares, or the error.
 fn trained(lab: &Lab, reading: Reading, disturb: impl FnOnce(&File)) -> Result<(Digest, usize), String> {
     numerics::apply(&lab.job).unwrap();
     let store = BlobStore::open(&lab.store()).unwrap();
     let located = files::locate(lab.dir.path(), &lab.data, &store, false, reading).unwrap();
     let setup = Setup::new(lab.job.clone(), located.files, Vec::new(), Device::Cpu);
     let trainer = Trainer::load(&BuiltIn, setup, None).unwrap().watching(located.watch);
-    // A write in the same tick of the file system's clock would show no other time.
+    // A write in the same tick of the file system's clock would not change the file's time.
     sleep(Duration::from_millis(20));
     disturb(&File::options().read(true).write(true).open(lab.dir.path().join("images")).unwrap());
     let outbox = Outbox::default();
@@ -62,7 +62,7 @@ fn trained(lab: &Lab, reading: Reading, disturb: impl FnOnce(&File)) -> Result<(
     }
 }
 
-/// Other pixels for a while.
+/// Writes other pixels, and then the old ones again.
 fn and_back(file: &File) {
     let mut pixels = vec![0; 64];
     file.read_exact_at(&mut pixels, 16).unwrap();
@@ -97,7 +97,7 @@ fn a_file_in_memory_may_be_touched_and_put_back_and_one_that_is_mapped_may_not()
     }
 }
 
-/// A step that is finite, and gives weights that are not.
+/// Loss and gradients of the step are finite, but the updated weights are not.
 #[test]
 fn weights_that_are_not_finite_are_in_no_checkpoint() {
     const MLP: &str = r#"

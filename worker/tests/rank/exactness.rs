@@ -1,8 +1,8 @@
-//! The promise: the same bits again, on any number of processes, and resumed from any checkpoint.
+//! Reproducibility: a second run, runs on any number of processes, and runs that resume from any checkpoint give the same bits.
 
 use crate::lab::{Lab, Outcome, idx, table};
 
-/// Everything that could go astray: dropout, shuffling, momentum, a schedule, clipping, five steps an epoch.
+/// Everything that could go wrong: dropout, shuffling, momentum, a schedule, clipping, five steps per epoch.
 const JOB: &str = r#"
     name = "exact"
     seed = 7
@@ -74,7 +74,7 @@ fn three_and_six_ranks_give_the_same_bits_on_other_numbers_of_processes() {
     assert_equal(&one, &lab.run(4, None), "6 ranks on 4 processes");
 }
 
-/// Enough parameters for processes to read each other's memory, and every step changes the mean where it lies.
+/// Enough parameters for a reduction through shared memory; clipping changes the mean in place at every step.
 #[test]
 fn a_large_clipped_model_has_the_same_bits_on_any_number_of_processes() {
     let lab = lab(&[
@@ -92,7 +92,7 @@ fn a_large_clipped_model_has_the_same_bits_on_any_number_of_processes() {
     }
 }
 
-/// Three buckets, which are exchanged while the backward pass goes on, but for the steps with fingerprints.
+/// Three buckets, which are exchanged during the backward pass, except in steps with fingerprints.
 #[test]
 fn a_model_of_many_buckets_has_the_same_bits_where_processes_share_no_memory() {
     let lab = lab(&[
@@ -121,7 +121,7 @@ fn a_run_resumed_from_any_of_its_checkpoints_ends_with_the_same_bits() {
     assert_eq!(whole.manifests.len(), 12, "{:?}", whole.checkpoint_failures);
     assert_eq!(whole.manifest_at(12).state, whole.state(), "the last checkpoint is the final state");
     for step in 1..12_u64 {
-        // Steps 5 and 10 are epochs' ends.
+        // Steps 5 and 10 are the ends of epochs.
         let manifest = whole.manifest_at(step);
         let resumed = lab.run(1 + (step % 2) as u32, Some(manifest));
         assert_eq!(resumed.record(), whole.record()[step as usize..], "resumed from step {step}");

@@ -1,4 +1,4 @@
-//! One conformance suite for both back ends of the exchange: the mesh, and c10d (Gloo, the twin of NCCL).
+//! One conformance suite for both back ends of the exchange: the mesh, and c10d (with Gloo in place of NCCL).
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn over_gloo(mesh: Mesh) -> Box<dyn Exchange> {
     Box::new(GroupExchange::join(&gloo(), mesh, HERE, LIMIT).unwrap())
 }
 
-/// Runs `each` in `processes` threads, each with its end of one exchange.
+/// Runs `each` in `processes` threads, each with one end of an exchange.
 fn together<T: Send + 'static>(
     make: Make,
     processes: usize,
@@ -50,7 +50,7 @@ fn together<T: Send + 'static>(
     running.into_iter().map(|thread| thread.join().unwrap()).collect()
 }
 
-/// What `from` sends to `to`: its length differs by pair, and is 0 for some.
+/// The tensor that `from` sends to `to`. Its length differs between pairs, and is 0 for some.
 fn letter(from: usize, to: usize, kind: Kind, unit: i64) -> Tensor {
     let length = ((from * 3 + to) % 4) as i64 * unit;
     (Tensor::arange(length, (Kind::Int64, tch::Device::Cpu)) + (from * 16 + to) as i64).fmod(120).to_kind(kind)
@@ -120,7 +120,7 @@ fn a_cut(make: Make) {
         let own = exchange.process();
         let outgoing: Vec<Tensor> = (0..3).map(|_| Tensor::zeros([8], (Kind::Float, tch::Device::Cpu))).collect();
         let mut incoming: Vec<Tensor> = outgoing.iter().map(Tensor::zeros_like).collect();
-        // All have joined.
+        // Afterwards all processes have joined.
         exchange.exchange(&outgoing, &mut incoming).unwrap();
         if own == 1 {
             let cut = exchange.cut_handle();

@@ -1,4 +1,4 @@
-//! What goes wrong is said in words, and nothing that was good is lost.
+//! Failures have clear reasons, and do not damage earlier checkpoints.
 
 use crate::lab::{Lab, path_of_blob, table};
 use lockstep_common::ending::EXIT_PEERS_GONE;
@@ -101,7 +101,7 @@ fn a_store_that_takes_nothing_costs_the_checkpoint_and_not_the_run() {
     let reference = lab.run(1, None);
     let broken = lab.store();
     let outcome = lab.run_and(1, None, |_| {
-        // As a full disk: no new file can be made.
+        // As on a full disk, no new file can be created.
         std::fs::remove_dir_all(&broken).unwrap();
         std::fs::write(&broken, b"").unwrap();
     });
@@ -121,7 +121,7 @@ fn a_killed_process_ends_the_others_at_once_with_their_own_exit_code() {
         processes.kill(1);
     });
     assert_eq!(outcome.codes, [EXIT_PEERS_GONE, 137, EXIT_PEERS_GONE], "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("process `1` has gone"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("lost connection to process 1"), "{}", outcome.stderr);
     assert!(outcome.failures.is_empty(), "the run goes on in its next generation");
 }
 

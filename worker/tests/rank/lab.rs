@@ -1,4 +1,4 @@
-//! A directory with data and a store, the job that trains on it, and what came of it.
+//! A directory with data and a store, a job that trains on it, and the outcome of runs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use lockstep_store::BlobStore;
 
 use crate::processes::{Processes, RUN};
 
-/// So many processes share one CUDA device at most.
+/// Maximum number of processes that share one CUDA device.
 const MOST_PROCESSES: u32 = 6;
 
 /// The TorchScript module `<name>.pt` that `tests/<script>.py` writes.
@@ -23,22 +23,22 @@ pub(crate) fn module(script: &str, name: &str) -> Vec<u8> {
     std::fs::read(modules.join(format!("{name}.pt"))).unwrap()
 }
 
-/// A directory with data, a store, and the job that trains on it.
+/// A directory with data and a store, and a job that trains on it.
 pub(crate) struct Lab {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) job: JobSpec,
     pub(crate) data: Vec<DataFile>,
-    /// More environment variables of single processes; they win over what the job asks for.
+    /// Further environment variables of single processes; they override those of the job.
     pub(crate) variables: BTreeMap<u32, Vec<(String, String)>>,
-    /// Whether gradients go over the network although all processes are here.
+    /// Whether gradients go through the network although all processes are on this machine.
     pub(crate) messages: bool,
-    /// Every process's, as assignments name it.
+    /// The device of every process, as assignments name it.
     pub(crate) device: &'static str,
-    /// Whether processes inherit none of the variables that change bits.
+    /// Whether processes do not inherit the environment variables that change bits.
     pub(crate) plain: bool,
 }
 
-/// What came out of a run.
+/// The results of a run.
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) steps: Vec<StepReport>,
@@ -47,10 +47,10 @@ pub(crate) struct Outcome {
     pub(crate) systems: Vec<(u32, SystemReport)>,
     pub(crate) manifests: Vec<Manifest>,
     pub(crate) checkpoint_failures: Vec<(u64, String)>,
-    /// Final states by process.
+    /// Digests of the final states, by process.
     pub(crate) states: Vec<Digest>,
     pub(crate) failures: Vec<String>,
-    /// What processes say that find each other different.
+    /// Reports of processes whose states differ.
     pub(crate) corrupt: Vec<Corrupt>,
     /// Exit codes by process, or 128 + signal.
     pub(crate) codes: Vec<i32>,
@@ -58,14 +58,14 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The final state, which all processes agree on.
+    /// The digest of the final state, which must be equal in all processes.
     pub(crate) fn state(&self) -> Digest {
         assert!(!self.states.is_empty(), "the run did not finish: {:?}\n{}", self.failures, self.stderr);
         assert!(self.states.iter().all(|state| *state == self.states[0]), "{:?}", self.states);
         self.states[0]
     }
 
-    /// Step, loss, gradient norm, learning rate, positions and bytes of the samples, as bits.
+    /// For each step: step, loss, gradient norm, learning rate, positions and bytes of the samples, as bits.
     pub(crate) fn record(&self) -> Vec<[u64; 6]> {
         assert!(self.steps.iter().all(|step| step.contents != 0), "the samples' bytes are known");
         let words = |step: &StepReport| [step.step, step.loss, step.grad_norm, step.lr, step.positions, step.contents];
@@ -77,7 +77,7 @@ impl Outcome {
     }
 }
 
-/// 50 rows of 6 numbers and a class of three, made by arithmetic.
+/// A table of 50 rows with 6 numbers and one of three classes, computed by integer arithmetic.
 pub(crate) fn table() -> String {
     let mut text = "a,b,c,d,e,f,class\n".to_owned();
     for row in 0..50_u64 {
@@ -93,11 +93,11 @@ pub(crate) fn table() -> String {
 }
 
 impl Lab {
-    /// A lab whose job is `text` with `sets`, over the files that are given by name and contents.
+    /// A lab for the job `text` with `sets`, and with files that are given by name and contents.
     pub(crate) fn new(text: &str, sets: &[&str], files: &[(&str, Vec<u8>)]) -> Self {
         lockstep_tch_ext::exit::skip_static_destructors();
         let dir = tempfile::tempdir().unwrap();
-        // A process makes no store for itself: it would be one that nobody shares.
+        // Processes do not create a store, because other machines would not share it.
         lockstep_store::BlobStore::open(&dir.path().join("store")).unwrap();
         for (name, bytes) in files {
             std::fs::write(dir.path().join(name), bytes).unwrap();
@@ -112,29 +112,29 @@ impl Lab {
         self.dir.path().join("store")
     }
 
-    /// Another job over the same files and store.
+    /// Another job with the same files and store.
     pub(crate) fn with(self, text: &str, sets: &[&str]) -> Self {
         Self { job: parse(text, sets), ..self }
     }
 
-    /// The same lab, where process `process` starts with one more environment variable.
+    /// The same lab with a further environment variable for `process`.
     pub(crate) fn with_variable(mut self, process: u32, name: &str, value: &str) -> Self {
         self.variables.entry(process).or_default().push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The same lab, whose processes inherit none of the variables that change bits, whatever the tests are run with.
+    /// The same lab, but processes do not inherit the environment variables that change bits.
     pub(crate) fn plain(self) -> Self {
         Self { plain: true, ..self }
     }
 
-    /// The same lab, whose processes share no memory, as on machines of their own.
+    /// The same lab, but processes share no memory, as if they were on different machines.
     pub(crate) fn by_messages(self) -> Self {
         Self { messages: true, ..self }
     }
 
-    /// The same lab on the first CUDA device, which all processes share: NCCL takes each for a machine of its own, for it
-    /// refuses two processes of one machine on one device.
+    /// The same lab on the first CUDA device, which all processes share. NCCL rejects two processes of one machine on one device, so each
+    /// process pretends to be on its own machine.
     pub(crate) fn on_cuda(mut self) -> Self {
         for process in 0..MOST_PROCESSES {
             let own = self.variables.entry(process).or_default();
@@ -144,7 +144,7 @@ impl Lab {
         Self { device: "cuda:0", ..self }
     }
 
-    /// The numerics fingerprints that processes say they have, by process; no step is made.
+    /// The numerics fingerprints that processes report, by process. No step is made.
     pub(crate) fn fingerprints(&self, processes: u32) -> Vec<BTreeMap<String, String>> {
         let mut started = Processes::start(self, processes, None);
         assert!(started.all_ready(), "every process comes up");
@@ -161,7 +161,7 @@ impl Lab {
         self.run_and(processes, restore, |_| {})
     }
 
-    /// As `run`; `meanwhile` gets the processes when all are ready and before they start.
+    /// As `run`. `meanwhile` is called when all processes are ready, before they start to train.
     pub(crate) fn run_and(
         &self,
         processes: u32,
@@ -207,7 +207,7 @@ pub(crate) fn parse(text: &str, sets: &[&str]) -> JobSpec {
     parse_toml(text, &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>()).unwrap()
 }
 
-/// A file of IDX format: `u8`, with these sizes.
+/// A file in IDX format, with elements of type `u8` and these sizes.
 pub(crate) fn idx(sizes: &[u32], value: impl Fn(usize) -> u8) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, sizes.len() as u8];
     for size in sizes {

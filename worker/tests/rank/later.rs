@@ -1,4 +1,4 @@
-//! Loss and gradient norm that are read a step later, as on a GPU: the same bits, and the same end where they are no numbers.
+//! Loss and gradient norm that are read a step later, as on a GPU: the bits are the same, and so is the error if they are not finite.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Barrier, Mutex, PoisonError};
@@ -27,7 +27,7 @@ const MLP: &str = r#"
     data = { kind = "csv", path = "table.csv", target = "class", validation = 0.2 }
 "#;
 
-/// Batch norm: buffers that every forward pass in training mode moves.
+/// Batch norm: every forward pass in training mode changes its buffers.
 const RESNET: &str = r#"
     name = "resnet"
     steps = 6
@@ -38,11 +38,10 @@ const RESNET: &str = r#"
     data = { kind = "idx", images = "images", labels = "labels" }
 "#;
 
-/// There is one generator of torch's for each device, and so one training at a time.
+/// torch has one generator per device, so only one training runs at a time.
 static TORCH: Mutex<()> = Mutex::new(());
 
-/// What a process says at its end, and of each step the number and the bits of loss, gradient norm, learning rate, positions and
-/// contents.
+/// The result of a process, and for each step the number and the bits of loss, gradient norm, learning rate, positions and contents.
 type Trained = (Result<Digest, String>, Vec<[u64; 6]>);
 
 fn mlp(sets: &[&str]) -> Lab {
@@ -54,7 +53,7 @@ fn resnet(sets: &[&str]) -> Lab {
     Lab::new(RESNET, sets, &[("images", images), ("labels", idx(&[24], |at| (at % 4) as u8))])
 }
 
-/// Fails in a step.
+/// Fails in this step.
 struct FailsAt(u64);
 
 impl StepHook for FailsAt {
@@ -67,14 +66,14 @@ impl StepHook for FailsAt {
     }
 }
 
-/// Trains on so many processes, each a thread of this one; what process 0 says.
+/// Trains on `processes` processes, which are threads of this one; returns the result of process 0.
 fn train(lab: &Lab, processes: usize, later: bool, fails_at: Option<u64>) -> Trained {
     let _alone = TORCH.lock().unwrap_or_else(PoisonError::into_inner);
     numerics::apply(&lab.job).unwrap();
     let listeners: Vec<Listener> =
         (0..processes).map(|_| Listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap()).collect();
     let addresses: Vec<SocketAddr> = listeners.iter().map(Listener::local_addr).collect();
-    // Weights are drawn by one after another, and no process seeds the generator before all have theirs.
+    // The processes draw their weights one after another, and none of them seeds the generator again before all have their weights.
     let (drawing, drawn) = (Mutex::new(()), Barrier::new(processes));
     let load = &|setup| {
         let one = drawing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +92,7 @@ fn train(lab: &Lab, processes: usize, later: bool, fails_at: Option<u64>) -> Tra
             })
             .collect();
         let mut trained: Vec<Trained> = running.into_iter().map(|thread| thread.join().unwrap()).collect();
-        // One that ends by itself asks nobody where it began.
+        // A process that ends by its own error does not exchange its finding with others.
         assert!(fails_at.is_some() || trained.iter().all(|one| one.0 == trained[0].0), "{trained:?}");
         trained.swap_remove(0)
     })
@@ -173,9 +172,9 @@ fn a_run_whose_numbers_are_none_ends_at_the_same_step_with_the_same_words() {
         let failed = steps.len() as u64 + 1;
         assert!(failed > 1 && failed < lab.job.steps, "the first step is sound, the last is read at once: {words}");
         assert!(words.contains(&format!("of step {failed} is ")) && words.contains(", first in "), "{words}");
-        // The update is left out: nothing that the model holds is no number.
+        // The update is skipped, so all parameters are finite.
         assert!(!words.contains("first in the weight"), "{words}");
-        // Whatever ends the step that has begun already is not what ended the run.
+        // An error in the step that has begun already does not replace the first error.
         assert!(both(&lab, processes, Some(failed + 1)).0 == Err(words));
     }
 }

@@ -1,5 +1,5 @@
-//! Rank processes, real ones, and training in the test's own process. One program: it links libtorch once. The runner gives each
-//! test a process of its own, since libtorch's threads and generators, and the float mode, belong to a whole process.
+//! Tests with real rank processes, and with training in the test's own process. They are one program, so that libtorch is linked once. The
+//! runner starts a process for each test, because libtorch's threads, generators and floating-point mode belong to the whole process.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Real rank processes, and what an agent and a coordinator do for them: assignments, peers, committing checkpoints.
+//! Real rank processes, with a stand-in for agent and coordinator that assigns, connects peers, and commits checkpoints.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,10 +17,10 @@ use lockstep_support::Process;
 
 use crate::lab::{Lab, Outcome};
 
-/// Longer than anything here takes on a busy machine.
+/// Time limit of every wait; longer than any wait takes on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// Of which all processes are.
+/// The id of the run.
 pub(crate) const RUN: &str = "0123456789";
 
 enum Heard {
@@ -28,7 +28,7 @@ enum Heard {
     HungUp(u32),
 }
 
-/// Rank processes under way.
+/// Running rank processes.
 pub(crate) struct Processes {
     children: Vec<Process>,
     streams: Vec<UnixStream>,
@@ -36,10 +36,10 @@ pub(crate) struct Processes {
     addresses: BTreeMap<u32, String>,
     /// The numerics fingerprint by process.
     pub(crate) fingerprints: BTreeMap<u32, BTreeMap<String, String>>,
-    /// The one that was said last.
+    /// The fingerprint that was reported last.
     pub(crate) numerics: BTreeMap<String, String>,
     pub(crate) environment: BTreeMap<String, String>,
-    /// What was said before the end.
+    /// The messages so far, by process.
     said: Vec<(u32, Body)>,
     hung_up: usize,
     _socket_dir: tempfile::TempDir,
@@ -101,7 +101,7 @@ impl Processes {
         }
     }
 
-    /// Waits until all are ready, or all have given up.
+    /// Waits until every process is ready or has ended; returns whether all are ready.
     pub(crate) fn all_ready(&mut self) -> bool {
         while self.addresses.len() + self.hung_up < self.children.len() {
             match self.heard.recv_timeout(DEADLINE).expect("a process is ready or ends") {
@@ -122,12 +122,12 @@ impl Processes {
         let peers: Vec<String> = self.addresses.values().cloned().collect();
         for stream in &mut self.streams {
             let start = Peers { run: RUN.to_owned(), generation: 1, addresses: peers.clone() };
-            // A process that was killed does not hear it.
+            // An error is ignored: the process may have been killed.
             frame::write(stream, &AgentCommand { body: Some(CommandBody::Start(start)) }).ok();
         }
     }
 
-    /// Waits until `process` has said that it made `step`; what is heard is kept.
+    /// Sends the peers, and waits until a process has reported `step`. Messages are kept.
     pub(crate) fn wait_for_step(&mut self, step: u64) {
         self.tell_peers();
         let reached = |body: &Body| matches!(body, Body::Block(block) if block.known().last_step >= step);
@@ -145,18 +145,18 @@ impl Processes {
         }
     }
 
-    /// SIGKILL.
+    /// Kills a process with SIGKILL.
     pub(crate) fn kill(&mut self, process: usize) {
         self.children[process].kill();
     }
 
-    /// Ends the connection to one process, as an agent that dies does.
+    /// Closes the connection to a process, as if the agent had died.
     pub(crate) fn hang_up(&mut self, process: usize) {
         self.streams[process].shutdown(std::net::Shutdown::Both).unwrap();
     }
 
-    /// Tells all processes what became of the last checkpoint, as the coordinator does: committed with the last share of it, given
-    /// up with the first failure.
+    /// Sends all processes the verdict on the last checkpoint, as the coordinator does: committed after the last share, given up after
+    /// the first failure.
     fn judge_last(&mut self, last: u64) {
         let shares = self.said.iter().filter(|(_, body)| matches!(body, Body::Share(share) if share.step == last));
         let committed = shares.count() == self.children.len();
@@ -164,12 +164,12 @@ impl Processes {
         let given_up = self.said.iter().any(|(_, body)| failed(body));
         if committed || given_up {
             let save = AgentCommand { body: Some(CommandBody::Save(Save { committed, given_up, attempt: 0 })) };
-            // A process that has ended does not hear it.
+            // An error is ignored: the process may have ended.
             self.streams.iter_mut().for_each(|stream| drop(frame::write(stream, &save)));
         }
     }
 
-    /// Hears everything until all have hung up, acknowledges at once, and commits what checkpoints are complete.
+    /// Receives all messages until every process has closed its connection, acknowledges them at once, and commits complete checkpoints.
     pub(crate) fn finish(mut self, lab: &Lab) -> Outcome {
         self.judge_last(lab.job.steps);
         while self.hung_up < self.children.len() {
@@ -217,7 +217,7 @@ impl Processes {
                 }
                 Body::Failed(failed) => outcome.failures.push(failed.reason),
                 Body::Corrupt(corrupt) => outcome.corrupt.push(corrupt),
-                // Each second: how long a test takes is no matter.
+                // Sent every second; its content does not matter here.
                 Body::Alive(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -242,7 +242,7 @@ fn listen(process: u32, mut stream: UnixStream, heard: Sender<Heard>) {
     });
 }
 
-/// What the coordinator makes of all shares.
+/// Builds the manifest from all shares, as the coordinator does.
 fn commit(
     lab: &Lab,
     step: u64,

@@ -1,11 +1,11 @@
-//! The two programs: `worker` stays free of libtorch, and becomes a rank process only through `worker-rank`.
+//! The two programs: `worker` does not link libtorch, and replaces itself by `worker-rank` for a rank process.
 use std::path::Path;
 use std::process::Command;
 
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 const RANK: &str = env!("CARGO_BIN_EXE_worker-rank");
 
-/// Whether the program asks the loader for a library: its name stands among the dynamic strings.
+/// Whether the program links a library: then its file contains the name of the library.
 fn needs(program: &str, library: &str) -> bool {
     let bytes = std::fs::read(program).unwrap();
     bytes.windows(library.len()).any(|window| window == library.as_bytes())

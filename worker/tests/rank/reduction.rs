@@ -1,9 +1,9 @@
-//! Six ranks give the same bits on one to six processes, whatever the gradients are made of: element types, batch norm,
-//! dropout, clipping, ranks that one process hosts together (accumulation), unused and tied parameters, embeddings.
+//! Six ranks give the same bits on one to six processes: with several element types, batch norm, dropout, clipping, several ranks in one
+//! process, unused and tied parameters, and embeddings.
 
 use crate::lab::{Lab, Outcome, idx, module, table};
 
-/// Momentum, a schedule, and a norm that every step is clipped to.
+/// Momentum, a schedule, and a norm to which every step is clipped.
 const SCRIPT: &str = r#"
     name = "script"
     seed = 3
@@ -18,12 +18,12 @@ const SCRIPT: &str = r#"
     report = { fingerprints_every = 1 }
 "#;
 
-/// The module of `modules.py` in an element type.
+/// The module of `modules.py` in the element type `dtype`.
 fn script(dtype: &str, sets: &[&str]) -> Lab {
     Lab::new(SCRIPT, sets, &[("net.pt", module("modules", dtype)), ("table.csv", table().into_bytes())])
 }
 
-/// Runs on one process and on each of `others`, and expects the same record, states, generators and tensors.
+/// Runs the job on one process and on each number of processes in `others`; record, states, generators and tensors must be equal.
 fn assert_equal_on(lab: &Lab, others: &[u32]) -> Outcome {
     let one = lab.run(1, None);
     assert_eq!(one.codes, [0], "{}", one.stderr);
@@ -40,8 +40,8 @@ fn assert_equal_on(lab: &Lab, others: &[u32]) -> Outcome {
     one
 }
 
-/// `sum`: the element type in which gradients are added; `native`: a number of processes whose own order of additions gives
-/// other bits.
+/// Tests a script. `stored`: element type in checkpoints. `sum`: element type in which gradients are added. `native`: a number of
+/// processes at which `numerics.reduction = "native"` gives other bits.
 fn assert_script(dtype: &str, stored: &str, sum: &str, others: &[u32], native: u32, sets: &[&str]) {
     let lab = script(dtype, sets);
     let one = assert_equal_on(&lab, others);
@@ -70,7 +70,7 @@ fn assert_script(dtype: &str, stored: &str, sum: &str, others: &[u32], native: u
     assert_eq!(resumed.record(), one.record()[2..], "resumed");
     assert_eq!(resumed.state(), one.state());
 
-    // Another order of additions does show in these gradients.
+    // With these gradients another order of additions gives other bits.
     let sets: Vec<&str> = sets.iter().copied().chain(["numerics.reduction=native"]).collect();
     let other = lab.with(SCRIPT, &sets).run(native, None);
     assert_ne!(other.record(), one.record(), "the test would not see a wrong order");
@@ -86,7 +86,7 @@ fn parameters_of_64_bits() {
     assert_script("float64", "double", "Double", &[3, 6], 2, &["optimizer={kind=\"adamw\", lr=0.01, clip_norm=0.05}"]);
 }
 
-/// Gradients are added in 32 bits and rounded once, after the tree. Leaves of 16 bits leave few sums inexact.
+/// Gradients are added in 32 bits, and rounded once after the tree. With leaves of 16 bits few sums are inexact.
 #[test]
 fn parameters_of_16_bits() {
     assert_script(
@@ -121,8 +121,8 @@ fn a_transformer_with_tied_embeddings_and_dropout() {
     assert!(one.manifest_at(4).tensors.iter().any(|tensor| tensor.name == "model/tokens.weight"));
 }
 
-/// Three buckets; the tied embedding's gradient comes from both ends of the model. Only the last step has fingerprints,
-/// before which gradients are not reduced until the backward pass is over.
+/// Three buckets; the gradient of the tied embedding comes from both ends of the model. Only the last step has fingerprints; in a step with
+/// fingerprints, gradients are reduced after the backward pass.
 #[test]
 fn a_transformer_whose_gradients_are_reduced_beside_its_backward_pass() {
     let last = ["steps=6", "checkpoint.every_steps=6", "report.fingerprints_every=6"];

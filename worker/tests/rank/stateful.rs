@@ -1,5 +1,5 @@
-//! TorchScript modules with state of their own, and with habits that training must notice: the same bits on any number of
-//! processes and after a resume, or an end with the name.
+//! TorchScript modules with state, and with effects that training must detect. They give the same bits on any number of processes and
+//! after a resume, or the run ends with an error that names the tensor.
 
 use std::process::Command;
 
@@ -54,12 +54,13 @@ fn assigned_buffers_are_the_same_on_any_number_of_processes_resumed_and_evaluate
     let lab = lab.with(JOB, &["eval.every_steps=1"]);
     let evaluated = lab.run(2, None);
     assert_eq!((evaluated.evals.len(), evaluated.state()), (6, one.state()));
-    // Its operators may begin with what each vendor's processors answer otherwise.
+    // Its operators may begin with instructions whose results differ between vendors.
     let portable = lab.with(JOB, &["numerics.level=portable"]).fingerprints(1).remove(0);
     assert!(portable["cpu.approximations"].len() >= 64, "{portable:?}");
 }
 
-/// The copy of a checkpoint's state is under way when the next step changes that state: each update waits for what it changes.
+/// The next step changes the state while it is copied for a checkpoint: each update must wait for the copies of the tensors that it
+/// changes.
 #[test]
 fn a_checkpoint_holds_the_state_of_its_step_although_the_copy_takes_longer_than_the_next_one() {
     let sets = |steps: &'static str| {
@@ -70,7 +71,7 @@ fn a_checkpoint_holds_the_state_of_its_step_although_the_copy_takes_longer_than_
     let steps: Vec<u64> = whole.manifests.iter().map(|manifest| manifest.step).collect();
     assert_eq!(steps, [1, 2, 3, 4], "{:?}", whole.checkpoint_failures);
     for (step, set) in [(1, "steps=1"), (2, "steps=2"), (3, "steps=3")] {
-        // The last state is digested as it lies there.
+        // The digest of the final state is computed from the tensors themselves.
         let ended = lab("slanted", &sets(set)).run(1, None);
         assert_eq!(whole.manifest_at(step).state, ended.state(), "the state of step {step}");
     }
@@ -78,7 +79,7 @@ fn a_checkpoint_holds_the_state_of_its_step_although_the_copy_takes_longer_than_
 
 #[test]
 fn a_parameter_that_the_forward_pass_changes_ends_the_run_at_that_step_by_its_name() {
-    // Without fingerprints, whose steps are looked at more closely.
+    // Without fingerprints, because steps with fingerprints are checked more closely.
     let outcome = lab("shrinks", &["report.fingerprints_every=0", "checkpoint.every_steps=1"]).run(2, None);
     assert_eq!(outcome.codes, [1, 1], "{}", outcome.stderr);
     assert!(outcome.corrupt.is_empty(), "{:?}", outcome.corrupt);
@@ -96,7 +97,7 @@ fn a_parameter_that_the_forward_pass_changes_ends_the_run_at_that_step_by_its_na
 fn a_buffer_that_changes_its_shape_ends_the_run_by_its_name() {
     let outcome = lab("widens", &[]).run(1, None);
     assert_eq!(outcome.codes, [1], "{}", outcome.stderr);
-    let words = "the forward pass made the buffer `ema` Float of shape [1, 3], and it was Float of shape [3]";
+    let words = "the forward pass changed the buffer `ema` from Float of shape [3] to Float of shape [1, 3]";
     assert!(outcome.failures[0].contains(words), "{:?}", outcome.failures);
 }
 
@@ -111,7 +112,7 @@ fn features_are_measured_of_a_module_that_changes_its_inputs_and_lets_no_gradien
     }
 }
 
-/// Of gradients of inputs, a mean without gradients, and a mean whose `.detach()` was forgotten.
+/// Gradients of inputs, a running mean without gradients, and a running mean whose `.detach()` was forgotten.
 #[test]
 fn gradients_and_means_within_a_module_are_the_same_on_any_number_of_processes_and_resumed() {
     for module in ["penalised", "undetached"] {
@@ -135,7 +136,7 @@ fn an_export_that_would_hold_other_weights_than_the_run_is_refused_by_the_tensor
         outcome.failures
     );
 
-    // As of a checkpoint that an earlier version wrote.
+    // As with a checkpoint that an earlier version wrote.
     let path = |name: &str| lab.dir.path().join(name);
     let export = |value: f64| {
         let weight = Tensor::full([3], value, (Kind::Float, Device::Cpu));
@@ -146,7 +147,7 @@ fn an_export_that_would_hold_other_weights_than_the_run_is_refused_by_the_tensor
     let exact = export(0.75);
     assert!(exact.status.success(), "{}", String::from_utf8_lossy(&exact.stderr));
     let rounded = export(0.7);
-    let words = "the written module has another `scale.weight` when it is loaded";
+    let words = "the exported module has other values in `scale.weight` after it is loaded";
     assert!(!rounded.status.success());
     assert!(String::from_utf8_lossy(&rounded.stderr).contains(words), "{}", String::from_utf8_lossy(&rounded.stderr));
 }

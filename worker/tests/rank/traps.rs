@@ -1,7 +1,7 @@
-//! Known ways in which a resume or a restart goes wrong without a word, each with the test that would tell.
+//! Known ways in which a resume or a restart goes wrong silently, with a test for each.
 //!
-//! Most of them train in this process: whatever disturbs training must then come from the code under test. What needs
-//! checkpoints that are committed runs real processes.
+//! Most tests train in this process, so that only the code under test can disturb the training. Tests that need committed checkpoints run
+//! real processes.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +20,7 @@ use lockstep_worker::program::{BuiltIn, Setup};
 use lockstep_worker::step::Trainer;
 use tch::{Device, Kind, Tensor};
 
-/// Dropout, momentum, clipping; 40 samples to train on, five steps an epoch.
+/// Dropout, momentum, clipping; 40 training samples, five steps per epoch.
 const MLP: &str = r#"
     name = "mlp"
     seed = 5
@@ -32,7 +32,7 @@ const MLP: &str = r#"
     data = { kind = "csv", path = "table.csv", target = "class", validation = 0.2 }
 "#;
 
-/// Batch norm: statistics that every forward pass in training mode moves.
+/// Batch norm: every forward pass in training mode changes its statistics.
 const RESNET: &str = r#"
     name = "resnet"
     steps = 4
@@ -43,7 +43,7 @@ const RESNET: &str = r#"
     data = { kind = "idx", images = "images", labels = "labels", validation_images = "images", validation_labels = "labels" }
 "#;
 
-/// There is one generator of torch's for each device, and so one training at a time.
+/// torch has one generator per device, so only one training runs at a time.
 static TORCH: Mutex<()> = Mutex::new(());
 
 fn mlp(sets: &[&str]) -> Lab {
@@ -55,10 +55,10 @@ fn resnet(sets: &[&str]) -> Lab {
     Lab::new(RESNET, sets, &[("images", images), ("labels", idx(&[24], |at| (at % 4) as u8))])
 }
 
-/// The final state, and of each step the bits of loss, gradient norm and learning rate, and the digest of its samples.
+/// The final state, and for each step the bits of loss, gradient norm and learning rate, and the digest of its sample positions.
 type Trained = (Digest, Vec<[u64; 4]>);
 
-/// Trains in this process; `disturb` comes before data and model are loaded, and again before the first step.
+/// Trains in this process. `disturb` is called before data and model are loaded, and again before the first step.
 fn train_with(lab: &Lab, disturb: impl Fn()) -> Trained {
     let _alone = TORCH.lock().unwrap_or_else(PoisonError::into_inner);
     numerics::apply(&lab.job).unwrap();
@@ -102,7 +102,7 @@ fn draws_before_and_while_data_and_model_are_loaded_change_nothing() {
     }
 }
 
-/// All samples are the same one, so that without dropout every rank has the same loss.
+/// All samples are equal, so without dropout every rank has the same loss.
 #[test]
 fn every_rank_draws_for_itself() {
     let job = |dropout: &str, ranks: u32| {
@@ -133,7 +133,7 @@ fn seeds_and_generators_of_all_ranks_streams_and_steps_differ_pairwise() {
             assert_eq!(rank.seeds["user"], derive(lab.job.seed, Stream::User, manifest.step, rank.rank));
             let generator = rank.generators["cpu"].digest;
             assert!(generators.insert(generator), "step {}, rank {}: another's state", manifest.step, rank.rank);
-            // One for all ranks.
+            // These seeds are the same for all ranks.
             let all = [("init", Stream::Init, 0), ("order", Stream::Order, manifest.epoch)];
             for (name, stream, counter) in all {
                 assert_eq!(rank.seeds[name], derive(lab.job.seed, stream, counter, 0), "{name}");
@@ -173,8 +173,8 @@ fn how_often_checkpoints_are_made_and_numbers_recorded_changes_nothing() {
     }
 }
 
-/// 50 samples, 12 a step: `drop` has four steps an epoch and leaves two samples out, `pad` has five, and reads the
-/// epoch's first ten again.
+/// 50 samples, 12 per step: `drop` has four steps per epoch and leaves out two samples; `pad` has five steps and reads the first ten
+/// samples of the epoch again.
 #[test]
 fn an_epoch_reads_each_sample_once_whatever_is_left_at_its_end() {
     for (last, steps_per_epoch) in [("drop", 4), ("pad", 5)] {
@@ -212,7 +212,7 @@ fn an_epoch_reads_each_sample_once_whatever_is_left_at_its_end() {
     }
 }
 
-/// What is made ready ahead is not consumed, and an epoch's last step is not the next one's first.
+/// Prefetched samples do not count as consumed, and the last step of an epoch is not the first one of the next.
 #[test]
 fn a_resume_before_at_and_after_an_epochs_end_reads_on_where_the_run_stood() {
     for (last, steps_per_epoch) in [("drop", 4), ("pad", 5)] {

@@ -1,4 +1,4 @@
-//! Parameters that a step does not use: they stay as they are, on any number of processes and through a resume.
+//! Parameters that a step does not use do not change, on any number of processes and after a resume.
 
 use crate::lab::{Lab, module, table};
 use lockstep_common::manifest::{Manifest, TensorEntry};
@@ -25,7 +25,7 @@ fn tensor<'a>(manifest: &'a Manifest, name: &str) -> Option<&'a TensorEntry> {
     manifest.tensors.iter().find(|tensor| tensor.name == name)
 }
 
-/// The counts of steps in a checkpoint, by parameter in the model's order.
+/// The number of steps of each parameter in a checkpoint, in the model's order.
 fn counts(lab: &Lab, manifest: &Manifest) -> Option<Vec<i64>> {
     let entry = tensor(manifest, "optimizer/steps")?;
     let store = BlobStore::open(&lab.store()).unwrap();
@@ -50,7 +50,7 @@ fn they_stay_as_they_are_whatever_the_optimizer_and_the_number_of_processes() {
                 assert_eq!((&a.tensors, &a.record), (&b.tensors, &b.record), "{set:?} {processes}, step {}", a.step);
             }
         }
-        // In the model's order: always, left, right, never, of each weight and bias.
+        // In the model's order: weight and bias of always, left, right, never.
         let all: Vec<_> = one.manifests.iter().map(|manifest| counts(&lab, manifest).unwrap()).collect();
         let last = &all[7];
         assert_eq!((last[0], last[1], last[6], last[7]), (8, 8, 0, 0));
@@ -77,7 +77,7 @@ fn they_stay_as_they_are_whatever_the_optimizer_and_the_number_of_processes() {
     }
 }
 
-/// As a checkpoint of a build that did not count: what it holds was computed with one count for all.
+/// A checkpoint of an older version, which had one number of steps for all parameters.
 #[test]
 fn a_checkpoint_without_counts_takes_the_runs_steps_for_all() {
     let lab = lab(&[]);

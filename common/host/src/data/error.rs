@@ -1,4 +1,4 @@
-//! What is wrong with a data file.
+//! Errors of data files.
 
 use std::fmt;
 use std::io;
@@ -7,100 +7,100 @@ use std::path::{Path, PathBuf};
 use lockstep_common::Digest;
 use lockstep_common::manifest::DataFile;
 
-/// Data that cannot be used.
+/// Why data cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataHashError {
-    /// No such file.
+    /// There is no such file.
     #[error("data file `{}` does not exist", path.display())]
     Missing {
-        /// The file.
+        /// Path of the missing file.
         path: PathBuf,
     },
-    /// No bytes in it.
+    /// The file has no bytes, or the directory has no files.
     #[error("data file `{}` is empty", path.display())]
     Empty {
-        /// The file.
+        /// Path of the file or directory.
         path: PathBuf,
     },
-    /// A directory, a device, a socket.
+    /// A directory, a device or a socket.
     #[error("`{}` is not a regular file", path.display())]
     NotAFile {
-        /// The path.
+        /// Path of the entry.
         path: PathBuf,
     },
-    /// A link to a directory, in a directory.
+    /// A link to a directory, inside a directory of data.
     #[error("`{}` is a link to a directory: name the directory itself", path.display())]
     LinkToDirectory {
-        /// The link.
+        /// Path of the link.
         path: PathBuf,
     },
-    /// A link in a directory to what does not lie in it, where the contents would be stored.
+    /// A link in a directory of data to a file outside of it, whose contents would be stored.
     #[error(
         "`{}` is a link out of `{}`, to `{}`, and its contents would be stored: put the file itself there, or remove the link",
         path.display(), dir.display(), to.display()
     )]
     LinkOut {
-        /// The link.
+        /// Path of the link.
         path: PathBuf,
-        /// Where it leads, past all links.
+        /// Target of the link, with all links resolved.
         to: PathBuf,
-        /// The directory.
+        /// The directory of data.
         dir: PathBuf,
     },
-    /// A name that no job could write.
+    /// A name that cannot be written in a job.
     #[error("the name of `{}` is not UTF-8", path.display())]
     NotUtf8 {
-        /// The file.
+        /// Path of the file or directory.
         path: PathBuf,
     },
-    /// What Git LFS leaves in a file's place.
-    #[error("data file `{}` is a pointer of Git LFS, not the data: `git lfs pull` fetches it", path.display())]
+    /// A pointer file that stands for a file in Git LFS.
+    #[error("data file `{}` is a pointer of Git LFS, not the data: run `git lfs pull`", path.display())]
     LfsPointer {
-        /// The file.
+        /// Path of the pointer file.
         path: PathBuf,
     },
-    /// A file that is being written.
-    #[error("data file `{}` changes while it is hashed: wait until nobody writes to it", path.display())]
+    /// A program writes to the file.
+    #[error("data file `{}` changed while it was hashed: wait until no program writes to it", path.display())]
     Changing {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Other contents than when the run was submitted.
+    /// The file has other contents than when the run was submitted.
     #[error("data file `{}` has changed since the run was submitted: {file}{}", file.path.display(), if *stored { "; the store has the original: move this file away, or put it back" } else { "" })]
     Changed {
-        /// At submit, and now.
+        /// Size and digest at submission, and now.
         file: Mismatch,
-        /// Whether the store is known to have the file of the submit.
+        /// Whether the store has the original file.
         stored: bool,
     },
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read data file `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// A file with other contents than those that were verified.
+/// A file whose contents differ from those that were verified.
 #[derive(Debug)]
 pub struct Mismatch {
-    /// Where it lies.
+    /// Path of the file on this machine.
     pub path: PathBuf,
-    /// The digest that it had.
+    /// The verified digest.
     pub expected: Digest,
-    /// The bytes that it had.
+    /// The verified size in bytes.
     pub expected_bytes: u64,
-    /// Its digest now.
+    /// The present digest.
     pub found: Digest,
-    /// Its bytes now.
+    /// The present size in bytes.
     pub found_bytes: u64,
 }
 
 impl Mismatch {
-    /// `file`, of which `found_bytes` with the digest `found` lie at `path`.
+    /// The mismatch of `file`: the file at `path` has `found_bytes` bytes with the digest `found`.
     pub fn of(file: &DataFile, path: &Path, (found, found_bytes): (Digest, u64)) -> Self {
         Self { path: path.to_owned(), expected: file.digest, expected_bytes: file.bytes, found, found_bytes }
     }

@@ -1,4 +1,4 @@
-//! Digests of data files, and the check that a local copy is the same data.
+//! Computes digests of data files, and checks that local files are unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -12,8 +12,8 @@ use super::list::Listed;
 use super::opened;
 use super::stat_cache::{Stamp, StatCache};
 
-/// Hashes `files`, by plain reads and on all cores; with `cache` only those that it does not know as they are. `done` is told
-/// the bytes of each file that is.
+/// Hashes `files` by plain reads, on all cores. Files that `cache` knows unchanged are not read. `done` is called with the size of
+/// each finished file.
 pub fn hash_files(
     files: &[&Listed],
     cache: Option<&StatCache>,
@@ -31,7 +31,7 @@ pub fn hash_files(
     files.par_iter().map(hash).collect()
 }
 
-/// Checks that every file is what it was when `files` were hashed.
+/// Checks that every file still has the contents of `files`. Paths are relative to `base_dir`.
 pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> {
     files.iter().try_for_each(|file| {
         let path = base_dir.join(&file.path);
@@ -42,7 +42,7 @@ pub fn verify(base_dir: &Path, files: &[DataFile]) -> Result<(), DataHashError> 
     })
 }
 
-/// Hashes the file at `path`, that is called `name`.
+/// Hashes the file at `path`, which the job calls `name`.
 fn hash_file(
     path: &Path,
     name: &str,
@@ -98,7 +98,7 @@ mod tests {
         let text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
         std::fs::write(dir.path().join("a"), text).unwrap();
         let error = hash(dir.path(), "a", None).unwrap_err().to_string();
-        assert!(error.contains("a pointer of Git LFS, not the data: `git lfs pull`"), "{error}");
+        assert!(error.contains("a pointer of Git LFS, not the data: run `git lfs pull`"), "{error}");
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         let cache = StatCache::open(&kept);
         std::fs::write(&path, b"abc").unwrap();
         let first = hash(dir.path(), "a", Some(&cache)).unwrap();
-        // As if it had been there for long, and with another digest, to see where the answer comes from.
+        // A time in the future makes the file count as old. Another digest shows that the answer comes from the cache.
         let other = Digest::from_bytes([9; 32]);
         cache.put(
             Stamp::of(&fs::metadata(&path).unwrap()),

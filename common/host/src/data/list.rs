@@ -1,4 +1,4 @@
-//! The files of a directory of data, in one order whatever the file system's.
+//! Lists the files of a directory of data, in an order that does not depend on the file system.
 
 use std::fs;
 use std::io;
@@ -9,43 +9,44 @@ use rayon::prelude::*;
 use super::error::DataHashError;
 use super::stat_cache::Stamp;
 
-/// A file of data, that exists or should.
+/// A file of data. It need not exist.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// What it is called.
+    /// The name of the file in a job or in a file list.
     pub path: String,
-    /// Where it lies.
+    /// Path of the file on this machine.
     pub at: PathBuf,
-    /// What it was like when its directory was read.
+    /// Size and times of the file when its directory was read.
     pub(super) stamp: Option<Stamp>,
-    /// Whether it is one of a directory's files, which may be empty; a file that a job names may not.
+    /// Whether the file belongs to a directory of data. Such a file may be empty; a file that a job names may not.
     pub(super) in_directory: bool,
-    /// Of a link in a directory, where it leads, past all links.
+    /// The target of a link in a directory, with all links resolved.
     link: Option<PathBuf>,
 }
 
 impl Listed {
-    /// The one that is called `path`, and lies at that in `base_dir`.
+    /// The file `path`, relative to `base_dir`.
     pub fn new(base_dir: &Path, path: &str) -> Self {
         Self::at(path.to_owned(), base_dir.join(path))
     }
 
-    /// The one that is called `path`, and lies at `at`.
+    /// The file that is called `path` and is at `at` on this machine.
     pub fn at(path: String, at: PathBuf) -> Self {
         Self { path, at, stamp: None, in_directory: false, link: None }
     }
 
-    /// The same as one of a directory's files.
+    /// The same file as part of a directory of data, so that it may be empty.
     #[must_use]
     pub fn of_directory(self) -> Self {
         Self { in_directory: true, ..self }
     }
 }
 
-/// The files at or below `path`: called `path` and what follows, sorted. Links to files count as files; hidden files too.
+/// All files at or below `path`, sorted by name. Names begin with `path`. Links to files and hidden files are included.
 ///
 /// # Errors
-/// What is neither file nor directory, a link to a directory (it may lead back), a name that is not UTF-8.
+/// `NotAFile` for an entry that is neither file nor directory; `LinkToDirectory`, because such a link may lead to a parent;
+/// `NotUtf8`; `Missing`; `Io`.
 pub fn list(path: &Path) -> Result<Vec<Listed>, DataHashError> {
     let kind = fs::metadata(path).map_err(|source| unreadable(path, source))?.file_type();
     let Some(name) = path.to_str() else { return Err(DataHashError::NotUtf8 { path: path.to_owned() }) };
@@ -58,17 +59,17 @@ pub fn list(path: &Path) -> Result<Vec<Listed>, DataHashError> {
     Ok(vec![Listed::at(name.to_owned(), path.to_owned())])
 }
 
-/// The files of the directory `path`, as [`list`] has them, but called what follows it.
+/// All files below the directory `path`, as [`list`] returns them, but with names relative to `path`.
 ///
 /// # Errors
-/// As [`list`]; `Empty` if there is none.
+/// As [`list`]; `Empty` if there are none.
 pub fn list_below(path: &Path) -> Result<Vec<Listed>, DataHashError> {
     let files = walk(path, "")?;
     if files.is_empty() { Err(DataHashError::Empty { path: path.to_owned() }) } else { Ok(sorted(files)) }
 }
 
-/// Refuses a link among `files`, those of the directory `dir`, that leads out of it, but for one whose end `may_lead_to` knows: whoever
-/// made the directory may not read what whoever stores it may.
+/// Rejects links among `files` that lead out of their directory `dir`, except to targets for which `may_lead_to` is true. The author of
+/// the directory may lack access to a target that the user who stores the directory can read.
 ///
 /// # Errors
 /// `LinkOut`.
@@ -88,8 +89,7 @@ fn sorted(mut files: Vec<Listed>) -> Vec<Listed> {
     files
 }
 
-/// The files below the directory `path`, in no order; directories beside each other on all cores. Each is called `prefix`
-/// and what follows.
+/// The files below the directory `path`, in no particular order. Names begin with `prefix`. Directories are read in parallel.
 fn walk(path: &Path, prefix: &str) -> Result<Vec<Listed>, DataHashError> {
     let (mut found, mut below) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(path).map_err(|source| unreadable(path, source))? {
@@ -99,7 +99,7 @@ fn walk(path: &Path, prefix: &str) -> Result<Vec<Listed>, DataHashError> {
             return Err(DataHashError::NotUtf8 { path: at });
         };
         let name = format!("{prefix}{name}");
-        // From its directory, which is open, this is cheaper than by its path; and it says what a link is, not a file.
+        // `entry.metadata()` uses the open directory, so it is faster than a query by path; and it describes a link, not its target.
         let mut link = None;
         let mut metadata = entry.metadata().map_err(|source| unreadable(&at, source))?;
         if metadata.is_symlink() {
@@ -183,7 +183,7 @@ mod tests {
             fs::write(file, "1").unwrap();
         }
         symlink("../f", dir.join("sub/inside")).unwrap();
-        // The directory itself may be named by a link.
+        // The path of the directory itself may be a link.
         let named = place.path().join("named");
         symlink(&dir, &named).unwrap();
         for named in [&dir, &named] {

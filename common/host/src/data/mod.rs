@@ -1,4 +1,4 @@
-//! Data files as they lie on this machine: listed, opened once, hashed, and known again by what the system says of them.
+//! Data files on this machine: listing, opening, hashing, and a cache of digests.
 
 mod error;
 mod hash;

@@ -1,8 +1,8 @@
-//! Data files, each opened once: what is verified and what is trained on come from one open file, whatever its path leads to
-//! later.
+//! Opens and hashes data files. Each file is opened once, so that training reads the verified file, even if its path leads to another
+//! file later.
 //!
-//! Small files are read into private memory and hashed there, so that nothing outside can change them. Large ones stay files:
-//! who reads them maps them and watches them.
+//! Small files are read into private memory and hashed there, so that no other program can change them. Large files stay on disk;
+//! their readers map them into memory and watch them for changes.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -19,18 +19,18 @@ use super::read::hash_read;
 use super::stat_cache::Stamp;
 use crate::progress;
 
-/// A process reads files into memory that have at most so many bytes together, the smallest first.
+/// The most bytes of data files that a process reads into memory, the smallest files first.
 pub const IN_MEMORY_BYTES: u64 = 256 << 20;
 
-/// A pointer of Git LFS is shorter, by its specification.
+/// Pointers of Git LFS are shorter than this, according to the specification.
 const LFS_POINTER_BYTES: u64 = 1024;
-/// The first bytes of such a pointer.
+/// The first bytes of a pointer of Git LFS.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// Up to here one read is faster than several.
+/// Files up to this size are read at once, which is faster than in chunks.
 const SMALL_BYTES: u64 = 64 << 10;
 
-/// A file that was hashed after it was opened.
+/// An open file whose contents were hashed.
 #[derive(Clone, Debug)]
 pub struct Opened {
     file: Arc<File>,
@@ -38,47 +38,50 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The open file, which stays what was verified wherever its path leads.
+    /// The open file. It stays the verified one, even if its path leads to another file later.
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
 
-    /// Its contents, if they were read into memory.
+    /// The contents of the file, if they were read into memory.
     pub fn memory(&self) -> Option<&Arc<Vec<u8>>> {
         self.memory.as_ref()
     }
 
-    /// A path that leads to the open file, and to no other, while it is open.
+    /// A path of the open file, `/proc/self/fd/N`. It is valid in this process while the file is open.
     pub fn path(&self) -> PathBuf {
         path_of(&self.file)
     }
 }
 
-/// What a file was when it was hashed.
+/// A file with its digest.
 #[derive(Debug)]
 pub struct Hashed {
-    /// Open since before it was hashed, so that it is what was hashed.
+    /// The file, open since before it was hashed.
     pub opened: Opened,
-    /// Its length in bytes, which is what was hashed.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Of its contents, as a blob.
+    /// Digest of the contents as a blob.
     pub digest: Digest,
-    /// Before its contents were read, and after.
+    /// Size and times of the file; they did not change while it was read.
     pub stamp: Stamp,
 }
 
-/// Opens the file at `path` and hashes it: in memory, which is kept, if it has `in_memory` bytes.
+/// Opens the file at `path` and hashes it. If the file has exactly `in_memory` bytes, its contents are read into memory and kept.
+///
+/// # Errors
+/// `Missing`, `NotAFile`, `Io`; `Empty` unless `may_be_empty`; `LfsPointer`; `Changing` if size or times changed while it was read.
 pub fn open(path: &Path, may_be_empty: bool, in_memory: Option<u64>) -> Result<Hashed, DataHashError> {
     let path = path.to_owned();
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataHashError::Missing { path: path.clone() },
         _ => DataHashError::Io { path: path.clone(), source },
     };
-    // Before it is opened: the opening of a pipe would wait for a writer.
+    // This is checked before the file is opened, because opening a pipe would wait for a writer.
     if !fs::metadata(&path).map_err(io)?.is_file() {
         return Err(DataHashError::NotAFile { path });
     }
-    // It may be exchanged for one now.
+    // NONBLOCK, because the file may have been replaced by a pipe meanwhile.
     let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     if !metadata.is_file() {
@@ -109,7 +112,7 @@ pub fn open(path: &Path, may_be_empty: bool, in_memory: Option<u64>) -> Result<H
     Ok(Hashed { opened: Opened { file: Arc::new(file), memory }, bytes, digest, stamp })
 }
 
-/// The contents of `file`, which has `bytes` of them; at most one more.
+/// The contents of `file`, which should have `bytes` bytes; at most one byte more.
 fn whole(file: &File, bytes: u64) -> io::Result<Vec<u8>> {
     let mut contents = Vec::with_capacity(bytes as usize + 1);
     file.take(bytes + 1).read_to_end(&mut contents)?;

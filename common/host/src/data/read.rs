@@ -1,4 +1,4 @@
-//! Contents of files, hashed as they are read.
+//! Hashes the contents of files in chunks.
 
 use std::fs::File;
 use std::io;
@@ -9,8 +9,8 @@ use crate::progress;
 /// Bytes that are read and hashed at a time.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
 
-/// Hashes `file` on all cores, by plain reads: a page of a mapping that the disk cannot deliver, or that was cut off, would end the
-/// process with SIGBUS (I11).
+/// Hashes `file` on all cores, by plain reads. With a memory map, a bad sector or a truncated file would end the process with SIGBUS
+/// (I11).
 pub fn hash_read(file: &File, hasher: &mut blake3::Hasher) -> io::Result<()> {
     let length = file.metadata()?.len().clamp(1, CHUNK_BYTES as u64);
     let (mut chunk, mut at) = (vec![0; length as usize], 0);

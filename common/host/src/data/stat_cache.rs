@@ -1,12 +1,12 @@
-//! Digests of files that were hashed before. A file whose device, inode, size and both times are as they were then is taken
-//! to have the contents that it had; the time of its last status change is the kernel's, and no program sets it back.
+//! A cache of digests of files. A file with unchanged device, inode, size, modification time and status change time is assumed to be
+//! unchanged. The kernel sets the status change time, so no program can set it back.
 //!
 //! ```text
 //! "lockstep stat cache 2\n" | records of 88 bytes | blake3 of all before, 32 bytes
 //! record: device, inode, size, mtime (s, ns), ctime (s, ns), each u64 LE | digest
 //! ```
 //!
-//! A cache, and no more: one that is damaged, or cannot be written, costs time.
+//! A damaged or unwritable cache only costs time: files are hashed again.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -22,24 +22,24 @@ use crate::durable;
 
 const MAGIC: &[u8] = b"lockstep stat cache 2\n";
 
-/// Words of a [`Stamp`] with its key.
+/// 64-bit words of a [`Stamp`], including its key.
 const WORDS: usize = 7;
 const RECORD: usize = WORDS * 8 + 32;
 
-/// Files that are kept; with more, those of earlier times are dropped.
+/// The most files in the cache. If new entries exceed it, all older entries are dropped.
 const MOST: usize = 1 << 20;
 
-/// A file that changed less than this before it was hashed may change again without its times showing it.
+/// Within this time after a change, a second change may leave the file's times unchanged.
 const YOUNG: Duration = Duration::from_secs(2);
 
-/// A file that changed less than this before it was hashed is not kept. A write through a mapping moves a file's times only if the page
-/// had no other write since the last was brought to the disk, which Linux does after half a minute.
+/// A file that changed within this time before it was hashed is not cached. A write through a memory map updates a file's times only
+/// if the page is clean. Linux writes dirty pages to disk after half a minute.
 const SETTLED: Duration = Duration::from_mins(1);
 
-/// Which file: device and inode.
+/// Identity of a file: device and inode.
 type Key = [u64; 2];
 
-/// What the system says of a file.
+/// Identity, size and times of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     key: Key,
@@ -48,7 +48,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of a file of which the system says this.
+    /// The stamp of a file with this `metadata`.
     pub fn of(metadata: &Metadata) -> Self {
         let words = [
             metadata.size(),
@@ -60,22 +60,22 @@ impl Stamp {
         Self { key: [metadata.dev(), metadata.ino()], words }
     }
 
-    /// The size of the file.
+    /// Size of the file in bytes.
     pub fn bytes(&self) -> u64 {
         self.words[0]
     }
 
-    /// Whether both are of one file: one inode of one device.
+    /// Whether both stamps belong to the same file: the same inode of the same device.
     pub fn is_same_file(&self, other: &Self) -> bool {
         self.key == other.key
     }
 
-    /// Whether somebody wrote to the file after it was like `earlier`: its size or the time of its contents is another one.
+    /// Whether the file was written to since `earlier`: it is the same file, and its size or modification time changed.
     pub fn is_written_since(&self, earlier: &Self) -> bool {
         self.key == earlier.key && self.words[..3] != earlier.words[..3]
     }
 
-    /// Whether its times show every change by ordinary writes after it was looked at, at `now`.
+    /// Whether the last change is so long before `now`, the time of this stamp, that every later ordinary write changes the times.
     pub fn is_old(&self, now: SystemTime) -> bool {
         self.is_older(YOUNG, now)
     }
@@ -87,63 +87,64 @@ impl Stamp {
     }
 }
 
-/// What a file was like, and its digest then.
+/// Stamp and digest of each file.
 type Files = HashMap<Key, (Stamp, Digest)>;
 
-/// A cache in a file.
+/// A cache of digests, which is stored in one file.
 #[derive(Debug)]
 pub struct StatCache {
     path: PathBuf,
-    /// As the file has it.
+    /// Entries in the stored cache.
     known: Files,
     news: Mutex<Files>,
     in_memory: OnceLock<HashSet<u64>>,
 }
 
 impl StatCache {
-    /// The one at `path`; an empty one if there is none, or none that can be read.
+    /// Reads the cache at `path`. It is empty if the file does not exist or is damaged.
     pub fn open(path: &Path) -> Self {
         let known = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
         Self { path: path.to_owned(), known, news: Mutex::default(), in_memory: OnceLock::new() }
     }
 
-    /// The user's: below `$XDG_CACHE_HOME` or `~/.cache`; none without a home.
+    /// The user's cache, below `$XDG_CACHE_HOME` or `~/.cache`; `None` if neither variable is set.
     pub fn of_user() -> Option<Self> {
         Self::of_user_named("digests")
     }
 
-    /// Another one beside it, for digests of another kind.
+    /// The user's cache `name`, for digests of another kind.
     pub fn of_user_named(name: &str) -> Option<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
         Some(Self::open(&cache.join("lockstep").join(name)))
     }
 
-    /// What was kept of the file at `path`, if it is as it was then.
+    /// The cached digest of the file at `path`, if the file is unchanged.
     pub fn known(&self, path: &Path) -> Option<Digest> {
         self.get(&Stamp::of(&fs::metadata(path).ok()?))
     }
 
-    /// Keeps `digest` for the file at `path` as it is, which somebody began to read at `begun`.
+    /// Caches `digest` for the present state of the file at `path`. The caller began to read the file at `begun`.
     pub fn keep(&self, path: &Path, begun: SystemTime, digest: Digest) {
         if let Ok(metadata) = fs::metadata(path) {
             self.put(Stamp::of(&metadata), begun, digest);
         }
     }
 
-    /// The digest of a file that is as it was when it was hashed, before this was opened.
+    /// The cached digest of the file with this `stamp`. Entries that were put since the cache was opened are not found.
     pub fn get(&self, stamp: &Stamp) -> Option<Digest> {
         self.known.get(&stamp.key).filter(|(then, _)| then == stamp).map(|(_, digest)| *digest)
     }
 
-    /// Keeps a digest, unless the file was too young at `now`, when its hashing began, or lies in memory, where a mapping moves no times.
+    /// Caches a digest of a file whose hashing began at `now`. Files that changed shortly before are not cached, and neither are files
+    /// in a file system in memory, where writes through a memory map do not update times.
     pub fn put(&self, stamp: Stamp, now: SystemTime, digest: Digest) {
         if stamp.is_older(SETTLED, now) && !self.in_memory.get_or_init(in_memory).contains(&stamp.key[0]) {
             self.news.lock().unwrap_or_else(PoisonError::into_inner).insert(stamp.key, (stamp, digest));
         }
     }
 
-    /// Writes it, if anything is new. Of two that write at the same time, one's news are lost.
+    /// Writes the cache, if there are new entries. If two processes write at the same time, the new entries of one are lost.
     pub fn save(self) -> io::Result<()> {
         let (mut files, news) = (self.known, self.news.into_inner().unwrap_or_else(PoisonError::into_inner));
         if news.is_empty() {
@@ -160,7 +161,7 @@ impl StatCache {
     }
 }
 
-/// The devices of file systems in memory, as the system lists them.
+/// Devices of file systems in memory, from `/proc/self/mountinfo`.
 fn in_memory() -> HashSet<u64> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let device = |line: &str| {
@@ -225,7 +226,7 @@ mod tests {
         known.save().unwrap();
         let known = StatCache::open(&cache);
         assert_eq!(known.get(&before), Some(digest));
-        // The same size, and the time of its contents set back: the status' time tells.
+        // With the same size and the old modification time, only the status change time shows the change.
         std::thread::sleep(Duration::from_millis(20));
         let modified = fs::metadata(&file).unwrap().modified().unwrap();
         fs::write(&file, "two").unwrap();
@@ -247,7 +248,7 @@ mod tests {
         let (file, cache) = (dir.path().join("data"), dir.path().join("cache"));
         fs::write(&file, "one").unwrap();
         let known = StatCache::open(&cache);
-        // Its pages may still be written to through a mapping, and its times show nothing of that.
+        // Its pages may still be written to through a memory map, without a change of its times.
         for age in [0, 30] {
             known.put(stamp(&file), SystemTime::now() + Duration::from_secs(age), Domain::Blob.digest(b"one"));
         }

@@ -1,4 +1,4 @@
-//! What lies between two commits, as far as a repository of this machine has both.
+//! The changes between two commits of a repository on this machine.
 
 use std::path::Path;
 
@@ -8,27 +8,27 @@ use serde::Serialize;
 use super::error::GitError;
 use super::repository::{self, Kinds};
 
-/// What lies between two commits.
+/// The changes between two commits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Changes {
-    /// File by file.
+    /// The changed files.
     pub files: Vec<ChangedFile>,
-    /// All of it, as `git diff` prints it.
+    /// All changes in the format of `git diff`.
     pub patch: String,
 }
 
 /// A file that differs between two commits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChangedFile {
-    /// Relative to the tree's root.
+    /// Path relative to the root of the work tree.
     pub path: String,
-    /// Lines that only the second has.
+    /// Number of lines that only the second commit has.
     pub added: usize,
-    /// Lines that only the first has.
+    /// Number of lines that only the first commit has.
     pub removed: usize,
 }
 
-/// What changed from commit `a` to commit `b`, if the repository that `path` lies in has both.
+/// The changes from commit `a` to commit `b` in the repository that contains `path`; `None` if it lacks one of them.
 pub fn changes(path: &Path, a: &str, b: &str) -> Result<Option<Changes>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
     let Ok(mut repository) = repository::history(path) else { return Ok(None) };
@@ -64,7 +64,7 @@ fn diff(repository: &Repository, a: Oid, b: Oid) -> Result<Diff<'_>, git2::Error
     repository.diff_tree_to_tree(Some(&tree(a)?), Some(&tree(b)?), None)
 }
 
-/// The contents that a patch of the two commits is made of.
+/// The blobs that a patch between the two commits needs.
 fn differing(repository: &Repository, a: Oid, b: Oid) -> Result<Vec<Oid>, git2::Error> {
     let diff = diff(repository, a, b)?;
     let files =

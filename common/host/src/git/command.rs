@@ -1,13 +1,13 @@
-//! The program git, as it is started here.
+//! Starts the program `git`.
 //!
 //! A repository's own configuration may name commands that git runs: `core.fsmonitor`, `core.sshCommand`, `core.gitProxy`,
 //! `core.hooksPath`, `credential.helper`, `remote.*.uploadpack`, `filter.*.clean`, `diff.*.textconv`. So git is never started in
-//! somebody's repository, but in one of our own that has its files; and what libgit2 reads of such a configuration starts nothing. The
-//! configuration of the user and of the machine holds: who may read a remote stands there.
+//! a user's repository, but in a temporary one that has its files. libgit2 reads such a configuration, but starts no commands. The
+//! configuration of the user and of the machine applies, because it has the credentials for remotes.
 
 use std::process::Command;
 
-/// The program git, whatever repository the environment names (as in a hook or an alias), and without any repository's hooks.
+/// A `git` command that ignores a repository that the environment names (as in a hook or an alias), and runs no hooks.
 pub(super) fn git() -> Command {
     let mut command = Command::new("git");
     for name in OF_A_REPOSITORY {
@@ -17,7 +17,7 @@ pub(super) fn git() -> Command {
     command
 }
 
-/// Variables by which git is told of one repository (`git rev-parse --local-env-vars`), but for its configuration.
+/// Environment variables that name a repository (`git rev-parse --local-env-vars`), except those for its configuration.
 const OF_A_REPOSITORY: [&str; 13] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -43,7 +43,7 @@ mod tests {
     fn git_is_told_of_no_other_repository_by_any_variable_that_it_knows() {
         let known = Command::new("git").args(["rev-parse", "--local-env-vars"]).output().unwrap();
         let known = String::from_utf8(known.stdout).unwrap();
-        // The configuration of one call (`git -c`) is the caller's own will.
+        // The configuration of a single call (`git -c`) is the caller's intention.
         let names: BTreeSet<&str> = known.lines().filter(|name| !name.starts_with("GIT_CONFIG")).collect();
         let command = super::git();
         let removed = command.get_envs().filter(|(_, value)| value.is_none()).filter_map(|(name, _)| name.to_str());

@@ -1,4 +1,4 @@
-//! What git says of a work tree: its commit, and what differs from it.
+//! Describes a work tree: its commit, and the files that differ from it.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use super::remote::without_credentials;
 use super::repository::{Kinds, discover, head_of};
 use super::status::changes_in;
 
-/// A work tree.
+/// The state of a work tree.
 #[derive(Debug)]
 pub struct WorkTree {
-    /// Its commit, and whether it differs from it.
+    /// The commit, and whether the work tree differs from it.
     pub version: CodeVersion,
     /// Files that differ from the commit, untracked ones included, relative to the tree's root.
     pub changed: Vec<String>,
 }
 
-/// Describes the work tree that `path` lies in; `None` if it lies in none.
+/// Describes the work tree that contains `path`; `None` if there is none.
 pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
     let Some(mut repository) = discover(path)? else { return Ok(None) };
@@ -39,12 +39,12 @@ pub fn describe(path: &Path) -> Result<Option<WorkTree>, GitError> {
     Ok(Some(WorkTree { version, changed }))
 }
 
-/// The root of the work tree that `path` lies in, if it lies in one.
+/// The root of the work tree that contains `path`; `None` if there is none.
 pub fn root(path: &Path) -> Option<PathBuf> {
     discover(path).ok()??.workdir().map(Path::to_owned)
 }
 
-/// Where `path` lies in its work tree; empty at its root, and where there is none.
+/// `path` relative to the root of its work tree; empty for the root, and if there is no work tree.
 fn directory_in(repository: &Repository, path: &Path) -> String {
     let inside = || {
         let (root, path) = (repository.workdir()?.canonicalize().ok()?, path.canonicalize().ok()?);
@@ -53,7 +53,7 @@ fn directory_in(repository: &Repository, path: &Path) -> String {
     inside().unwrap_or_default()
 }
 
-/// The tags that name a commit, by name.
+/// The tags of a commit, sorted by name.
 fn tags_of(repository: &Repository, commit: Oid) -> Result<Vec<String>, git2::Error> {
     let mut tags = Vec::new();
     for reference in repository.references_glob("refs/tags/*")? {

@@ -1,160 +1,164 @@
-//! Why a repository or a kept work tree cannot be used.
+//! Errors of Git repositories and of stored work trees.
 
 use std::io;
 use std::path::PathBuf;
 
-/// A repository that cannot be read.
+/// Why a repository cannot be read, or a work tree cannot be stored or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
-    /// git2 refused.
+    /// libgit2 reports an error.
     #[error("cannot read the git repository of `{}`", path.display())]
     Git {
-        /// The path asked for.
+        /// The path that the caller passed.
         path: PathBuf,
-        /// Why.
+        /// libgit2's error.
         #[source]
         source: git2::Error,
     },
-    /// Nothing was ever committed.
+    /// The repository has no commit.
     #[error("the git repository of `{}` has no commit yet", path.display())]
     NoCommit {
-        /// The path asked for.
+        /// The path that the caller passed.
         path: PathBuf,
     },
     /// A repository without a work tree.
     #[error("the git repository `{}` has no work tree", path.display())]
     Bare {
-        /// The repository.
+        /// The repository's directory.
         path: PathBuf,
     },
-    /// Neither this commit nor the next one yet.
+    /// The work tree is between two commits.
     #[error("`{}` is in the middle of {doing}: finish or abort it first", path.display())]
     Unfinished {
         /// The work tree, or the file in conflict.
         path: PathBuf,
-        /// A merge, a rebase, ..
+        /// The operation in progress, such as `a merge`.
         doing: &'static str,
     },
-    /// Changed files that are larger than what is kept.
+    /// The changed files are larger than the limit.
     #[error(
         "files that differ from the commit have {total} bytes together, and at most {limit} are kept with a run; the \
          largest are {}",
         .largest.iter().map(|(path, bytes)| format!("`{}` ({bytes} bytes)", path.display())).collect::<Vec<_>>().join(", ")
     )]
     TooLarge {
-        /// Bytes of all.
+        /// Bytes of all changed files.
         total: u64,
         /// Bytes allowed.
         limit: u64,
-        /// The largest files with their bytes.
+        /// The largest files with their sizes in bytes.
         largest: Vec<(PathBuf, u64)>,
     },
-    /// What git cannot keep, or what would lead elsewhere on another machine.
-    #[error("`{}` cannot be kept with a run: {what}", path.display())]
+    /// An entry that git cannot store, or that would lead to another file on another machine.
+    #[error("cannot store `{}` with the run: {what}", path.display())]
     NotPlain {
-        /// The path.
+        /// Path of the entry.
         path: PathBuf,
-        /// What it is.
+        /// Why it cannot be stored, as a sentence that begins with `it`.
         what: String,
     },
-    /// A file that is being written.
-    #[error("`{}` changes while it is read: wait until nobody writes to it", path.display())]
+    /// A program writes to the file.
+    #[error("`{}` changed while it was read: wait until no program writes to it", path.display())]
     Changing {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A file or directory that cannot be read or written.
+    /// A file or directory cannot be read or written.
     #[error("cannot read or write `{}`", path.display())]
     Io {
-        /// The path.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A work tree that git was told to look for elsewhere.
+    /// `core.worktree` names a work tree that does not contain the path.
     #[error(
-        "`{}` does not lie in the work tree of its repository, which is `{}` (`core.worktree`): submit from there, or unset it",
+        "`{}` is outside of the work tree of its git repository, which is `{}`: submit from there, or unset `core.worktree`",
         path.display(), work_tree.display()
     )]
     Elsewhere {
-        /// The path.
+        /// The path that the caller passed.
         path: PathBuf,
-        /// The work tree.
+        /// The work tree that `core.worktree` names.
         work_tree: PathBuf,
     },
-    /// A repository in a form that cannot be read.
-    #[error("cannot read the repository of `{}`: {helps}", path.display())]
+    /// A repository in a format that libgit2 cannot read, or of another owner.
+    #[error("cannot read the git repository of `{}`: {helps}", path.display())]
     Unsupported {
-        /// A path in it.
+        /// The path that the caller passed.
         path: PathBuf,
-        /// What helps.
+        /// The reason, and what to do.
         helps: &'static str,
-        /// In libgit2's words.
+        /// libgit2's error.
         #[source]
         source: git2::Error,
     },
-    /// A `.git` that no repository is behind.
-    #[error("`{}` is no git repository that can be read: {why}", path.display())]
+    /// A `.git` without a valid repository.
+    #[error("`{}` is not a readable git repository: {why}", path.display())]
     Broken {
-        /// The `.git`.
+        /// Path of the `.git`.
         path: PathBuf,
-        /// What is wrong, and what helps.
+        /// The reason, and what to do.
         why: String,
     },
-    /// A partial clone whose remote does not give the rest.
+    /// A partial clone whose remote does not provide the missing objects.
     #[error(
-        "`{}` is a partial clone, and its remote did not give {missing} objects that are not in it: {said}; `git fetch --refetch \
-         --no-filter` there makes it a whole one",
+        "`{}` is a partial clone, and its remote did not provide {missing} missing objects: {said}; run `git fetch --refetch \
+         --no-filter` there to complete the clone",
         path.display()
     )]
     Partial {
-        /// Its work tree.
+        /// The work tree of the clone.
         path: PathBuf,
-        /// Objects that are not there.
+        /// Number of missing objects.
         missing: usize,
-        /// Why not.
+        /// Git's error message.
         said: String,
     },
-    /// Names that cannot be written down.
-    #[error("cannot write down the state of a work tree: {reason}")]
+    /// The names of a work tree cannot be encoded.
+    #[error("cannot encode the state of a work tree: {reason}")]
     Header {
-        /// Why.
+        /// The encoder's error message.
         reason: String,
     },
-    /// Bytes that are no snapshot of a work tree.
-    #[error("not a work tree's state: {reason}")]
+    /// Bytes that are not a valid snapshot of a work tree.
+    #[error("the stored work tree is not valid: {reason}")]
     NotASnapshot {
-        /// Why.
+        /// What is wrong, as a sentence that begins with `it`.
         reason: String,
     },
-    /// A directory where a tree would go.
-    #[error("`{}` is not empty", path.display())]
+    /// The target of a restore is not an empty directory.
+    #[error("`{}` is not an empty directory", path.display())]
     Occupied {
-        /// The directory.
+        /// The target of the restore.
         path: PathBuf,
     },
-    /// A remote that does not give the commit.
+    /// A remote does not provide the commit.
     #[error("cannot fetch commit `{commit}` from `{url}`: {said}")]
     Fetch {
-        /// The remote.
+        /// URL of the remote.
         url: String,
-        /// The commit.
+        /// Id of the commit.
         commit: String,
-        /// What git said.
+        /// Git's error message.
         said: String,
     },
-    /// Nobody has the commit.
+    /// No source has the commit.
     #[error(
-        "commit `{commit}` of {of} is in none of the repositories {}",
-        .looked.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", ")
+        "commit `{commit}` of {of} was not found; searched repositories: {}",
+        if looked.is_empty() {
+            "none".to_owned()
+        } else {
+            looked.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", ")
+        }
     )]
     NoSource {
-        /// The commit.
+        /// Id of the commit.
         commit: String,
-        /// The tree or a submodule.
+        /// The work tree or submodule that needs the commit.
         of: String,
-        /// Where it was looked for.
+        /// The searched repositories.
         looked: Vec<PathBuf>,
     },
 }

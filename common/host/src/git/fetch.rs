@@ -1,4 +1,4 @@
-//! A commit from where its repository is published, without its history.
+//! Fetches a commit from a remote, without its history.
 
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
@@ -13,37 +13,37 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::command::git;
 use super::error::GitError;
 
-/// Between looks whether it has ended.
+/// Time between two checks whether git has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Bytes of its words that are kept.
+/// Bytes of git's error messages that are kept.
 const SAID_BYTES: u64 = 16 << 10;
 
-/// What may be fetched from other machines.
+/// Limits on fetches from remotes.
 #[derive(Clone, Debug)]
 pub struct Remotes {
-    /// As git names them: `https`, `ssh`, `file`, ..; none: nothing is fetched.
+    /// Allowed protocols, with git's names: `https`, `ssh`, `file`, ... If empty, nothing is fetched.
     pub protocols: Vec<String>,
-    /// How long one fetch may take.
+    /// Time limit of one fetch.
     pub limit: Duration,
 }
 
 impl Remotes {
-    /// For a person's own machine: what git itself takes for safe.
+    /// Limits for a person's own machine: the protocols that git itself considers safe, 10 minutes.
     pub fn of_a_person() -> Self {
         let protocols = ["file", "git", "http", "https", "ssh"].map(str::to_owned).to_vec();
         Self { protocols, limit: Duration::from_mins(10) }
     }
 }
 
-/// Puts `commit` from `url` into the bare repository at `repository`, which is made if need be; what is there is not
-/// fetched again. It asks for no password: who may read is git's own configuration.
+/// Fetches `commit` from `url` into the bare repository at `repository`, which is created if it does not exist. A commit that the
+/// repository has is not fetched again. There is no password prompt: credentials come from git's configuration.
 ///
-/// The program `git` does it, with the user's keys, proxies and helpers, and by the protocols of `remotes` alone: a URL comes from
-/// whoever submitted the run.
+/// The program `git` fetches, with the user's keys, proxies and helpers. Only the protocols of `remotes` are allowed, because the URL
+/// comes from the user who submitted the run.
 ///
 /// # Errors
-/// `Fetch`, with git's own words; `Git`.
+/// `Fetch`, with git's error message; `Git`.
 pub fn fetch(repository: &Path, remotes: &Remotes, url: &str, commit: &str) -> Result<(), GitError> {
     let failed = |source| GitError::Git { path: repository.to_owned(), source };
     let id = Oid::from_str(commit).map_err(failed)?;
@@ -53,17 +53,17 @@ pub fn fetch(repository: &Path, remotes: &Remotes, url: &str, commit: &str) -> R
     }
     let refused = |said: String| GitError::Fetch { url: url.to_owned(), commit: commit.to_owned(), said };
     if remotes.protocols.is_empty() {
-        return Err(refused("nothing is fetched here (`fetch.protocols` is empty)".to_owned()));
+        return Err(refused("fetching is disabled on this node (`fetch.protocols` is empty)".to_owned()));
     }
     let mut command = command(repository, remotes);
     command.args(["--depth=1", "--", url, commit]).stdin(Stdio::null());
     run(command, remotes.limit).map_err(refused)
 }
 
-/// Puts the objects `ids` from `url` into a new bare repository at `repository`. A relative URL begins at `from`.
+/// Fetches the objects `ids` from `url` into a new bare repository at `repository`. A relative URL is relative to `from`.
 ///
 /// # Errors
-/// In git's own words.
+/// Git's error message.
 pub(super) fn fetch_objects(
     repository: &Path,
     remotes: &Remotes,
@@ -83,13 +83,13 @@ pub(super) fn fetch_objects(
     run(command, remotes.limit)
 }
 
-/// `git fetch` into `repository`, as far as its arguments are always the same.
+/// A `git fetch` into `repository`, with the arguments that all fetches have.
 fn command(repository: &Path, remotes: &Remotes) -> Command {
     let mut command = git();
     command
         .arg("--git-dir")
         .arg(repository)
-        // A remote that stops sending must not hold a run for ever.
+        // A remote that stops sending must not block a run forever.
         .args(["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"])
         .args(["fetch", "--quiet", "--no-tags"])
         .env("GIT_TERMINAL_PROMPT", "0")
@@ -98,12 +98,15 @@ fn command(repository: &Path, remotes: &Remotes) -> Command {
     command
 }
 
-/// Runs `command` for at most `limit`; in its own words why it failed.
+/// Runs `command` for at most `limit`.
+///
+/// # Errors
+/// The command's error message.
 fn run(mut command: Command, limit: Duration) -> Result<(), String> {
     let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        // With whatever it starts, so that all of it can be ended.
+        // A process group, so that the processes that git starts can be ended, too.
         .process_group(0)
         .spawn()
         .map_err(|error| format!("cannot start `git`: {error}"))?;
@@ -111,11 +114,11 @@ fn run(mut command: Command, limit: Duration) -> Result<(), String> {
     match wait(&mut child, limit).map_err(|error| format!("cannot wait for `git`: {error}"))? {
         Some(status) if status.success() => Ok(()),
         Some(_) => Err(said.join().unwrap_or_default()),
-        None => Err(format!("it took longer than {} s", limit.as_secs())),
+        None => Err(format!("it timed out after {} s", limit.as_secs())),
     }
 }
 
-/// Whether it has ended within `limit`; else it is ended, with whatever it has started.
+/// Waits up to `limit` for `child` to end. Returns `None` at the limit, after killing it and the processes that it started.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     loop {
@@ -124,7 +127,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
         }
         if Instant::now() >= deadline {
             if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
-                // It may have ended just now.
+                // An error means that it has just ended.
                 let _ = kill_process_group(group, Signal::KILL);
             }
             child.wait()?;
@@ -134,12 +137,12 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// The text that comes, once it has ended: a pipe that nobody reads would stop its writer.
+/// Reads `pipe` on a thread of its own, because a full pipe would block its writer.
 fn read_in_background(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
-            // What came before an error is said.
+            // The bytes before a read error are kept.
             pipe.take(SAID_BYTES).read_to_end(&mut bytes).ok();
         }
         String::from_utf8_lossy(&bytes).trim().to_owned()

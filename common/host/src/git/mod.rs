@@ -1,4 +1,4 @@
-//! What git says of the work tree that holds a job; the tree as bytes, and back.
+//! Git: describes the work tree of a job, stores it as bytes, and restores it.
 
 mod between;
 mod command;

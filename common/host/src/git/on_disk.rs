@@ -1,4 +1,4 @@
-//! Files and links of a work tree as git would record them, without any filter.
+//! Files and links of a work tree as git records them, without filters.
 
 use std::fs;
 use std::io;
@@ -15,8 +15,8 @@ pub(super) const EXECUTABLE: u32 = 0o100_755;
 pub(super) const LINK: u32 = 0o120_000;
 pub(super) const SUBMODULE: u32 = 0o160_000;
 
-/// What git would record of the file or link at `path` in the work tree at `root`, without any filter; none if nothing lies there that
-/// it records.
+/// Mode and id that git would record for the file or link at `path` in the work tree at `root`, without filters. `None` if there is
+/// neither a file nor a link.
 pub(super) fn on_disk(root: &Path, path: &Path) -> io::Result<Option<(u32, Oid)>> {
     let hashed = |hashed: Result<Oid, git2::Error>| hashed.map_err(io::Error::other);
     let Some(metadata) = there(root, path)? else { return Ok(None) };
@@ -31,7 +31,7 @@ pub(super) fn on_disk(root: &Path, path: &Path) -> io::Result<Option<(u32, Oid)>
     })
 }
 
-/// What lies at `path`, and not behind a link in the work tree.
+/// Metadata of `path`; `None` if it does not exist, or is behind a link in the work tree.
 pub(super) fn there(root: &Path, path: &Path) -> io::Result<Option<fs::Metadata>> {
     if submodules::behind_link(root, path) {
         return Ok(None);
@@ -43,7 +43,7 @@ pub(super) fn there(root: &Path, path: &Path) -> io::Result<Option<fs::Metadata>
     }
 }
 
-/// As git records it: executable or not.
+/// The mode that git records: executable or not.
 pub(super) fn mode_of(file: &fs::Metadata) -> u32 {
     if file.permissions().mode() & 0o100 == 0 { FILE } else { EXECUTABLE }
 }

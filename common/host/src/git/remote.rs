@@ -1,12 +1,12 @@
-//! By which protocol git would fetch from a URL.
+//! The protocol of a URL, as git determines it.
 
-/// Protocols that git itself speaks. Others are programs beside it (`git-remote-NAME`), and `ext` runs any command.
+/// Protocols that git itself supports. Other protocols are separate programs (`git-remote-NAME`), and `ext` runs any command.
 pub const PROTOCOLS: [&str; 7] = ["file", "ftp", "ftps", "git", "http", "https", "ssh"];
 
-/// The protocol by which git fetches from `url`, as `GIT_ALLOW_PROTOCOL` names it: `file` for a path, `ssh` for `host:path`, and the
+/// The protocol that git uses for `url`, with its name in `GIT_ALLOW_PROTOCOL`: `file` for a path, `ssh` for `host:path`, and the
 /// name of the program for `name::address`.
 ///
-/// As `transport_get` and `url_is_local_not_ssh` of git 2.x decide.
+/// The rules are those of `transport_get` and `url_is_local_not_ssh` in git 2.x.
 pub fn protocol(url: &str) -> &str {
     let of_scheme = |at: usize, byte: u8| byte.is_ascii_alphanumeric() || (at > 0 && b"+-.".contains(&byte));
     let end = url.bytes().enumerate().find(|&(at, byte)| !of_scheme(at, byte)).map_or(url.len(), |(at, _)| at);
@@ -21,15 +21,15 @@ pub fn protocol(url: &str) -> &str {
     if before_path.contains(':') { "ssh" } else { "file" }
 }
 
-/// `https://user:token@host/x?token=..` without what stands before the `@`, and without the query; `user:password@host:x`, as ssh takes
-/// it, without the password.
+/// `url` without credentials: `https://user:token@host/x?token=..` loses user, token and query; `user:password@host:x`, the form of
+/// ssh, loses the password.
 pub(super) fn without_credentials(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or(url);
     match url.split_once("://") {
         Some((scheme, rest)) => {
             let host = rest.split('/').next().unwrap_or(rest);
             let bare = match host.rsplit_once('@') {
-                // Who logs in is no secret there, and is needed.
+                // For ssh the user name is needed, and it is no secret.
                 Some((user, host)) if scheme.contains("ssh") => {
                     format!("{}@{host}", user.split(':').next().unwrap_or(user))
                 }
@@ -73,7 +73,7 @@ mod tests {
     fn the_protocol_of_a_url_is_the_one_that_git_asks_leave_for() {
         for (url, expected) in OF_GIT {
             assert_eq!(protocol(url), expected, "{url}");
-            // With all others allowed, git refuses this one by name, before it looks at the address.
+            // If all other protocols are allowed, git rejects this one by name, before it uses the address.
             let others: Vec<&str> = PROTOCOLS.into_iter().filter(|&one| one != expected).collect();
             let output =
                 git().args(["ls-remote", "--", url]).env("GIT_ALLOW_PROTOCOL", others.join(":")).output().unwrap();

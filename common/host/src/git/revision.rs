@@ -1,4 +1,4 @@
-//! Files as they were in another commit.
+//! Reads files from another commit.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -8,11 +8,12 @@ use git2::{ErrorCode, ObjectType, Oid, Repository, Tree, TreeEntry, TreeWalkMode
 use super::error::GitError;
 use super::repository::{self, Kinds};
 
-/// The commit that `revision` of the work tree around `from` has of the repository that `path` lies in: the one that it names, or,
-/// of a submodule, the one that it records. Where `path` does not lie in that work tree, `revision` is one of its own.
+/// The commit, in the repository that contains `path`, that belongs to `revision` of the work tree that contains `from`. If `path` is in
+/// a submodule, this is the commit that `revision` records for the submodule. If `path` is in another work tree, `revision` is resolved
+/// there.
 ///
 /// # Errors
-/// `Git` also for a revision that is none; `NotPlain` for a path that was in no submodule then.
+/// `Git`, also for an unknown revision; `NotPlain` if `revision` has no submodule at the path.
 pub fn commit_at(path: &Path, from: &Path, revision: &str) -> Result<String, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
     let around = roots(path);
@@ -28,19 +29,19 @@ pub fn commit_at(path: &Path, from: &Path, revision: &str) -> Result<String, Git
         let below = inner.strip_prefix(root).unwrap_or(inner);
         let entry = entry_at(&tree_of(&repository, commit).map_err(failed)?, below, root)?;
         let entry = entry.filter(|entry| entry.kind() == Some(ObjectType::Commit));
-        let what = || format!("it is no submodule in `{revision}` of `{}`", root.display());
+        let what = || format!("it is not a submodule in `{revision}` of `{}`", root.display());
         commit = entry.ok_or_else(|| GitError::NotPlain { path: inner.clone(), what: what() })?.id();
         (root, repository) = (inner, repository::history_at(inner)?);
     }
     Ok(commit.to_string())
 }
 
-/// Writes what `path`, a file or a directory, held in `commit` of its repository into the directory `into`: for each file its path
-/// below `path` (empty for `path` itself) and where its contents lie now, sorted. `None` if the commit has nothing there.
-/// Where today's links lead does not matter.
+/// Writes the file or directory `path`, as it is in `commit` of its repository, into the directory `into`. Returns for each file its path
+/// relative to `path` (empty for `path` itself) and the path of the written contents, sorted. `None` if the commit does not contain
+/// `path`. Links in the present work tree do not matter.
 ///
 /// # Errors
-/// `Git` also for a commit that is none; `NotPlain` for links and submodules; `Io`.
+/// `Git`, also for an unknown commit; `NotPlain` for links and submodules; `Io`.
 pub fn files_at(path: &Path, commit: &str, into: &Path) -> Result<Option<Vec<(String, PathBuf)>>, GitError> {
     let failed = |source| GitError::Git { path: path.to_owned(), source };
     let parent = path.parent().unwrap_or(Path::new("/"));
@@ -59,7 +60,8 @@ pub fn files_at(path: &Path, commit: &str, into: &Path) -> Result<Option<Vec<(St
     for (name, id, kind, mode) in found {
         let full = if name.is_empty() { path.clone() } else { path.join(&name) };
         if kind != Some(ObjectType::Blob) || mode == LINK {
-            return Err(GitError::NotPlain { path: full, what: format!("it is no file in commit `{commit}`") });
+            let what = format!("it is not a regular file in commit `{commit}`");
+            return Err(GitError::NotPlain { path: full, what });
         }
         let blob = repository.find_blob(id).map_err(failed)?;
         let at = into.join(id.to_string());
@@ -70,10 +72,10 @@ pub fn files_at(path: &Path, commit: &str, into: &Path) -> Result<Option<Vec<(St
     Ok(Some(files))
 }
 
-/// A path below another one, its object, and what that is.
+/// A relative path with the id, kind and mode of its object.
 type Found = (String, Oid, Option<ObjectType>, i32);
 
-/// What `commit` of the work tree at `root` has at `below`: that alone, or all files in it.
+/// The entry of `commit` at `below`, a path relative to `root`, or all files below it if it is a directory.
 fn entries_at(repository: &Repository, commit: Oid, below: &Path, root: &Path) -> Result<Option<Vec<Found>>, GitError> {
     let failed = |source| GitError::Git { path: root.join(below), source };
     let tree = tree_of(repository, commit).map_err(failed)?;
@@ -98,11 +100,11 @@ fn tree_of(repository: &Repository, commit: Oid) -> Result<Tree<'_>, git2::Error
     repository.find_commit(commit)?.tree()
 }
 
-/// What `tree`, that of the work tree at `root`, has at `below`.
+/// The entry of `tree` at `below`, a path relative to the work tree's `root`.
 fn entry_at(tree: &Tree<'_>, below: &Path, root: &Path) -> Result<Option<TreeEntry<'static>>, GitError> {
     for above in below.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
         if tree.get_path(above).is_ok_and(|entry| entry.filemode() == LINK) {
-            let what = "a symbolic link then, and revisions are read without following any".to_owned();
+            let what = "it is a symbolic link in that revision, and links in revisions are not followed".to_owned();
             return Err(GitError::NotPlain { path: root.join(above), what });
         }
     }
@@ -113,7 +115,7 @@ fn entry_at(tree: &Tree<'_>, below: &Path, root: &Path) -> Result<Option<TreeEnt
     }
 }
 
-/// The roots of the work trees that `path` lies in, outer ones first. A link within one of them is not followed.
+/// The roots of all work trees that contain `path`, the outermost first. Links within them are not followed.
 fn roots(path: &Path) -> Vec<PathBuf> {
     let path = spelled(path);
     let mut roots: Vec<PathBuf> = Vec::new();
@@ -121,7 +123,7 @@ fn roots(path: &Path) -> Vec<PathBuf> {
         if !roots.is_empty() && directory.is_symlink() {
             break;
         }
-        // Also a link that leads nowhere: then it is broken, not absent.
+        // A dangling link counts, too: such a repository is broken, not absent.
         if directory.join(".git").symlink_metadata().is_ok() {
             roots.push(directory.to_owned());
         }
@@ -129,7 +131,7 @@ fn roots(path: &Path) -> Vec<PathBuf> {
     roots
 }
 
-/// `path` from the root, without `.` and `..`. Links that lead into a work tree from outside of any are followed.
+/// `path` as an absolute path without `.` and `..`. Links are followed only if `path` is not already in a work tree.
 fn spelled(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
@@ -200,7 +202,7 @@ mod tests {
         git(&tree, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", url, "module"]);
         git(&tree, &["commit", "-q", "-m", "a submodule"]);
         git(&tree, &["tag", "v1"]);
-        // Since then the directory has become a link to another one, and the submodule has a tag of the same name.
+        // Later the directory becomes a link to another one, and the submodule gets a tag of the same name.
         fs::create_dir(tree.join("other")).unwrap();
         fs::write(tree.join("other/a"), "two").unwrap();
         fs::remove_dir_all(tree.join("data")).unwrap();
@@ -222,12 +224,12 @@ mod tests {
         assert_eq!(text("data/a", &tree, "v1"), "one");
         assert_eq!(text("module/data/a", &tree, "v1"), "one");
         assert_eq!(text("module/data/a", &tree, "HEAD"), "two");
-        // A job in the submodule speaks of the submodule's revisions, and so does one elsewhere.
+        // A revision of a job in the submodule, or of a job outside of both, is a revision of the submodule.
         assert_eq!(text("module/data/a", &module, "v1"), "two");
         assert_eq!(text("module/data/a", dir.path(), "v1"), "two");
         for (path, revision, words) in [
-            ("data/a", "HEAD", "data` cannot be kept with a run: a symbolic link then"),
-            ("module/data/a", "v1~1", "module` cannot be kept with a run: it is no submodule in `v1~1`"),
+            ("data/a", "HEAD", "data` with the run: it is a symbolic link in that revision"),
+            ("module/data/a", "v1~1", "module` with the run: it is not a submodule in `v1~1`"),
         ] {
             let refused = found(path, &tree, revision).unwrap_err().to_string();
             assert!(refused.contains(words), "{refused}");

@@ -1,4 +1,4 @@
-//! Files of a work tree that differ from its commit, those included that git was told not to look at.
+//! Files of a work tree that differ from its commit, including files that git was told to ignore changes of.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -12,8 +12,8 @@ use super::on_disk::{SUBMODULE, on_disk};
 use super::repository::Kinds;
 use super::submodules;
 
-/// What changed in the work tree at `at`: what git shows, and a submodule by its path; and in `unshown` files that git was told not to
-/// look at, also in submodules.
+/// Collects the changes of the work tree of `repository`, which is at `at` in the outermost one. `changed` gets the paths that git shows,
+/// and the paths of changed submodules. `unshown` gets changed files that git was told to ignore changes of, also those in submodules.
 pub(super) fn changes_in(
     repository: &Repository,
     at: &Path,
@@ -38,7 +38,7 @@ pub(super) fn changes_in(
     Ok(())
 }
 
-/// What git shows as changed, but for what is in submodules, which are looked at by themselves.
+/// Paths that git shows as changed. The contents of submodules are checked separately.
 pub(super) fn shown(repository: &Repository) -> Result<Vec<(PathBuf, Status)>, git2::Error> {
     let mut options = StatusOptions::new();
     options.include_untracked(true).recurse_untracked_dirs(true).include_ignored(false).exclude_submodules(true);
@@ -55,8 +55,8 @@ pub(super) fn shown(repository: &Repository) -> Result<Vec<(PathBuf, Status)>, g
     Ok(shown)
 }
 
-/// Changed files that git was told not to look at (`update-index --assume-unchanged`, `--skip-worktree`). What a sparse checkout
-/// leaves out is no change.
+/// Changed files that git was told to ignore changes of (`update-index --assume-unchanged`, `--skip-worktree`). Files that a sparse
+/// checkout leaves out do not count as changed.
 pub(super) fn unwatched(repository: &Repository) -> Result<Vec<PathBuf>, git2::Error> {
     let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
     let is_skipped = |entry: &IndexEntry| entry.flags_extended & IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0;
@@ -67,7 +67,7 @@ pub(super) fn unwatched(repository: &Repository) -> Result<Vec<PathBuf>, git2::E
         match on_disk(root, path) {
             Ok(Some(found)) => found != (entry.mode, entry.id),
             Ok(None) => !(is_sparse && is_skipped(entry)),
-            // It cannot be read: that is said where it is to be kept.
+            // An unreadable file counts as changed. Storing it fails later, with an error.
             Err(_) => true,
         }
     };
@@ -78,7 +78,7 @@ pub(super) fn unwatched(repository: &Repository) -> Result<Vec<PathBuf>, git2::E
     Ok(entries.into_iter().map(|entry| PathBuf::from(OsStr::from_bytes(&entry.path))).collect())
 }
 
-/// Files that a sparse checkout leaves out: that they are not there is no change.
+/// Files that a sparse checkout leaves out of the work tree. Their absence is not a change.
 fn left_out(repository: &Repository) -> Result<HashSet<OsString>, git2::Error> {
     let Some(root) = repository.workdir().filter(|_| is_sparse(repository)) else { return Ok(HashSet::new()) };
     let is_left_out = |entry: &IndexEntry| {
@@ -89,7 +89,7 @@ fn left_out(repository: &Repository) -> Result<HashSet<OsString>, git2::Error> {
     Ok(entries.into_iter().map(|entry| OsString::from_vec(entry.path)).collect())
 }
 
-/// Whether files are left out of the work tree. Otherwise a file that git was told to skip and that is not there was deleted.
+/// Whether the checkout is sparse. If not, a missing file counts as deleted, even if git was told to skip it.
 fn is_sparse(repository: &Repository) -> bool {
     repository.config().and_then(|config| config.get_bool("core.sparseCheckout")).unwrap_or(false)
 }

@@ -1,5 +1,5 @@
-//! Submodules that are checked out, each read as a repository of its own: libgit2 compares them only by what it can read itself, and
-//! by what `ignore` says of them.
+//! Checked-out submodules, each opened as a separate repository. libgit2's own comparison of submodules cannot read all formats, and it
+//! respects the `ignore` setting, which may hide changes.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -9,33 +9,33 @@ use git2::{Oid, Repository};
 use super::error::GitError;
 use super::repository;
 
-/// A submodule whose repository is there.
+/// A submodule whose repository exists.
 pub(super) struct Submodule {
-    /// Relative to the tree that it lies in.
+    /// Path relative to the work tree that contains the submodule.
     pub(super) path: PathBuf,
     pub(super) url: Option<String>,
     pub(super) repository: repository::Opened,
-    /// Its commit.
+    /// The commit that is checked out in the submodule.
     pub(super) head: Oid,
-    /// Whether the tree's commit, or its index, names another one.
+    /// Whether the commit or the index of the outer work tree records another commit.
     pub(super) is_moved: bool,
 }
 
-/// What lies where a submodule belongs.
+/// The entry at the path of a submodule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lies {
     Nothing,
-    /// As in a clone in which it was never initialised.
+    /// The submodule was never initialised in this clone.
     EmptyDirectory,
     Repository,
-    /// A directory that git takes for the submodule, and looks at no file of it.
+    /// A directory with files, but without a repository. Git takes it for the submodule and ignores the files.
     Files,
     /// A file or a link.
     Other,
 }
 
 impl Lies {
-    /// At `path` in the work tree at `root`.
+    /// Examines `path` in the work tree at `root`.
     fn at(root: &Path, path: &Path) -> Self {
         let full = root.join(path);
         if behind_link(root, path) {
@@ -45,22 +45,22 @@ impl Lies {
             Err(_) => Self::Nothing,
             Ok(found) if !found.is_dir() => Self::Other,
             Ok(_) if full.join(".git").symlink_metadata().is_ok() => Self::Repository,
-            // One that cannot be read may hold anything.
+            // An unreadable directory counts as one with files.
             Ok(_) if fs::read_dir(&full).is_ok_and(|mut entries| entries.next().is_none()) => Self::EmptyDirectory,
             Ok(_) => Self::Files,
         }
     }
 }
 
-/// Whether a directory on the way from `root` to `path` is a link: then git has nothing at `path`.
+/// Whether a directory between `root` and `path` is a link. For git, `path` does not exist then.
 pub(super) fn behind_link(root: &Path, path: &Path) -> bool {
     path.ancestors().skip(1).any(|dir| !dir.as_os_str().is_empty() && root.join(dir).is_symlink())
 }
 
-/// The submodules of `repository`. One that was never initialised has nothing that its commit has not, and is left out.
+/// The submodules of `repository`, without those that were never initialised: they have no changes.
 ///
 /// # Errors
-/// As [`repository::open`]; `NoCommit`; `NotPlain` for one that lies outside of the tree.
+/// As [`repository::open`]; `NoCommit`; `NotPlain` for a submodule outside of the work tree.
 pub(super) fn of(repository: &Repository) -> Result<Vec<Submodule>, GitError> {
     let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
     let failed = |source| GitError::Git { path: root.to_owned(), source };
@@ -68,12 +68,13 @@ pub(super) fn of(repository: &Repository) -> Result<Vec<Submodule>, GitError> {
     for submodule in repository.submodules().map_err(failed)? {
         let (path, recorded) = (submodule.path(), [submodule.head_id(), submodule.index_id()]);
         let full = root.join(path);
-        // What only `.gitmodules` names is none, whatever lies there.
+        // A path that only `.gitmodules` names is not a submodule.
         if recorded == [None, None] || Lies::at(root, path) != Lies::Repository {
             continue;
         }
         if path.components().any(|part| !matches!(part, Component::Normal(_))) {
-            return Err(GitError::NotPlain { path: full, what: "a submodule outside of the work tree".to_owned() });
+            let what = "it is a submodule outside of the work tree".to_owned();
+            return Err(GitError::NotPlain { path: full, what });
         }
         let repository = repository::open(&full)?;
         let head = repository::head_of(&repository, &full)?;
@@ -84,7 +85,7 @@ pub(super) fn of(repository: &Repository) -> Result<Vec<Submodule>, GitError> {
     Ok(found)
 }
 
-/// Submodules that the commit or the index names, with what lies there instead of them or of an empty directory.
+/// Submodules of the commit or the index whose path has neither their repository nor an empty directory, with the entry found there.
 pub(super) fn replaced(repository: &Repository) -> Result<Vec<(PathBuf, Lies)>, git2::Error> {
     let Some(root) = repository.workdir() else { return Ok(Vec::new()) };
     let submodules = repository.submodules()?;

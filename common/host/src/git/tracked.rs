@@ -1,4 +1,4 @@
-//! Whether git tracks what lies at a path: then it came with the repository.
+//! Determines whether git tracks a path. A tracked file came with the repository.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use super::error::GitError;
 use super::repository;
 
-/// What git tracks at `path`, below it, or as a link on the way to it; none if nothing is there.
+/// A tracked file at `path` or below it, or a tracked link on the way to `path`; `None` if git tracks nothing there.
 ///
 /// # Errors
-/// As of [`super::describe`], for a repository that cannot be read; `Io`.
+/// As [`super::describe`], for a repository that cannot be read; `Io`.
 pub fn tracked(path: &Path) -> Result<Option<PathBuf>, GitError> {
     let io = |source: io::Error| GitError::Io { path: path.to_owned(), source };
     let path = std::path::absolute(path).map_err(io)?;
@@ -28,7 +28,7 @@ pub fn tracked(path: &Path) -> Result<Option<PathBuf>, GitError> {
     Ok(None)
 }
 
-/// What git tracks at or below `name` in the directory `parent`.
+/// A tracked file at or below `name` in the directory `parent`.
 fn tracked_at(parent: &Path, name: &OsStr) -> Result<Option<PathBuf>, GitError> {
     let io = |source: io::Error| GitError::Io { path: parent.to_owned(), source };
     let Some(repository) = repository::discover(parent)? else { return Ok(None) };
@@ -70,7 +70,7 @@ mod tests {
         for path in ["link", "link/x/y"] {
             assert_eq!(found(path), Some("link".to_owned()), "{path}");
         }
-        // A link that the user made is the user's.
+        // A link that the user made is not tracked.
         symlink(&outside, root.join("mine")).unwrap();
         assert_eq!(found("mine/x"), None);
     }

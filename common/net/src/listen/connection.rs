@@ -1,4 +1,4 @@
-//! A connection that ends by itself when nobody uses it.
+//! A connection that closes itself when it is not used.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,14 +20,14 @@ pub struct Connection {
     tcp: TcpStream,
     permit: Permit,
     speaks: Speaks,
-    /// Bytes that came.
+    /// Bytes received so far.
     received: usize,
-    /// Ends with the reason for which a silent connection is closed; none once it has spoken.
+    /// Completes with the reason to close a silent connection; `None` after the client has begun to use the connection.
     silent: Option<Boxed<dyn Future<Output = &'static str> + Send>>,
     still: Stillness,
 }
 
-/// Time since a byte moved, noticed when the connection is looked at.
+/// Time since the last byte was sent or received. It is checked only when the connection is polled.
 struct Stillness {
     limit: Duration,
     moved: Instant,
@@ -40,13 +40,13 @@ impl Connection {
         let silent: Boxed<dyn Future<Output = &'static str> + Send> = match speaks {
             Speaks::Http2 => Box::pin(async move {
                 tokio::select! {
-                    () = evicted => "another connection needs its permit",
-                    () = sleep(greeting) => "it does not begin to speak HTTP/2",
+                    () = evicted => "a limit on connections was reached, and this silent connection was evicted",
+                    () = sleep(greeting) => "the client did not send the HTTP/2 preface in time",
                 }
             }),
             Speaks::Http1 => Box::pin(async move {
                 evicted.await;
-                "another connection needs its permit"
+                "a limit on connections was reached, and this silent connection was evicted"
             }),
         };
         let still = Stillness { limit: still, moved: Instant::now(), sleep: Box::pin(sleep(still)) };
@@ -62,7 +62,7 @@ impl Connection {
         }
     }
 
-    /// Nothing moves at the moment: an error once that has lasted too long.
+    /// Called when no data can be sent or received at the moment: an error if that has lasted too long.
     fn poll_end<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if let Some(silent) = &mut self.silent
             && let Poll::Ready(why) = silent.as_mut().poll(context)
@@ -74,7 +74,8 @@ impl Connection {
             ready!(sleep.as_mut().poll(context));
             let due = *moved + *limit;
             if Instant::now() >= due {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing comes or goes")));
+                let why = format!("no data was sent or received for {} s", limit.as_secs());
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
             }
             sleep.as_mut().reset(due);
         }

@@ -1,36 +1,36 @@
-//! How much of a port one client, or all of them, may have.
+//! Limits on the connections of a port, for one client and for all clients.
 
 use std::time::Duration;
 
-/// Open files that are kept for what is no connection: the databases, blobs that come and go, a worker's probe, hooks.
+/// Open files that are reserved for other uses: databases, blob transfers, a worker's probe, hooks.
 const OTHER_FILES: usize = 512;
 
-/// What the connections of one port may take.
+/// Limits on the connections of one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time.
+    /// The most open connections.
     pub connections: usize,
-    /// Of those, from one address of another machine. Addresses of this machine are all the same, so that they have no such limit.
+    /// The most open connections from one address of another machine. There is no such limit for connections of this machine.
     pub per_address: usize,
-    /// Of those, that have said nothing yet: a newer one takes the place of the oldest.
+    /// The most silent connections, which have sent no request yet. A new one evicts the oldest.
     pub silent: usize,
-    /// Time for a connection's first words, and on the page's port for the head of each request.
+    /// Time in which a client must send its first bytes; on the port of the web page, also the head of each request.
     pub greeting: Duration,
-    /// Time in which at least one byte must come, or go where one waits.
+    /// Time after which a connection without data in either direction is closed.
     pub still: Duration,
 }
 
 /// The limits of both ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
-    /// Of clients and workers.
+    /// For clients and workers.
     pub grpc: Limits,
-    /// Of browsers.
+    /// For browsers.
     pub page: Limits,
 }
 
 impl Limits {
-    /// For `connections` at a time, with the times of the default.
+    /// Limits for `connections` open connections, with default times: half of them per address, a quarter silent.
     pub const fn of(connections: usize) -> Self {
         Self {
             connections,
@@ -48,7 +48,7 @@ impl Default for Ports {
     }
 }
 
-/// `ports` with as many connections as `files` open files allow. The page gets a quarter at most.
+/// Lowers the limits of `ports` so that all connections fit into `files` open files. The web page gets a quarter at most.
 pub fn fit(ports: Ports, files: usize) -> Ports {
     let room = files.saturating_sub(OTHER_FILES).max(files / 2);
     let within = |limits: Limits, most: usize| {

@@ -1,14 +1,14 @@
-//! Ports that one client cannot take from the others: how many connections there are, and how long each may say nothing.
+//! Ports that a single client cannot block: the number of connections and the time that each may be silent are limited.
 //!
 //! ```text
-//!   accept ──▶ permits: full? ── yes ──▶ the oldest silent connection is closed; if there is none, the new one
+//!   accept ──▶ permits: full? ── yes ──▶ close the oldest silent connection; if there is none, the new one
 //!                │ no
 //!                ▼
-//!          connection: closed if its first words are late, or if no byte moves for long
+//!          connection: closed if its first bytes are late, or if no data moves for long
 //! ```
 //!
-//! What is said on a connection is not known here; each protocol has further deadlines of its own (HTTP/1: of a request's head;
-//! HTTP/2: pings).
+//! This module does not know the messages. Each protocol has further deadlines of its own (HTTP/1: for a request's head; HTTP/2: for
+//! pings).
 
 mod connection;
 mod limits;

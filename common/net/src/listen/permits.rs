@@ -1,4 +1,4 @@
-//! Who has a permit at a port, and who must give up his.
+//! Permits: the right of a connection to be open at a port, and the eviction of silent connections.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,10 +10,10 @@ use tracing::warn;
 
 use super::limits::Limits;
 
-/// Between two lines of the log about connections that got no permit.
+/// Shortest time between two log lines about rejected or evicted connections.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
-/// The permits of one port. A clone is the same.
+/// The permits of one port. Clones share one table.
 #[derive(Clone, Debug)]
 pub(super) struct Permits {
     limits: Limits,
@@ -24,20 +24,20 @@ pub(super) struct Permits {
 struct Table {
     port: &'static str,
     last: u64,
-    /// Every connection, and the address block that it comes from.
+    /// Every open connection with its address block.
     open: BTreeMap<u64, IpAddr>,
     by_address: BTreeMap<IpAddr, usize>,
-    /// Those that have said nothing yet, oldest first, and how each is told to end.
+    /// Silent connections, oldest first, each with the token that tells it to close.
     silent: BTreeMap<u64, CancellationToken>,
     complaints: Complaints,
 }
 
-/// A connection's permit, which is free again when it is dropped.
+/// A connection's permit. Dropping it frees the permit.
 #[derive(Debug)]
 pub(super) struct Permit {
     permits: Permits,
     number: u64,
-    /// Set when the connection must end for another one.
+    /// Cancelled when the connection must close for a new one.
     pub(super) evicted: CancellationToken,
 }
 
@@ -58,26 +58,26 @@ impl Permits {
         &self.limits
     }
 
-    /// A permit for a connection from `address`; none if all are taken by connections that have spoken.
+    /// A permit for a connection from `address`; `None` if a limit is reached and no silent connection can be evicted.
     pub(super) fn take(&self, address: IpAddr) -> Option<Permit> {
         let (limits, block) = (&self.limits, block_of(address));
         let mut table = self.table();
         if !block.is_loopback() && table.by_address.get(&block).is_some_and(|count| *count >= limits.per_address) {
             if !table.evict(Some(block)) {
-                table.complain(address, "this address has as many connections as one may have");
+                table.complain(address, "this address has reached its limit of connections");
                 return None;
             }
-            table.complain(address, "silent connections of an address give way to its new ones");
+            table.complain(address, "this address has reached its limit: its oldest silent connection was evicted");
         }
         if table.open.len() >= limits.connections {
             if !table.evict(None) {
-                table.complain(address, "the port has as many connections as it may have");
+                table.complain(address, "the port has reached its limit of connections");
                 return None;
             }
-            table.complain(address, "the port is full: silent connections give way to new ones");
+            table.complain(address, "the port has reached its limit: the oldest silent connection was evicted");
         } else if table.silent.len() >= limits.silent {
             table.evict(None);
-            table.complain(address, "many connections say nothing: the oldest give way to new ones");
+            table.complain(address, "too many connections are silent: the oldest was evicted");
         }
         table.last += 1;
         let (number, evicted) = (table.last, CancellationToken::new());
@@ -87,15 +87,15 @@ impl Permits {
         Some(Permit { permits: self.clone(), number, evicted })
     }
 
-    /// Says that no connection can be taken, now and then.
+    /// Logs that accepting a connection failed, at most once in [`SAY_EVERY`].
     pub(super) fn failed(&self, error: &std::io::Error) {
         let mut table = self.table();
         if let Some(count) = table.complaints.due() {
-            warn!(port = table.port, count, %error, "cannot take connections; trying again");
+            warn!(port = table.port, count, %error, "cannot accept connections; retrying");
         }
     }
 
-    /// Connections that have a permit.
+    /// Number of connections that have a permit.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.table().open.len()
@@ -107,7 +107,7 @@ impl Permits {
 }
 
 impl Permit {
-    /// The connection has said what shows that somebody means to use it.
+    /// The client has begun to use the connection: it is not silent any more, and cannot be evicted.
     pub(super) fn spoke(&self) {
         self.permits.table().silent.remove(&self.number);
     }
@@ -122,7 +122,7 @@ impl Drop for Permit {
 }
 
 impl Table {
-    /// Ends the oldest silent connection, or the oldest of `block`. False if there is none.
+    /// Evicts the oldest silent connection, of `block` if given. False if there is none.
     fn evict(&mut self, block: Option<IpAddr>) -> bool {
         let is_of = |number: &&u64| block.is_none_or(|block| self.open.get(*number) == Some(&block));
         let Some(number) = self.silent.keys().find(is_of).copied() else { return false };
@@ -146,7 +146,7 @@ impl Table {
     }
 }
 
-/// Counts what is to be said, and says it seldom.
+/// Counts events and limits how often they are logged.
 #[derive(Debug, Default)]
 struct Complaints {
     count: u64,
@@ -154,7 +154,7 @@ struct Complaints {
 }
 
 impl Complaints {
-    /// One more. If it is time for a line: how many since the last.
+    /// Counts one event. Returns the number of events since the last log line if the next line is due.
     fn due(&mut self) -> Option<u64> {
         self.count += 1;
         if self.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
@@ -165,7 +165,7 @@ impl Complaints {
     }
 }
 
-/// Counts one less of `key`; what nobody has takes no memory.
+/// Decrements the count of `key` and removes the entry when it reaches 0.
 pub fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
@@ -175,7 +175,7 @@ pub fn one_less<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     }
 }
 
-/// What one client can take addresses from at will: an IPv4 address, or the upper half of an IPv6 address.
+/// The block of addresses that one client can use at will: an IPv4 address, or the upper half of an IPv6 address.
 pub fn block_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {

@@ -1,4 +1,4 @@
-//! A port that listens.
+//! A listening port.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,13 +14,14 @@ use super::limits::Limits;
 use super::permits::Permits;
 use super::speaks::Speaks;
 
-/// Pause after the system gave no connection (no file is left, no memory): asked again at once, it would say the same.
+/// Pause after the system could not accept a connection, for example because no file descriptor is left. An immediate retry would
+/// fail, too.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that wait for the server to take them.
+/// Accepted connections that wait for the server.
 const ACCEPTED: usize = 1;
 
-/// A port that listens, with its limits.
+/// A listening port with its limits.
 #[derive(Debug)]
 pub struct Port {
     listener: TcpListener,
@@ -29,18 +30,18 @@ pub struct Port {
 }
 
 impl Port {
-    /// Listens at `address`.
+    /// Binds `address` and listens.
     pub async fn open(address: SocketAddr, speaks: Speaks, limits: Limits) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self { listener, speaks, permits: Permits::new(speaks.name(), limits) })
     }
 
-    /// Where it listens, with the port that the system chose for port 0.
+    /// The bound address. Its port is never 0: the system has chosen one then.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// What its connections may take.
+    /// The limits on its connections.
     pub fn limits(&self) -> &Limits {
         self.permits.limits()
     }
@@ -50,20 +51,20 @@ impl Port {
         self.permits.clone()
     }
 
-    /// The next connection that gets a permit; others are closed at once. May be dropped and called again.
+    /// The next connection that gets a permit; others are closed at once. Cancel-safe.
     pub async fn accept(&self) -> Connection {
         loop {
             match self.listener.accept().await {
                 Ok((tcp, peer)) => {
                     let Some(permit) = self.permits.take(peer.ip()) else { continue };
-                    // Without it small messages are late.
+                    // Without TCP_NODELAY small messages are delayed.
                     if let Err(error) = tcp.set_nodelay(true) {
-                        debug!(%peer, %error, "cannot be told not to wait");
+                        debug!(%peer, %error, "cannot set TCP_NODELAY");
                     }
                     let Limits { greeting, still, .. } = *self.permits.limits();
                     return Connection::new(tcp, permit, self.speaks, greeting, still);
                 }
-                Err(error) if is_of_connection(&error) => debug!(%error, "a connection broke before it was taken"),
+                Err(error) if is_of_connection(&error) => debug!(%error, "lost a connection before accepting it"),
                 Err(error) => {
                     self.permits.failed(&error);
                     tokio::time::sleep(PAUSE).await;
@@ -72,7 +73,7 @@ impl Port {
         }
     }
 
-    /// All connections to come, until the stream is dropped.
+    /// A stream of all future connections. Dropping it closes the port.
     pub fn incoming(self) -> ReceiverStream<io::Result<Connection>> {
         let (to, stream) = mpsc::channel(ACCEPTED);
         tokio::spawn(async move {
@@ -91,7 +92,7 @@ impl Port {
     }
 }
 
-/// Whether the next connection may well be sound.
+/// Whether `error` concerns one connection only, so that the next one may be accepted at once.
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

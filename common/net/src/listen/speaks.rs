@@ -1,14 +1,14 @@
-//! Protocols, as far as a port knows them.
+//! The protocol of a port, which determines when a connection counts as used.
 
-/// Bytes with which HTTP/2 begins; other ones end the connection.
+/// Length of the preface that begins every HTTP/2 connection. The server closes a connection that begins with other bytes.
 const PREFACE_BYTES: usize = 24;
 
-/// What is spoken on a port, by which it is told whether a connection has spoken.
+/// The protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaks {
-    /// A client begins with a preface.
+    /// A connection counts as used after its preface.
     Http2,
-    /// A client's request has a head, which is complete when there is an answer. The server of HTTP/1 has a deadline for heads.
+    /// A connection counts as used after the first answer, which follows a complete head. The HTTP/1 server has a deadline for heads.
     Http1,
 }
 

@@ -1,4 +1,4 @@
-//! Connections over loopback, whose limits are milliseconds.
+//! Connections over loopback, with limits of milliseconds.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_hours(1);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A port that says everything back.
+/// A port that sends back all bytes.
 async fn echo(speaks: Speaks, limits: Limits) -> (SocketAddr, super::permits::Permits) {
     let port = Port::open(SocketAddr::from(([127, 0, 0, 1], 0)), speaks, limits).await.unwrap();
     let (address, permits) = (port.address().unwrap(), port.permits());
@@ -26,7 +26,7 @@ async fn echo(speaks: Speaks, limits: Limits) -> (SocketAddr, super::permits::Pe
     (address, permits)
 }
 
-/// Says `words`, and hears them.
+/// Sends `words` and receives their echo.
 async fn say(stream: &mut TcpStream, words: &[u8]) {
     stream.write_all(words).await.unwrap();
     let mut heard = vec![0; words.len()];
@@ -34,9 +34,9 @@ async fn say(stream: &mut TcpStream, words: &[u8]) {
     assert_eq!(heard, words);
 }
 
-/// Waits until the other side has closed it.
+/// Waits until the other side has closed the connection.
 async fn closed(mut stream: TcpStream) {
-    // What it says before is no matter; reset is closed, too.
+    // Bytes before the end do not matter; a reset counts as closed, too.
     let _ = timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.expect("it is closed");
 }
 
@@ -62,7 +62,7 @@ async fn a_connection_on_which_nothing_moves_is_closed_also_where_nobody_reads()
     let mut idle = TcpStream::connect(address).await.unwrap();
     say(&mut idle, PREFACE).await;
     let mut busy = TcpStream::connect(address).await.unwrap();
-    // It sends, and reads none of what comes back, until both sides are full.
+    // This client sends, but does not read the echo, until the buffers of both sides are full.
     let (mut deaf, bytes) = (TcpStream::connect(address).await.unwrap(), vec![7; 1 << 20]);
     let deaf = tokio::spawn(async move { while deaf.write_all(&bytes).await.is_ok() {} });
     let idle = tokio::spawn(closed(idle));
@@ -92,7 +92,7 @@ async fn silent_connections_give_way_and_those_that_spoke_keep_their_places() {
         for _ in 0..40 {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        // A newcomer is served while all others hold on.
+        // A new client is served while all others stay connected.
         let mut newcomer = TcpStream::connect(address).await.unwrap();
         say(&mut newcomer, PREFACE).await;
         for stream in silent.drain(..36) {
@@ -102,7 +102,7 @@ async fn silent_connections_give_way_and_those_that_spoke_keep_their_places() {
         for stream in &mut spoken {
             say(stream, b"still here").await;
         }
-        // All have spoken: who comes now is refused at once.
+        // No connection is silent now: new ones are rejected at once.
         drop(silent);
         while permits.count() < 8 {
             let mut stream = TcpStream::connect(address).await.unwrap();

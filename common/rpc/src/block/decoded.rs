@@ -1,4 +1,4 @@
-//! A block where it is decoded. Nobody has looked at its bytes before: whatever a process can say is judged here.
+//! Decoding of a block. No other code has checked its bytes before, so everything that a process can send is validated here.
 
 use std::error::Error;
 use std::fmt;
@@ -9,33 +9,33 @@ use prost::{DecodeError, Message};
 
 use crate::{BlockHeader, ReportBlock, StepReport, StoredBlock};
 
-/// Reports in one block, of all kinds: an empty one takes two bytes, and hundreds in memory. More than a process can have to say at
-/// once, and those of a block of all its bytes.
+/// The most reports of all kinds in one block. An empty report takes two bytes encoded, but hundreds in memory. A process never has
+/// as many reports at once.
 const MOST_REPORTS: usize = 1 << 18;
 
-/// Bytes of a text that a run keeps, where it goes with a report: longer ones are for the blob store, and processes put them there.
+/// The longest text in a report, in bytes. Processes put longer texts into the blob store.
 const MAX_KEPT_TEXT_BYTES: usize = 64 << 10;
 
 const DIGEST_BYTES: usize = 32;
 
-/// The number of `ReportBlock.header`.
+/// Field number of `ReportBlock.header`.
 const HEADER: u32 = 13;
 
-/// A block that is sound.
+/// A valid block.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DecodedBlock {
-    /// Without its header, which agrees with it.
+    /// The block without its header.
     pub block: ReportBlock,
-    /// What is said of the first text or medium that is left out of it; words stand in the place of each.
+    /// A message about the first text or medium that was left out; in the block, a text with the reason replaces each of them.
     pub left_out: Option<String>,
 }
 
-/// A block that is not taken.
+/// Why a block is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnsoundBlock {
-    /// The step that it reaches by its header, as far as that is known.
+    /// The last step that its header names; 0 if the header is unreadable.
     pub step: u64,
-    /// The reason.
+    /// What is wrong with the block.
     pub why: String,
 }
 
@@ -47,10 +47,10 @@ impl fmt::Display for UnsoundBlock {
 
 impl Error for UnsoundBlock {}
 
-/// Decodes the block of `process` that is stored as `bytes`.
+/// Decodes and checks the block of `process` that is stored as `bytes`.
 ///
 /// # Errors
-/// If it cannot be taken: the disk is damaged, or the process said what cannot be.
+/// If the block is invalid: the disk is damaged, or the process is faulty.
 pub fn decode_block(process: u32, bytes: &[u8]) -> Result<DecodedBlock, UnsoundBlock> {
     let unread = |why| UnsoundBlock { step: 0, why };
     scan(bytes).map_err(unread)?;
@@ -67,10 +67,10 @@ pub fn decode_block(process: u32, bytes: &[u8]) -> Result<DecodedBlock, UnsoundB
 }
 
 impl StoredBlock {
-    /// The block that it holds, without the steps that were rolled back.
+    /// Decodes the block and removes the steps that were rolled back.
     ///
     /// # Errors
-    /// As of [`decode_block`].
+    /// As [`decode_block`].
     pub fn decode(&self) -> Result<ReportBlock, UnsoundBlock> {
         let mut block = decode_block(self.process, &self.bytes)?.block;
         if let Some(cut) = self.cut {
@@ -81,10 +81,11 @@ impl StoredBlock {
 }
 
 fn no_block(error: &DecodeError) -> String {
-    format!("its bytes are no block of reports: {error}")
+    format!("its bytes are not a block of reports: {error}")
 }
 
-/// Counts what takes more memory than bytes, before it does. Of two headers nobody knows which was judged.
+/// Counts the reports before they are decoded, because they take more memory than their bytes. A second header is rejected, because
+/// the coordinator has checked only one.
 fn scan(mut bytes: &[u8]) -> Result<(), String> {
     let (mut reports, mut headers) = (0_usize, 0_usize);
     while !bytes.is_empty() {
@@ -94,26 +95,28 @@ fn scan(mut bytes: &[u8]) -> Result<(), String> {
         headers += usize::from(field == HEADER);
     }
     if reports > MOST_REPORTS {
-        Err(format!("it holds {reports} reports, more than {MOST_REPORTS}"))
+        Err(format!("it has {reports} reports, but at most {MOST_REPORTS} are possible"))
     } else if headers > 1 {
-        Err(format!("it has {headers} headers"))
+        Err(format!("it has {headers} headers, but one is possible"))
     } else {
         Ok(())
     }
 }
 
-/// Why `block` is none of its process: what process 0 alone tells would stand in the place of what that said; and the record has
-/// each step once, in order.
+/// Why the reports of `block` are invalid for its process: only process 0 may report steps, evaluations, fingerprints and the model;
+/// and each step must follow the one before.
 fn misplaced(block: &ReportBlock) -> Option<String> {
     let of_rank_0 = !block.steps.is_empty() || !block.evals.is_empty() || !block.fingerprints.is_empty();
     if block.process != 0 && (of_rank_0 || block.model.is_some()) {
-        return Some("it reports steps, evaluations or the model, which process 0 reports".to_owned());
+        let process = block.process;
+        return Some(format!("process {process} reports steps, evaluations or the model, but only process 0 may"));
     }
     let is_next = |pair: &[StepReport]| pair[0].step.checked_add(1) == Some(pair[1].step);
-    (!block.steps.windows(2).all(is_next)).then(|| "the steps that it reports do not follow each other".to_owned())
+    let wrong = block.steps.windows(2).find(|&pair| !is_next(pair))?;
+    Some(format!("its steps are not consecutive: step {} follows step {}", wrong[1].step, wrong[0].step))
 }
 
-/// In what the header by which `block` was judged is not its own.
+/// The first difference between `block` and the header `said`, which the coordinator has checked.
 fn differs(said: &BlockHeader, block: &ReportBlock) -> Option<String> {
     let held = BlockHeader::of(block);
     let steps = |header: &BlockHeader| (header.first_step, header.last_step);
@@ -121,18 +124,19 @@ fn differs(said: &BlockHeader, block: &ReportBlock) -> Option<String> {
     let reach = said.reach.max(said.last_step);
     if steps(said) != steps(&held) {
         let ((first, last), (held, to)) = (steps(said), steps(&held));
-        Some(format!("its header says that it holds steps {first} to {last}, and it holds {held} to {to}"))
+        Some(format!("its header says steps {first} to {last}, but its body has steps {held} to {to}"))
     } else if numbers(said) != numbers(&held) {
         let last = held.last_step;
-        Some(format!("its header has another loss, gradient norm or time than its steps up to {last}"))
+        Some(format!("loss, gradient norm or time in its header differ from those of its steps up to {last}"))
     } else {
         let names = held.reach;
-        (names > reach).then(|| format!("its header says that it reaches step {reach}, and it reports of step {names}"))
+        (names > reach)
+            .then(|| format!("its header says that {reach} is its last step, but its body names step {names}"))
     }
 }
 
-/// Leaves out of `block` texts that are too long to go with a report, and blobs that nobody could find. Words stand in their place.
-/// Returns what is said of the first.
+/// Replaces texts that are too long for a report, and blobs with an invalid digest, by a text with the reason. Returns a message about
+/// the first one.
 fn leave_out_media(block: &mut ReportBlock) -> Option<String> {
     let mut first = None;
     for one in &mut block.media {
@@ -146,7 +150,7 @@ fn leave_out_media(block: &mut ReportBlock) -> Option<String> {
         let words = format!("text `{}` of step {}", quoted(&one.name), one.step);
         for text in [&mut one.text, &mut one.name, &mut one.kind, &mut one.file_name] {
             if text.len() > MAX_KEPT_TEXT_BYTES {
-                let why = format!("{} bytes, and at most {MAX_KEPT_TEXT_BYTES} go with a report", text.len());
+                let why = format!("it has {} bytes, but a report may have {MAX_KEPT_TEXT_BYTES}", text.len());
                 first = first.or_else(|| Some(format!("{words} is left out: {why}")));
                 *text = format!("left out: {why}");
             }

@@ -1,4 +1,4 @@
-//! A block on its way: encoded once, by who says it, and carried.
+//! An encoded block: the process encodes it once, and others forward the bytes.
 
 use prost::Message;
 use prost::bytes::Bytes;
@@ -6,7 +6,7 @@ use prost::bytes::Bytes;
 use crate::{BlockHeader, EncodedBlock, ReportBlock};
 
 impl BlockHeader {
-    /// What `block` holds.
+    /// The header that describes `block`.
     pub(super) fn of(block: &ReportBlock) -> Self {
         let (first, last) = (block.steps.first(), block.steps.last());
         Self {
@@ -23,7 +23,7 @@ impl BlockHeader {
 }
 
 impl EncodedBlock {
-    /// `block`, encoded.
+    /// Encodes `block`: record and telemetry separately.
     pub fn of(mut block: ReportBlock) -> Self {
         let header = Some(BlockHeader::of(&block));
         block.dropped = 0;
@@ -31,17 +31,17 @@ impl EncodedBlock {
         Self { header, record: block.encode_to_vec().into(), telemetry: telemetry.encode_to_vec().into() }
     }
 
-    /// What is known of it; nothing, if whoever sent it left that out.
+    /// The header; all zeros if the sender left it out.
     pub fn known(&self) -> BlockHeader {
         self.header.unwrap_or_default()
     }
 
-    /// Bytes of what it holds.
+    /// Bytes of record and telemetry together, without the header.
     pub fn num_bytes(&self) -> usize {
         self.record.len() + self.telemetry.len()
     }
 
-    /// Drops the telemetry, and counts it in the header. How many values that were.
+    /// Drops the telemetry and counts it in the header. Returns the number of dropped values.
     pub fn drop_telemetry(&mut self) -> u64 {
         let header = self.header.get_or_insert_default();
         let values = std::mem::take(&mut header.telemetry_values);
@@ -50,7 +50,7 @@ impl EncodedBlock {
         values
     }
 
-    /// As it is stored: one encoded `ReportBlock`, with the header in it.
+    /// The stored form: one encoded `ReportBlock` that includes the header.
     pub fn into_stored(self) -> Vec<u8> {
         let header = ReportBlock { header: Some(self.known()), ..ReportBlock::default() };
         let mut bytes = Vec::with_capacity(header.encoded_len() + self.num_bytes());

@@ -1,4 +1,4 @@
-//! Blocks of reports: their parts, how they are encoded by who says them, and decoded by who draws them.
+//! Blocks of reports: their kinds of reports, encoding by processes, decoding by the coordinator and by clients.
 
 mod decoded;
 mod encoded;

@@ -1,5 +1,5 @@
-//! The kinds of reports that a block holds. Whatever treats all kinds alike goes over this table and knows none of them; a new kind
-//! is declared here, and known only to who measures it and who draws it.
+//! The kinds of reports in a block. Code that treats all kinds alike iterates over this table. A new kind is declared here, and is
+//! otherwise known only to the code that measures it and to the code that displays it.
 
 use std::any::Any;
 
@@ -10,19 +10,19 @@ use crate::{
 
 /// One report of some kind.
 trait Part: Any {
-    /// Telemetry may be dropped under load. So many values of this kind are kept while nobody takes them; none is dropped of the
-    /// record (`None`).
+    /// The most values of this kind that a process keeps while they cannot be sent; it drops the oldest ones. `None` for the record,
+    /// which is never dropped.
     const TELEMETRY: Option<u64> = None;
 
-    /// The greatest step that it names.
+    /// The greatest step that this report names.
     fn last_step(&self) -> u64;
 
-    /// Leaves out what is of a later step than `cut`. Whether anything remains.
+    /// Removes values of steps after `cut`. Returns whether anything remains.
     fn keep_until(&mut self, cut: u64) -> bool {
         self.last_step() <= cut
     }
 
-    /// Values in it.
+    /// Number of values in this report.
     fn values(&self) -> u64 {
         1
     }
@@ -68,7 +68,7 @@ impl Part for SystemReport {
     }
 }
 
-/// Some hundred bytes each.
+/// A histogram takes some hundred bytes, hence the lower limit.
 impl Part for HistogramReport {
     const TELEMETRY: Option<u64> = Some(4096);
 
@@ -105,9 +105,9 @@ pub(super) trait Parts {
     fn last_step(&self) -> u64;
     fn values(&self) -> u64;
     fn keep_until(&mut self, cut: u64);
-    /// Drops the oldest until at most so many values remain; how many values went.
+    /// Drops the oldest reports until at most `kept` values remain. Returns the number of dropped values.
     fn drop_oldest(&mut self, kept: u64) -> u64;
-    /// Moves all of `more`, which is of the same kind, to the end.
+    /// Moves all reports of `more`, which must be of the same kind, to the end.
     fn append(&mut self, more: &mut dyn Any);
     fn as_any(&mut self) -> &mut dyn Any;
 }
@@ -157,7 +157,7 @@ impl<P: Part> Parts for Vec<P> {
 
 macro_rules! kinds {
     ($($kind:ident),*) => {
-        /// Kinds of reports in a block.
+        /// Number of kinds of reports in a block.
         pub const KINDS: usize = [$(stringify!($kind)),*].len();
 
         impl ReportBlock {
@@ -176,40 +176,40 @@ macro_rules! kinds {
 kinds!(steps, layers, evals, systems, fingerprints, series, histograms, media);
 
 impl ReportBlock {
-    /// Whether it reports nothing.
+    /// Whether the block has no reports.
     pub fn is_empty(&self) -> bool {
         self.model.is_none() && self.parts().iter().all(|kind| kind.is_empty())
     }
 
-    /// The greatest step that anything in it names; 0 if nothing does.
+    /// The greatest step that a report in the block names; 0 if there is none.
     pub fn last_step(&self) -> u64 {
         self.parts().iter().map(|kind| kind.last_step()).max().unwrap_or(0)
     }
 
-    /// Leaves out what is of a later step than `cut`.
+    /// Removes reports of steps after `cut`.
     pub fn keep_until(&mut self, cut: u64) {
         self.parts_mut().into_iter().for_each(|kind| kind.keep_until(cut));
     }
 
-    /// Values of telemetry in it, by kind; 0 for the record.
+    /// Number of telemetry values by kind; 0 for kinds of the record.
     pub fn telemetry_values(&self) -> [u64; KINDS] {
         self.parts().map(|kind| kind.telemetry().map_or(0, |_| kind.values()))
     }
 
-    /// Whether so many values of telemetry are more than twice what is kept while nobody takes them.
+    /// Whether the numbers of telemetry `values`, by kind, are more than twice the limit of a kind, so that [`ReportBlock::trim`] is due.
     pub fn is_twice_too_much(&self, values: &[u64; KINDS]) -> bool {
         let kept = self.parts().map(|kind| kind.telemetry().unwrap_or(u64::MAX));
         values.iter().zip(kept).any(|(values, kept)| *values > kept.saturating_mul(2))
     }
 
-    /// Drops the oldest telemetry beyond what is kept while nobody takes it, and counts it in [`ReportBlock::dropped`].
+    /// Drops the oldest telemetry beyond the limit of each kind, and counts it in [`ReportBlock::dropped`].
     pub fn trim(&mut self) {
         let dropped: u64 =
             self.parts_mut().into_iter().map(|kind| kind.telemetry().map_or(0, |kept| kind.drop_oldest(kept))).sum();
         self.dropped += dropped;
     }
 
-    /// Moves all of `more` behind what it holds.
+    /// Appends all reports of `more`.
     pub fn append(&mut self, mut more: Self) {
         if self.steps.is_empty() {
             self.record_before = std::mem::take(&mut more.record_before);
@@ -221,7 +221,7 @@ impl ReportBlock {
         }
     }
 
-    /// Takes its telemetry out of it.
+    /// Moves the telemetry into a block of its own.
     pub(super) fn take_telemetry(&mut self) -> Self {
         let mut taken = Self::default();
         for (kind, taken) in self.parts_mut().into_iter().zip(taken.parts_mut()) {

@@ -1,23 +1,24 @@
-//! `[batch]`: how samples are put together, and the loss over them.
+//! `[batch]`: composition of batches, and the loss.
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::error::JobError;
 use crate::sampler::LastBatch;
 
-/// Samples of one step, over all ranks: their positions are held in memory, and every rank process must hold its part of the batch.
+/// The most samples of one step over all ranks. Each process keeps their positions, and its part of the batch, in memory.
 const MOST_SAMPLES: u64 = 1 << 24;
 
-/// How samples are put together.
+/// Composition of batches, and the loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     /// Samples in one step over all ranks; divisible by `ranks`, at most 16,777,216.
     pub size: u64,
-    /// What happens to the last partial batch of an epoch.
+    /// Treatment of the samples at the end of an epoch that do not fill a batch.
     #[serde(default)]
     pub last: LastBatch,
-    /// Whether each epoch has its own order.
+    /// Reads the samples in a new random order in each epoch. Otherwise every epoch reads them in the order of the file.
     #[serde(default = "yes")]
     pub shuffle: bool,
     /// The loss over logits; default: squared error for `csv` with `task = "regression"`, else cross-entropy.
@@ -32,16 +33,19 @@ fn yes() -> bool {
 impl Batch {
     pub(super) fn check(&self, ranks: u32) -> Result<(), JobError> {
         if self.size == 0 || !self.size.is_multiple_of(u64::from(ranks)) {
-            let detail = format!("{} is not divisible by `ranks` = {ranks}", self.size);
+            let detail = match self.size {
+                0 => "must be at least 1, not 0".to_owned(),
+                size => format!("{size} is not divisible by `ranks` = {ranks}"),
+            };
             return Err(JobError::value("batch.size", detail));
         }
         Ok(())
     }
 
-    /// What is refused of a new job only.
+    /// Limits that only new jobs must keep.
     pub(super) fn check_new(&self) -> Result<(), JobError> {
         if self.size > MOST_SAMPLES {
-            let detail = format!("{} samples are more than a step may have, which are {MOST_SAMPLES}", self.size);
+            let detail = format!("{} samples per step are too many: at most {MOST_SAMPLES} are possible", self.size);
             return Err(JobError::value("batch.size", detail));
         }
         Ok(())
@@ -50,6 +54,7 @@ impl Batch {
 
 /// A loss over logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LossKind {
     /// Softmax cross-entropy with class numbers.

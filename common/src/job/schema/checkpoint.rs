@@ -1,12 +1,13 @@
-//! `[checkpoint]`: when to checkpoint.
+//! `[checkpoint]`: how often a run writes checkpoints.
 
 use serde::{Deserialize, Serialize};
 
-/// When to checkpoint.
+/// How often a run writes checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
-    /// Steps between checkpoints; 0: only at the end. The last step always has one.
+    /// Steps between checkpoints; 0: only after the last step, which always has a checkpoint.
     #[serde(default)]
     pub every_steps: u64,
 }

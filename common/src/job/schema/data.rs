@@ -1,4 +1,4 @@
-//! `[data]`: what is trained on.
+//! `[data]`: the training and validation data.
 
 use std::collections::BTreeSet;
 
@@ -9,23 +9,24 @@ use crate::job::error::JobError;
 
 /// The data set. Paths are relative to the job file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Data {
-    /// A flat file of tokens, cut into windows of the model's context.
+    /// A flat file of tokens, cut into windows of the model's context length.
     Tokens {
-        /// The file.
+        /// Path of the token file.
         path: String,
-        /// Its element type.
+        /// Element type of the file, little-endian.
         #[serde(default)]
         dtype: TokenType,
-        /// Share of windows, at the end of the file, kept for evaluation.
+        /// Share of windows, at the end of the file, that is reserved for evaluation; from 0 to below 1.
         #[serde(default)]
         validation: f64,
-        /// Takes the file as it is. By default a file that looks like another format (an npy array, a zip archive, text
-        /// read as 16-bit tokens) is refused.
+        /// Accepts any file contents. By default a file that looks like another format (an npy array, a zip archive, text
+        /// read as 16-bit tokens) is rejected.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         accept_as_is: bool,
-        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        /// Git revision to take the data from, including files that DVC tracks in it; the work tree if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<String>,
     },
@@ -35,73 +36,73 @@ pub enum Data {
         images: String,
         /// Training labels, `u8`, N.
         labels: String,
-        /// Validation images.
+        /// Validation images, `u8`, N × H × W; none if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         validation_images: Option<String>,
-        /// Validation labels.
+        /// Validation labels, `u8`, N; required with `validation_images`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         validation_labels: Option<String>,
-        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        /// Git revision to take the data from, including files that DVC tracks in it; the work tree if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<String>,
     },
     /// A table of numbers with a header row.
     Csv {
-        /// The file.
+        /// Path of the CSV file.
         path: String,
-        /// The column to predict; all others are inputs. Inputs and real targets are standardised by training mean and
-        /// deviation.
+        /// The column to predict; all other columns are inputs. Inputs and regression targets are standardised by mean and
+        /// deviation of the training rows.
         target: String,
-        /// What the target is.
+        /// The meaning of the target column.
         #[serde(default)]
         task: Task,
-        /// Share of rows kept for evaluation, chosen by the root seed.
+        /// Share of rows that is reserved for evaluation, selected by the root seed; from 0 to below 1.
         #[serde(default)]
         validation: f64,
-        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        /// Git revision to take the data from, including files that DVC tracks in it; the work tree if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<String>,
     },
-    /// Two npy arrays, the first axis the samples.
+    /// Two npy arrays whose first axis counts the samples.
     Npy {
         /// `f4` or `u1` inputs.
         inputs: String,
         /// Integer classes or `f4` targets.
         targets: String,
-        /// Share of samples kept for evaluation, chosen by the root seed.
+        /// Share of samples that is reserved for evaluation, selected by the root seed; from 0 to below 1.
         #[serde(default)]
         validation: f64,
-        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        /// Git revision to take the data from, including files that DVC tracks in it; the work tree if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<String>,
     },
-    /// Two tensors of a safetensors file, the first axis the samples.
+    /// Two tensors of a safetensors file whose first axis counts the samples.
     Safetensors {
-        /// The file.
+        /// Path of the safetensors file.
         path: String,
         /// Name of the input tensor.
         inputs: String,
         /// Name of the target tensor.
         targets: String,
-        /// Share of samples kept for evaluation, chosen by the root seed.
+        /// Share of samples that is reserved for evaluation, selected by the root seed; from 0 to below 1.
         #[serde(default)]
         validation: f64,
-        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        /// Git revision to take the data from, including files that DVC tracks in it; the work tree if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<String>,
     },
-    /// Whatever the job's own program reads.
+    /// Files of any format, which the job's program reads.
     Files {
-        /// Files, and directories with all that is in them.
+        /// Paths of files and directories; a directory includes everything below it.
         paths: Vec<String>,
-        /// The git revision that the data is taken as of, what DVC recorded in it included; the work tree's if absent.
+        /// Git revision to take the data from, including files that DVC tracks in it; the work tree if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rev: Option<String>,
     },
 }
 
 impl Data {
-    /// Its files, as written in the job.
+    /// Paths of the data, as written in the job.
     pub fn paths(&self) -> Vec<&str> {
         match self {
             Self::Tokens { path, .. } | Self::Csv { path, .. } | Self::Safetensors { path, .. } => vec![path],
@@ -114,7 +115,7 @@ impl Data {
         }
     }
 
-    /// The git revision that it is taken as of; none: as it lies in the work tree.
+    /// The Git revision to take the data from; `None` for the work tree.
     pub fn revision(&self) -> Option<&str> {
         match self {
             Self::Tokens { rev, .. }
@@ -126,7 +127,7 @@ impl Data {
         }
     }
 
-    /// The share of it that is kept for evaluation; where it is not a share, 0 says that there is none.
+    /// The share that is reserved for evaluation. For kinds without such a share: 0 if there is no validation data, else 0.5.
     fn validation(&self) -> f64 {
         match *self {
             Self::Tokens { validation, .. }
@@ -140,7 +141,7 @@ impl Data {
                     0.0
                 }
             }
-            // The program knows.
+            // Only the program knows whether there is validation data.
             Self::Files { .. } => 0.5,
         }
     }
@@ -154,13 +155,14 @@ impl Data {
                 }
                 let distinct: BTreeSet<&String> = paths.iter().collect();
                 if paths.is_empty() || distinct.len() < paths.len() {
-                    return refuse("data.paths", "expected at least one path, and each once".into());
+                    return refuse("data.paths", "must have at least one path, and no path twice".into());
                 }
             }
             Self::Idx { validation_images, validation_labels, .. }
                 if validation_images.is_some() != validation_labels.is_some() =>
             {
-                return refuse("data.validation_labels", "validation images and labels come together".into());
+                let detail = "`data.validation_images` and `data.validation_labels` must both be set, or neither";
+                return refuse("data.validation_labels", detail.into());
             }
             _ => {}
         }
@@ -171,7 +173,7 @@ impl Data {
         Ok(())
     }
 
-    /// That there is something to evaluate on.
+    /// Checks that there is validation data.
     pub(super) fn check_eval(&self) -> Result<(), JobError> {
         if self.validation() != 0.0 {
             return Ok(());
@@ -186,16 +188,18 @@ impl Data {
 
 /// The element type of a token file, little-endian.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names are the types'")]
+#[expect(missing_docs, reason = "the variants have the names of the types")]
 pub enum TokenType {
     #[default]
     U8,
     U16,
 }
 
-/// What a target is.
+/// The meaning of a table's target column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
     /// A class number, from 0.

@@ -1,4 +1,4 @@
-//! The job: the keys of `job.toml` that stand in no section, and all sections.
+//! The job: the top-level keys of `job.toml`, and all sections.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,64 +17,68 @@ use super::world::World;
 use crate::job::error::JobError;
 use crate::schedule::Schedule;
 
-/// Everything a job says. All of it is hashed into the run.
+/// All keys of a job. The job's digest covers all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// What people call it.
+    /// Name of the run in tables, 1 to 100 printable characters. It need not be unique.
     pub name: String,
-    /// Root of every random number of the run. The first weights of a TorchScript module are not drawn from it: they are in
-    /// the module's file.
+    /// Root seed of all random numbers of the run, at most 2^63 - 1. The initial weights of a TorchScript module do not depend on it:
+    /// they are in the module's file.
     #[serde(default)]
     pub seed: u64,
-    /// Optimizer steps to train for.
+    /// Optimizer steps to train for, from 1 to 10^12.
     pub steps: u64,
-    /// Logical data-parallel ranks: seeds, sampler positions and micro-batches hang on them. Fixed for the run's life.
+    /// Number of logical data-parallel ranks, from 1 to 65536. Seeds, sampler positions and micro-batches depend on it, so another
+    /// number gives other results. Fixed for the run's life.
     #[serde(default = "super::range::one")]
     pub ranks: u32,
-    /// How many processes may carry the ranks.
+    /// Number of processes that host the ranks.
     #[serde(default)]
     pub world: World,
-    /// What is trained.
+    /// The model; may be absent only if there is a `[program]`.
     #[serde(default)]
     pub model: Model,
-    /// A program of the user's own that brings the model.
+    /// The user's program that contains the model; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Program>,
-    /// What it is trained on.
+    /// Training and validation data.
     pub data: Data,
-    /// How samples are put together.
+    /// Composition of batches, and the loss.
     pub batch: Batch,
-    /// How gradients become updates.
+    /// The update rule and its parameters.
     pub optimizer: Optimizer,
-    /// How the learning rate changes.
+    /// Learning rate schedule.
     #[serde(default)]
     pub schedule: Schedule,
     /// Evaluation between steps; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<Eval>,
-    /// When to checkpoint, and what to keep.
+    /// How often a run writes checkpoints.
     #[serde(default)]
     pub checkpoint: Checkpoint,
-    /// What fixes the bits.
+    /// Settings that determine the bits of the result.
     #[serde(default)]
     pub numerics: Numerics,
-    /// What is reported beside loss, learning rate and gradient norm.
+    /// Reports beside loss, learning rate and gradient norm.
     #[serde(default)]
     pub report: Report,
-    /// What is asked of the code's repository.
+    /// Requirements on the Git work tree of the job file.
     #[serde(default)]
     pub code: Code,
 }
 
 impl Job {
-    /// What makes it sound, beyond the types of its keys.
+    /// Checks the values of all keys, and the combinations of keys.
     pub(in crate::job) fn check(&self) -> Result<(), JobError> {
         if self.name.is_empty() || self.name.chars().count() > 100 || self.name.chars().any(char::is_control) {
-            return Err(JobError::value("name", "expected 1 to 100 printable characters"));
+            let name = crate::quoted(&self.name);
+            let detail = format!("`{name}` is not a valid name: expected 1 to 100 printable characters");
+            return Err(JobError::value("name", detail));
         }
         if self.seed > i64::MAX as u64 {
-            return Err(JobError::value("seed", "expected at most 2^63 - 1"));
+            return Err(JobError::value("seed", format!("{} is too large: at most 2^63 - 1 is possible", self.seed)));
         }
         if !(1..=1_000_000_000_000).contains(&self.steps) {
             return Err(JobError::value("steps", format!("{} is not from 1 to 10^12", self.steps)));
@@ -99,7 +103,7 @@ impl Job {
         if self.eval.is_some() { self.data.check_eval() } else { Ok(()) }
     }
 
-    /// What is refused of a new job only: a stored one that was sound stays sound.
+    /// Limits that only new jobs must keep. A stored job of an earlier version may exceed them and stays valid.
     pub(in crate::job) fn check_new(&self) -> Result<(), JobError> {
         self.batch.check_new()?;
         self.numerics.check_new()?;

@@ -1,4 +1,4 @@
-//! The keys of `job.toml`, their defaults and meaning, and what makes them sound: a file a section.
+//! The keys of `job.toml`: their meaning, defaults and checks. One file for each section.
 
 mod batch;
 mod checkpoint;

@@ -1,64 +1,69 @@
-//! The keys of `[numerics]`: what fixes the bits.
+//! `[numerics]`: settings that determine the bits of the result.
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::error::JobError;
 
-/// Threads of one process: no machine has more processors, and each thread takes memory.
+/// The most threads of one process. More than a machine's processors are useless, and each thread takes memory.
 const MOST_THREADS: u32 = 1024;
 
-/// A determinism level: a documented set of switches.
+/// A determinism level: a set of switches, listed in `NUMERICS.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As fast as libtorch goes; nothing is promised.
+    /// libtorch's defaults: no determinism is guaranteed.
     Off,
-    /// Same machine kind, same bits.
+    /// The same bits on machines of the same kind.
     #[default]
     Exact,
-    /// Also pins the CPU code path, so that different CPU models agree. A third to two thirds of the speed: `NUMERICS.md`.
+    /// `Exact`, and one code path for all CPUs, so that different CPU models give the same bits. Runs at a third to two thirds of the
+    /// speed: see `NUMERICS.md`.
     Portable,
 }
 
 /// The order in which ranks' gradients are added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Reduction {
     /// The fixed tree: the same bits for every number of processes.
     #[default]
     Tree,
-    /// The back end's own all-reduce: exact only at a fixed number of processes.
+    /// The back end's own all-reduce: another number of processes gives other bits.
     Native,
 }
 
-/// Lower precision in forward and loss.
+/// Automatic mixed precision in the forward pass and the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Autocast {
-    /// Full precision.
+    /// All operators compute in 32 bits.
     #[default]
     Off,
-    /// bfloat16 where libtorch's autocast says so.
+    /// Operators on libtorch's autocast list compute in bfloat16.
     Bf16,
 }
 
-/// What fixes the bits.
+/// Settings that determine the bits of the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Numerics {
-    /// The determinism level.
+    /// Determinism level.
     #[serde(default)]
     pub level: Level,
-    /// libtorch's intra-op threads of each process, at most 1024. Changes bits.
+    /// libtorch's intra-op threads of each process, from 1 to 1024. Another number gives other bits.
     #[serde(default = "super::range::one")]
     pub threads: u32,
-    /// The order of additions.
+    /// The order in which ranks' gradients are added.
     #[serde(default)]
     pub reduction: Reduction,
-    /// Lets matrix products round their inputs to TF32 on CUDA.
+    /// Lets matrix products on CUDA round their inputs to TF32.
     #[serde(default)]
     pub tf32: bool,
-    /// Lower precision in forward and loss.
+    /// Automatic mixed precision in the forward pass and the loss.
     #[serde(default)]
     pub autocast: Autocast,
 }
@@ -66,16 +71,16 @@ pub struct Numerics {
 impl Numerics {
     pub(super) fn check(&self) -> Result<(), JobError> {
         if self.threads == 0 {
-            return Err(JobError::value("numerics.threads", "0 is not at least 1"));
+            return Err(JobError::value("numerics.threads", "must be at least 1, not 0"));
         }
         Ok(())
     }
 
-    /// What is refused of a new job only.
+    /// Limits that only new jobs must keep.
     pub(super) fn check_new(&self) -> Result<(), JobError> {
         let threads = self.threads;
         if threads > MOST_THREADS {
-            let detail = format!("{threads} threads are more than a process may have, which are {MOST_THREADS}");
+            let detail = format!("{threads} threads are too many: a process may have {MOST_THREADS}");
             return Err(JobError::value("numerics.threads", detail));
         }
         Ok(())

@@ -1,38 +1,40 @@
-//! `[optimizer]`: how gradients become updates.
+//! `[optimizer]`: the update rule and its parameters.
 
 use serde::{Deserialize, Serialize};
 
 use super::range::{is_fraction, is_not_negative, is_positive};
 use crate::job::error::JobError;
 
-/// How gradients become updates.
+/// The update rule and its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Optimizer {
-    /// The rule.
+    /// The update rule: `sgd`, `adam` or `adamw`.
     pub kind: OptimizerKind,
-    /// Learning rate, before the schedule.
+    /// Learning rate before the schedule, above 0.
     pub lr: f64,
-    /// Weight decay; on matrices and kernels only, unless `decay_all`.
+    /// Weight decay, at least 0; applies to matrices and kernels only, unless `decay_all` is set.
     #[serde(default)]
     pub weight_decay: f64,
-    /// Decays biases and normalisation weights too.
+    /// Applies weight decay to biases and normalisation weights, too.
     #[serde(default)]
     pub decay_all: bool,
-    /// SGD: momentum.
+    /// Momentum of `sgd`; from 0 to below 1.
     #[serde(default)]
     pub momentum: f64,
-    /// SGD: Nesterov's form of momentum.
+    /// Nesterov momentum of `sgd`; needs `momentum` above 0.
     #[serde(default)]
     pub nesterov: bool,
-    /// Adam and AdamW: decay rates of the two moments.
+    /// Decay rates of the two moments of `adam` and `adamw`, each from 0 to below 1.
     #[serde(default = "default_betas")]
     pub betas: [f64; 2],
-    /// Adam and AdamW: added to the denominator.
+    /// Added to the denominator of `adam` and `adamw`; above 0.
     #[serde(default = "default_eps")]
     pub eps: f64,
-    /// Scales gradients down to this global norm; none if absent. By the factor of `torch.nn.utils.clip_grad_norm_`, whose
-    /// norm is a sum in 32 bits, parameter by parameter; here all squares are added in 64 bits, so the last bits may differ.
+    /// Scales gradients down to this global norm, above 0; no clipping if absent. The factor is that of
+    /// `torch.nn.utils.clip_grad_norm_`. PyTorch adds 32-bit norms of parameters; Lockstep adds all squares in 64 bits, so the last bits
+    /// may differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
 }
@@ -44,16 +46,19 @@ impl Optimizer {
             return refuse("optimizer.lr", format!("{} is not above 0", self.lr));
         }
         if !is_not_negative(self.weight_decay) {
-            return refuse("optimizer.weight_decay", format!("{} is not 0 or above", self.weight_decay));
+            let detail = format!("must be finite and at least 0, not {}", self.weight_decay);
+            return refuse("optimizer.weight_decay", detail);
         }
         if !is_fraction(self.momentum) || !self.betas.iter().all(|&beta| is_fraction(beta)) {
-            return refuse("optimizer", "`momentum` and `betas` must be from 0 to below 1".into());
+            let found = format!("`momentum` = {} and `betas` = {:?}", self.momentum, self.betas);
+            return refuse("optimizer", format!("{found} must each be from 0 to below 1"));
         }
         if self.kind != OptimizerKind::Sgd && (self.momentum != 0.0 || self.nesterov) {
-            return refuse("optimizer.momentum", "only `sgd` has momentum; `adam` and `adamw` have `betas`".into());
+            let detail = "`momentum` and `nesterov` are for `sgd` only; for `adam` and `adamw` set `betas`";
+            return refuse("optimizer.momentum", detail.into());
         }
         if self.nesterov && self.momentum == 0.0 {
-            return refuse("optimizer.nesterov", "needs `momentum` above 0".into());
+            return refuse("optimizer.nesterov", "needs `optimizer.momentum` above 0".into());
         }
         if !is_positive(self.eps) {
             return refuse("optimizer.eps", format!("{} is not above 0", self.eps));
@@ -75,8 +80,9 @@ fn default_eps() -> f64 {
 
 /// The update rule, as in `torch.optim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names are the rules'")]
+#[expect(missing_docs, reason = "the variants have the names of the rules")]
 pub enum OptimizerKind {
     Sgd,
     Adam,

@@ -1,4 +1,4 @@
-//! `[program]`: a training program of the user's own, in the place of a model that Lockstep brings.
+//! `[program]`: a user's training program, which takes the place of `[model]`.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,17 @@ use super::data::Data;
 use super::model::Model;
 use crate::job::error::JobError;
 
-/// A program that is built from the recorded commit, and trained by.
+/// A user's program, which is built from the recorded commit and then trains.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Program {
-    /// Name of the binary that `build` makes: cargo's, or, with a `/` in it, its path from the job file's directory.
+    /// The binary that `build` makes: the name of a Cargo binary, or, if it contains a `/`, a path relative to the job file's directory.
     pub bin: String,
-    /// The shell command that builds it, run in the job file's directory.
+    /// Shell command that builds the program, run in the job file's directory.
     #[serde(default = "cargo_build")]
     pub build: String,
-    /// What the program wants to know: its hyperparameters.
+    /// The program's hyperparameters, passed to it unchanged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, Parameter>,
 }
@@ -27,10 +28,11 @@ fn cargo_build() -> String {
     "cargo build --release --locked".to_owned()
 }
 
-/// A value that only the program understands.
+/// A TOML value, which only the program interprets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
-#[expect(missing_docs, reason = "the names are TOML's types")]
+#[expect(missing_docs, reason = "the variants have the names of TOML's types")]
 pub enum Parameter {
     Boolean(bool),
     Integer(i64),
@@ -41,7 +43,7 @@ pub enum Parameter {
 }
 
 impl Parameter {
-    /// Whether there is a number in it that JSON cannot write.
+    /// Whether all numbers are finite: JSON cannot represent others.
     fn is_finite(&self) -> bool {
         match self {
             Self::Float(value) => value.is_finite(),
@@ -53,26 +55,26 @@ impl Parameter {
 }
 
 impl Program {
-    /// With the sections that it takes the place of.
+    /// Checks the program's keys, and that no other section contradicts the program.
     pub(super) fn check(&self, model: &Model, batch: &Batch, data: &Data) -> Result<(), JobError> {
         let refuse = |key, detail: &str| Err(JobError::value(key, detail));
         if self.bin.is_empty() || self.bin.starts_with('/') || self.bin.split('/').any(|part| part == "..") {
             return refuse("program.bin", "expected the name of a binary, or its path below the job file's directory");
         }
         if self.build.trim().is_empty() {
-            return refuse("program.build", "expected the command that builds the program");
+            return refuse("program.build", "is empty: expected the shell command that builds the program");
         }
         if !self.parameters.values().all(Parameter::is_finite) {
-            return refuse("program.parameters", "numbers must be finite");
+            return refuse("program.parameters", "all numbers must be finite");
         }
         if *model != Model::Program {
-            return refuse("model.kind", "a job with `[program]` has that program's model, and no other");
+            return refuse("model.kind", "the `[program]` of the job contains the model: remove `[model]`");
         }
         if batch.loss.is_some() {
-            return refuse("batch.loss", "a program computes its own loss");
+            return refuse("batch.loss", "the `[program]` of the job computes the loss: remove this key");
         }
         if matches!(data, Data::Tokens { .. }) {
-            return refuse("data.kind", "a program reads `tokens` itself: say `files`");
+            return refuse("data.kind", "a `[program]` cannot have data of kind `tokens`: set `data.kind` to `files`");
         }
         Ok(())
     }

@@ -1,17 +1,18 @@
-//! `[world]`: how many processes carry the ranks.
+//! `[world]`: the number of processes that host the ranks.
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::error::JobError;
 
-/// How many operating-system processes carry the ranks. Never changes the result.
+/// Number of operating-system processes that host the ranks. With `numerics.reduction = "tree"` it does not change the result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct World {
-    /// Processes to use at most; default: one for each rank.
+    /// The most processes to use, from 1 to `ranks`; one for each rank if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u32>,
-    /// Processes that suffice to start or to go on after a failure; default: 1.
+    /// The fewest processes to start with, or to continue with after a failure; 1 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_processes: Option<u32>,
 }

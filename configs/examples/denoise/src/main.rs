@@ -1,7 +1,7 @@
-//! A denoising autoencoder on images of handwritten digits: noise is laid over an image, and the network learns to take it
-//! away. Neither its data, nor its loss, nor its metric are of those that Lockstep brings.
+//! A denoising autoencoder on images of handwritten digits: it adds noise to an image, and the network learns to remove it. The program has
+//! its own data format, loss and metric.
 //!
-//! `cargo run --release -- train job.toml` tries it out; `coord submit job.toml --local 2` trains it.
+//! `cargo run --release -- train job.toml` tries it out in one process; `coord submit job.toml --local 2` trains it on two.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,11 +17,11 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
-    /// Widths from the image to the code.
+    /// Widths of the hidden layers, from the image to the bottleneck.
     widths: Vec<i64>,
-    /// Deviation of the noise; pixels are from 0 to 1.
+    /// Standard deviation of the noise; pixels are from 0 to 1.
     noise: f64,
-    /// Share of the images kept for evaluation.
+    /// Fraction of the images for evaluation.
     validation: f64,
 }
 
@@ -31,7 +31,7 @@ struct Denoise {
 }
 
 impl Program for Denoise {
-    /// Images are inputs and targets alike.
+    /// The images are both inputs and targets.
     fn data(setup: &Setup) -> Result<DataSets, Failure> {
         let parameters: Parameters = setup.parameters()?;
         let images = read_images(&setup.file(setup.job().data_paths()[0]))?;
@@ -41,7 +41,7 @@ impl Program for Denoise {
     fn build(root: &nn::Path<'_>, shape: &SampleShape, setup: &Setup) -> Result<Self, Failure> {
         let Parameters { widths, noise, .. } = setup.parameters()?;
         let pixels = shape.input[0];
-        // There and back, with a batch norm after each layer but the last.
+        // Down to the bottleneck and up again, with batch norm after each layer but the last.
         let down = [pixels].into_iter().chain(widths.iter().copied());
         let up = widths.iter().rev().skip(1).copied().chain([pixels]);
         let sizes: Vec<i64> = down.chain(up).collect();
@@ -58,7 +58,7 @@ impl Program for Denoise {
         Ok(Self { layers, noise })
     }
 
-    /// The noise is drawn from torch's generator, which is seeded by step and rank: the same on any number of processes.
+    /// The noise comes from torch's generator, which is seeded by step and rank, so it is the same on any number of processes.
     fn loss(&self, batch: &Batch, context: &Context) -> Result<Tensor, Failure> {
         let noisy = &batch.inputs + self.noise * batch.inputs.f_randn_like()?;
         let clean = self.layers.forward_t(&noisy, context.training);
@@ -69,7 +69,7 @@ impl Program for Denoise {
         &["psnr"]
     }
 
-    /// Beside the loss the peak signal-to-noise ratio, in dB.
+    /// Returns the loss, and as a metric the peak signal-to-noise ratio in dB.
     fn evaluate(&self, batch: &Batch, context: &Context) -> Result<EvalSums, Failure> {
         let (images, loss) = (batch.inputs.size()[0], self.loss(batch, context)?.f_double_value(&[])?);
         let psnr = -10.0 * loss.log10();
@@ -77,7 +77,7 @@ impl Program for Denoise {
     }
 }
 
-/// `[N, 64]` from a table with a header: 64 pixels from 0 to 16, and a label that nobody needs here.
+/// Reads images `[N, 64]` from a table with a header: 64 pixels from 0 to 16, and a label that is not used.
 fn read_images(path: &Path) -> Result<Tensor, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("`{}`: {error}", path.display()))?;
     let mut pixels: Vec<f32> = Vec::new();

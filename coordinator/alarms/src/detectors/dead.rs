@@ -1,32 +1,32 @@
-//! Dead units: the outputs of a module are zero, nearly all of them, in histogram after histogram.
+//! Dead units: nearly all outputs of a module are zero, in several consecutive histograms.
 //!
-//! A rectifier whose units are all below zero has no gradient either and does not come back. Half or nine tenths of zeros is
-//! what rectifiers are for, so the share must be above [`DEAD`] several times in a row, or above [`DYING`] and risen the whole
-//! way there from much less.
+//! A rectifier whose inputs are all negative has no gradient and does not recover. For healthy rectifiers 50 to 90 % of zeros are
+//! normal. So the share must exceed [`DEAD`] several times in a row, or exceed [`DYING`] after it rose from below [`ALIVE`]
+//! without interruption.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
 use crate::seen::Seen;
 use crate::slot::{Role, Slot};
 
-/// Elements that a histogram must have: of fewer all may be zero by chance.
+/// Smallest number of elements of a histogram: fewer may all be zero by chance.
 pub(crate) const FEWEST: u64 = 32;
 
-/// Share of zeros.
+/// Share of zeros above which a module is dead.
 const DEAD: f32 = 0.98;
 
-/// In so many histograms in a row.
+/// Number of consecutive histograms with that share.
 const ROW: usize = 4;
 
-/// Share of zeros, where it rose in [`RISING`] histograms from below [`ALIVE`].
+/// Share of zeros above which a module is dying, if the share rose in each of [`RISING`] histograms, from below [`ALIVE`].
 const DYING: f32 = 0.92;
 const RISING: usize = 12;
 const ALIVE: f32 = 0.75;
 
 const ADVICE: &[&str] = &[
-    "lower the learning rate, or warm it up: a large step pushes all units below zero",
-    "use a rectifier with a slope below zero (LeakyReLU, GELU), or normalise before it",
-    "look at the initialization and the bias of the layer before it",
+    "lower `optimizer.lr` or set `schedule.warmup_steps`: a large update pushes all units below zero",
+    "use an activation function with a gradient below zero (LeakyReLU, GELU), or normalise its inputs",
+    "check the initialization and the bias of the layer before it",
 ];
 
 pub(crate) fn look(seen: &Seen, board: &mut Board) {
@@ -39,9 +39,9 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     };
     let share = slot.trail.newest(1).first().map_or(0.0, |point| point.1);
     let name = slot.tensor();
-    let mut what = vec![format!("Of the outputs of `{name}` {:.1} % are zero, since step {since}.", share * 100.0)];
+    let mut what = vec![format!("Since step {since}, {:.1} % of the outputs of `{name}` are zero.", share * 100.0)];
     if dead.len() > 1 {
-        what.push(format!("So it is in {} other modules that come after it.", dead.len() - 1));
+        what.push(format!("The same is true of {} modules after it.", dead.len() - 1));
     }
     board.raise(Finding {
         kind: Kind::DeadUnits,
@@ -58,7 +58,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     });
 }
 
-/// Since when it is dead or dying.
+/// The step since which the module is dead or dying; `None` if it is neither.
 fn since(slot: &Slot) -> Option<u32> {
     let points = slot.trail.points();
     let alive = points.iter().rposition(|point| point.1 <= DEAD).map_or(0, |at| at + 1);

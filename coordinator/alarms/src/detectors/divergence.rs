@@ -1,15 +1,16 @@
-//! Divergence: the loss or the gradient norm leaves its range and stays out.
+//! Divergence: the loss or the gradient norm leaves its range and does not return.
 //!
-//! Both are judged by medians of blocks of eight steps, three in a row: the spikes of a heavy-tailed but healthy run, a step
-//! or two long, move no median. Noise is that of the differences of blocks, so that a trend is not taken for noise.
+//! Both are judged by the medians of three consecutive blocks of eight recorded points. Spikes of one or two steps, which healthy
+//! runs with heavy tails have, do not move a median. Noise is estimated from differences of blocks, so that a trend is not counted
+//! as noise.
 //!
-//! - The loss against the *best* it ever was, so that a slow blow-up is found too: it must have lost [`NOISES`] times its
-//!   noise, a quarter of all it had descended, and a fifth of its best. The middle condition is what keeps a tiny loss quiet,
-//!   which may well rise tenfold and still be tiny.
-//! - The gradient norm, by its logarithm, against its trailing range: it must be [`NORM`] times its median, or more where it is
-//!   wild, up to [`WILD`] times. Not while the loss falls: gradients grow where a run at last begins to learn.
-//! - While the learning rate is higher than it was (warm-up, a restart) the loss may lose what it had; only above where it
-//!   began is it an alarm. The gradient norm is not judged then.
+//! - The loss is compared with its *minimum*, so that a slow rise is found, too. It must exceed the minimum by [`NOISES`] times the
+//!   noise, by a quarter of the descent so far, and by a fifth of the minimum. The second condition excludes tiny losses, which
+//!   may rise tenfold and still be tiny.
+//! - The logarithm of the gradient norm is compared with its trailing range. The norm must be [`NORM`] times its median; if it is
+//!   noisy, up to [`WILD`] times. While the loss falls there is no alarm: gradients grow when a run starts to learn.
+//! - While the learning rate is higher than at the minimum (warm-up, a restart), the loss may rise up to its first value without
+//!   an alarm, and the gradient norm is not judged.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
@@ -18,36 +19,36 @@ use crate::robust::{figure, median, noise, spread};
 use crate::seen::Seen;
 use crate::slot::{Role, Slot};
 
-/// Blocks in a row that must be out.
+/// Number of consecutive blocks that must be outside the range.
 const RECENT: usize = 3;
 
-/// Blocks before them that are the range, and how many are enough to know it.
+/// Largest and smallest number of blocks before them that define the range.
 const REFERENCE: usize = 32;
 const ENOUGH: usize = 8;
 
-/// Times the noise of a block.
+/// Required rise, as a multiple of a block's noise.
 const NOISES: f64 = 8.0;
 
-/// Times the median of the gradient norm.
+/// Required gradient norm as a multiple of its median: for a calm norm, and at most for a noisy one.
 const NORM: f64 = 10.0;
 const WILD: f64 = 30.0;
 
-/// Blocks in a row within the range after which it is over.
+/// Number of consecutive blocks within the range that end the alarm.
 const CALM: usize = 4;
 
-/// How much higher the learning rate may be than in the range.
+/// Factor by which the learning rate may exceed that of the range before it counts as higher.
 const RATE_RISE: f64 = 1.3;
 
-/// Blocks after the beginning during which the first layer is looked for: layers may be recorded rarely.
+/// Number of blocks after the beginning in which the layer may still be found: layers may be recorded rarely.
 const SEARCH: u32 = 24;
 
 const ADVICE: &[&str] = &[
-    "resume from the last checkpoint before it, if there is one, with a lower learning rate or a longer warm-up",
-    "clip gradients by their norm, at about twice what it was before",
-    "look at the samples of the steps where it began",
+    "submit the run again with a lower `optimizer.lr` or more `schedule.warmup_steps`",
+    "set `optimizer.clip_norm` to about twice the gradient norm before it",
+    "check the samples of the steps at which it began",
 ];
 
-/// A judged series: which of the two, and from where it counts as over.
+/// A series that left its range: subject 0 is the loss, 1 the gradient norm; the alarm ends below `level`. Norms are logarithms.
 struct Verdict<'a> {
     slot: &'a Slot,
     subject: u32,
@@ -94,7 +95,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     }
 }
 
-/// The loss, if it lost what it had.
+/// The verdict on the loss; `None` if it is within its range.
 fn lost<'a>(seen: &Seen, slot: &'a Slot) -> Option<Verdict<'a>> {
     let reference = slot.blocks.before(RECENT, REFERENCE);
     let newest = slot.blocks.back(RECENT - 1)?;
@@ -126,7 +127,7 @@ fn lost<'a>(seen: &Seen, slot: &'a Slot) -> Option<Verdict<'a>> {
     })
 }
 
-/// The gradient norm, if it grew out of its range and the loss did not gain by it.
+/// The verdict on the gradient norm; `None` if it is within its range, or the loss falls.
 fn grown<'a>(seen: &Seen, slot: &'a Slot, loss: Option<&Slot>) -> Option<Verdict<'a>> {
     let reference = slot.blocks.before(RECENT, REFERENCE);
     let (newest, oldest) = (slot.blocks.back(RECENT - 1)?, slot.blocks.back(slot.blocks.len() - 1)?);
@@ -144,7 +145,7 @@ fn grown<'a>(seen: &Seen, slot: &'a Slot, loss: Option<&Slot>) -> Option<Verdict
     Some(Verdict { slot, subject: 1, before, now: recent[RECENT - 1], level: before + margin / 2.0 })
 }
 
-/// Whether the loss of the newest blocks is clearly below that of the ones before.
+/// Whether the loss of the newest blocks is below that of the blocks before by more than the noise.
 fn falls(loss: &Slot) -> bool {
     let reference = loss.blocks.before(RECENT, ENOUGH);
     let recent = median(loss.blocks.before(0, RECENT));
@@ -160,12 +161,16 @@ fn finding(seen: &Seen, verdict: &Verdict<'_>, since: u32) -> Finding {
     let (weights, rank) = (culprit::grown_weights(seen, since), culprit::only_rank(seen, since));
     let norm = verdict.slot.role == Role::GradNorm;
     let shown = |value: f64| figure(if norm { value.exp() } else { value });
-    let (name, what) = if norm { ("the gradient norm", "its median was") } else { ("the loss", "at its best it was") };
-    let mut what =
-        vec![format!("From step {since} on {name} is {}; {what} {}.", shown(verdict.now), shown(verdict.before))];
+    let (name, what) =
+        if norm { ("the gradient norm", "its median before was") } else { ("the loss", "its minimum was") };
+    let mut what = vec![format!(
+        "Since step {since} {name} is out of its range: it is {}; {what} {}.",
+        shown(verdict.now),
+        shown(verdict.before)
+    )];
     if let Some(layer) = &layer {
         what.push(format!(
-            "The first layer to leave its range was `{}`, at step {}: its gradient norm was {} and became {}.",
+            "The first layer to leave its range was `{}`, at step {}: its gradient norm rose from {} to {}.",
             layer.slot.tensor(),
             layer.step,
             figure(layer.before.exp()),
@@ -174,7 +179,7 @@ fn finding(seen: &Seen, verdict: &Verdict<'_>, since: u32) -> Finding {
     }
     if let Some(weights) = &weights {
         what.push(format!(
-            "The weights of `{}` grew, as no other layer's did: their norm was {} and is {} at step {}.",
+            "Only the weights of `{}` grew: their norm rose from {} to {} by step {}.",
             weights.slot.tensor(),
             figure(weights.before.exp()),
             figure(weights.then.exp()),
@@ -182,10 +187,10 @@ fn finding(seen: &Seen, verdict: &Verdict<'_>, since: u32) -> Finding {
         ));
     }
     if let Some(rank) = rank {
-        what.push(format!("Of all ranks only the gradient of rank {rank} left its range."));
+        what.push(format!("Rank {rank} is the only one whose gradient norm left its range."));
     }
     let since = layer.as_ref().map_or(since, |layer| layer.step.min(since));
-    // What grew by itself comes before what grew with it.
+    // Growing weights are the cause of growing gradients, so they take precedence.
     let layer = weights.or(layer);
     let place: Vec<String> = layer
         .iter()

@@ -1,9 +1,9 @@
-//! Memory: growth without end, of a process or of what its device's allocator gave out; and fragmentation, when the allocator
-//! reserves ever more of the device for the same use.
+//! Memory: steady growth of a process's memory or of the memory that its device's allocator has allocated; and fragmentation: the
+//! allocator reserves more and more device memory while the allocated memory stays level.
 //!
-//! Over steps, not over time: what leaks, leaks by the step. When growth counts is in [`crate::growth`], over no less
-//! than [`SAMPLES`] samples and [`STEPS`] steps: in so many an allocator may warm up and a cache fill. What is reserved follows what
-//! is allocated: only where that is level is it judged, as fragmentation.
+//! Growth is measured per step, not per second, because a leak depends on steps. [`crate::growth`] decides what counts as growth.
+//! It needs [`SAMPLES`] samples and [`STEPS`] steps, in which allocators warm up and caches fill. Reserved memory follows allocated
+//! memory, so it is judged only while the allocated memory is level.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
@@ -13,32 +13,32 @@ use crate::robust::figure;
 use crate::seen::Seen;
 use crate::slot::{MEMORY_BLOCK, Memory, Role, Slot};
 
-/// Samples of a run, and steps of a stretch of growth, that are judged.
+/// Smallest number of samples of a run, and smallest length of a stretch of growth in steps.
 const SAMPLES: usize = 96;
 const STEPS: u32 = 3000;
 
-/// Bytes that it must have grown by.
+/// Smallest growth, in bytes.
 const LEAST: f64 = 8e6;
 
-/// Of the growth of what is reserved: less is level.
+/// Allocated memory is level if it grows by less than this share of the growth of reserved memory.
 const LEVEL: f64 = 0.25;
 
-/// Reserved, of allocated.
+/// Smallest ratio of reserved and allocated memory that is fragmentation.
 const MUCH: f64 = 1.25;
 
-/// Evaluations or checkpoints whose steps are compared with the growth.
+/// Number of newest evaluations or checkpoints whose steps are compared with the growth.
 const MARKS: usize = 24;
 
 const LEAK: &[&str] = &[
-    "look for what is kept from step to step: tensors or their graphs in lists of losses or metrics (detach them), caches, logs",
-    "take a heap profile a few thousand steps apart and compare",
-    "if the data set is mapped into memory, its pages count until all are read: growth then ends with the first epoch",
+    "look for data that is kept from step to step: lists of losses or metrics whose tensors keep their graph (detach them), caches",
+    "compare two heap profiles that are a few thousand steps apart",
+    "ignore the alarm in the first epoch if the data is mapped into memory: its pages count once they are read",
 ];
 
 const FRAGMENTS: &[&str] = &[
-    "set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
-    "make shapes repeat: pad batches to a few lengths, drop the last incomplete one",
-    "allocate the largest batch first",
+    "set `PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True` in the environment of the worker",
+    "use few different shapes: pad batches to a few lengths",
+    "run the largest batch first",
 ];
 
 /// Judges the memory `slot` of one process.
@@ -49,7 +49,7 @@ pub(crate) fn look(seen: &Seen, slot: &Slot, board: &mut Board) {
     let allocated =
         if memory == Memory::Reserved { seen.part(Role::Memory(Memory::Allocated), slot.key.part) } else { None };
     let kind = if allocated.is_some() { Kind::Fragmentation } else { Kind::MemoryGrowth };
-    // Of a process there are three.
+    // A process has three kinds of memory.
     let subject = Some(slot.part().saturating_mul(4).saturating_add(memory as u32));
     if let Some(entry) = board.standing(kind, subject) {
         let newest = &windows[windows.len() - (windows.len() / 8).max(FEWEST).min(windows.len())..];
@@ -71,7 +71,7 @@ pub(crate) fn look(seen: &Seen, slot: &Slot, board: &mut Board) {
     board.raise(finding(seen, slot, kind, subject, growth, used.and_then(<[Span]>::last)));
 }
 
-/// Whether what is used explains too little of what is reserved.
+/// Whether allocated memory is level and much smaller than reserved memory.
 fn fragments(used: &[Span], growth: Growth, reserved: &Span) -> bool {
     let stretch = &used[used.partition_point(|window| window.from < growth.from)..];
     let Some(last) = stretch.last() else { return false };
@@ -89,22 +89,25 @@ fn finding(seen: &Seen, slot: &Slot, kind: Kind, subject: Option<u32>, growth: G
     };
     let owner = slot.key.part.map_or_else(|| "the process".into(), |part| format!("process {part}"));
     let mut what = vec![format!(
-        "Since about step {since} the {name} of {owner} grows by {} MB in 100 steps; it is {} MB now.",
+        "Since about step {since} the {name} of {owner} has grown by {} MB per 100 steps; it is now {} MB.",
         figure(growth.per_step * 100.0 / 1e6),
         figure(last.value() / 1e6),
     )];
     if let Some(used) = used {
-        what.push(format!("Of it {} MB are allocated, and that is level.", figure(used.value() / 1e6)));
+        what.push(format!(
+            "Only {} MB of it are allocated, and this amount does not grow.",
+            figure(used.value() / 1e6)
+        ));
     }
     for (marks, event) in [(&seen.evaluations, "an evaluation"), (&seen.checkpoints, "a checkpoint")] {
         if comes_with(windows, marks, growth) {
-            what.push(format!("It grows where {event} is."));
+            what.push(format!("It grows at steps with {event}."));
         } else if marks
             .points()
             .first()
             .is_some_and(|mark| mark.0.abs_diff(since) <= (last.to - last.from).saturating_add(1) && since > 0)
         {
-            what.push(format!("It began with the first step that had {event}."));
+            what.push(format!("The growth began with the first step with {event}."));
         }
     }
     Finding {
@@ -116,8 +119,8 @@ fn finding(seen: &Seen, slot: &Slot, kind: Kind, subject: Option<u32>, growth: G
         place: Some(owner),
         series: slot.key.clone(),
         title: match kind {
-            Kind::Fragmentation => "the allocator reserves ever more device memory for the same use".into(),
-            _ => format!("{name} grows without end"),
+            Kind::Fragmentation => "reserved device memory grows, allocated memory does not".into(),
+            _ => format!("{name} grows steadily"),
         },
         what: what.join(" "),
         advice: if kind == Kind::Fragmentation { FRAGMENTS } else { LEAK },
@@ -125,14 +128,15 @@ fn finding(seen: &Seen, slot: &Slot, kind: Kind, subject: Option<u32>, growth: G
     }
 }
 
-/// Whether four fifths of the newest growth are between windows with a mark between them, which are half of them at most.
+/// Whether more than four fifths of the newest growth are between windows with a mark between them, and these are at most half
+/// of all windows.
 fn comes_with(windows: &[Span], marks: &Trail<u8>, growth: Growth) -> bool {
     let marks = marks.newest(MARKS);
     let Some(begin) = marks.first().map(|mark| mark.0.max(growth.from)) else { return false };
     let mut all = (0, 0.0);
     let mut marked = (0, 0.0);
     for pair in windows.windows(2).filter(|pair| pair[0].from >= begin) {
-        // A mark within the later window, whose samples are then mostly after it, or in the second half of the earlier.
+        // A mark counts in the second half of the earlier window or in the first half of the later one.
         let middle = |span: &Span| span.from.midpoint(span.to);
         let rise = pair[1].value() - pair[0].value();
         all = (all.0 + 1, all.1 + rise);

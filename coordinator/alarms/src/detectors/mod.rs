@@ -1,4 +1,4 @@
-//! One rule a file: what it asks for, why, and what healthy shape it must not take for a fault.
+//! One rule per file: its conditions, their reasons, and the healthy shape that it must not take for a fault.
 
 pub(crate) mod dead;
 pub(crate) mod divergence;

@@ -1,10 +1,13 @@
-//! Not finite: a NaN or an infinity in loss, norms or tensors. One is enough, since every sum it enters becomes one.
+//! Not finite: a NaN or an infinity in loss, norms or tensors. One suffices, because it spreads to every sum that it enters.
 //!
-//! Where it came from is to be seen only at the first step: a step later the weights are NaN and with them everything. A run
-//! that ends with it has made that step again and says itself where it began: `not_finite/<tensor>`, in a rank. Without it,
-//! an activation tells most, the first in the forward pass, for all after it are only fed by it. Without one it is the
-//! gradients: they are computed from the last layer to the first, so of those that are not finite the *last* in forward
-//! order was hit first. When the loss itself was not finite all gradients follow, and no layer is named.
+//! Its origin is visible only at the first step: one step later the weights are NaN, and then everything is. The place that the alarm
+//! names is the first of these that is known:
+//!
+//! - The origin that the run itself reports, as `not_finite/<tensor>` of a rank, after it has re-run the step that ended it.
+//! - The first non-finite activation of the forward pass: all later ones only follow from it.
+//! - The *last* non-finite gradient in forward order: gradients are computed from the last layer to the first. If the loss itself is
+//!   not finite, all gradients follow from it, and no gradient is named.
+//! - The first non-finite weight, if no gradient is non-finite.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,19 +16,19 @@ use crate::board::{Board, Finding};
 use crate::seen::Seen;
 use crate::slot::{Role, Slot};
 
-/// Steps without another after which it is over: histograms are taken that rarely.
+/// Number of finite steps that end the alarm. Histograms may be this rare.
 const CALM: u32 = 200;
 
-/// Series at the first step that are kept.
+/// Largest number of series that are remembered for the first step.
 const MOST: usize = 1024;
 
 const ADVICE: &[&str] = &[
-    "resume from the last checkpoint before it, if there is one; everything after it is lost",
-    "look at that step's samples for values that are not finite, empty batches and divisions by zero",
-    "lower the learning rate or clip gradients, if the norms rose before",
+    "correct the data or the code, then resume from a checkpoint before it, if there is one",
+    "check the samples of that step for values that are not finite, empty batches and divisions by zero",
+    "if the norms rose before it, lower `optimizer.lr` or set `optimizer.clip_norm` and submit the run again",
 ];
 
-/// What was not finite, and when.
+/// The series that were not finite at the first such step.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Bad {
     first: Option<u32>,
@@ -35,19 +38,19 @@ pub(crate) struct Bad {
 }
 
 impl Bad {
-    /// The series of slot `index` was not finite at `step`.
+    /// Notes that the series of slot `index` was not finite at `step`, and raises or updates the alarm.
     pub(crate) fn note(&mut self, index: usize, step: u32, seen: &Seen, board: &mut Board) {
         self.last = self.last.max(step);
         let index = index as u32;
         let is_origin = |index: &u32| seen.slots[*index as usize].role == Role::Origin;
-        // A run says where it began of the step that ended it, which another number may have come before.
+        // A run reports the origin for the step that ended it; another number may have been non-finite earlier.
         let says_where = is_origin(&index) && !self.slots.iter().any(is_origin);
         match self.first {
             Some(first) if step > first && says_where => {}
             Some(first) if step > first => return,
             Some(first) if step == first && self.slots.len() < MOST => {}
             Some(first) if step == first => return,
-            // Series may lag one behind the other: this one was earlier.
+            // Series may arrive late: this one was non-finite at an earlier step.
             Some(_) | None => {
                 if self.first.is_some() {
                     board.antedate(Kind::NotFinite, step, seen.ms(step));
@@ -59,7 +62,7 @@ impl Bad {
         board.raise(self.finding(self.first.unwrap_or(step), seen));
     }
 
-    /// The loss was finite since `step`.
+    /// Ends the alarm if the loss is finite at `step`, more than [`CALM`] steps after the last non-finite value.
     pub(crate) fn settle(&mut self, step: u32, board: &mut Board) {
         if self.first.is_some() && step > self.last.saturating_add(CALM) {
             board.end(Kind::NotFinite, None, self.last);
@@ -92,7 +95,7 @@ impl Bad {
         let tensor = origin.or(activation).or(gradient).or(weight);
         let mut parts: Vec<&Slot> = bad.iter().copied().filter(|slot| slot.key.part.is_some()).collect();
         parts.dedup_by_key(|slot| slot.key.part);
-        // Of where it began one rank is known; others may have had the same.
+        // A reported origin names one rank, but other ranks may have had the same: no rank is called the only one.
         let only = if let ([only], None) = (&parts[..], origin) { Some(*only) } else { None };
         let part = only.or(origin.filter(|slot| slot.key.part.is_some()));
         let whose = |slot: &Slot| {
@@ -100,13 +103,16 @@ impl Bad {
             format!("{} {}", if of_rank { "rank" } else { "process" }, slot.part())
         };
         let place: Vec<String> = tensor.map(|slot| spot(slot).1).into_iter().chain(part.map(whose)).collect();
-        let mut what = vec![format!("At step {since} values were no longer finite: {}.", names(&bad))];
+        let mut what = vec![format!("At step {since} these values were not finite: {}.", names(&bad))];
         if let Some(slot) = tensor {
             let of_rank = if origin.is_some() { part.map(|slot| format!(", in {}", whose(slot))) } else { None };
-            what.push(format!("The first to be hit is {}{}.", spot(slot).0, of_rank.unwrap_or_default()));
+            what.push(format!("The first non-finite tensor is {}{}.", spot(slot).0, of_rank.unwrap_or_default()));
         }
         if let Some(slot) = only {
-            what.push(format!("Of what is measured by rank and process, only that of {} was.", whose(slot)));
+            what.push(format!(
+                "Of the series that ranks or processes have of their own, only that of {} was not finite.",
+                whose(slot)
+            ));
         }
         Finding {
             kind: Kind::NotFinite,
@@ -124,9 +130,9 @@ impl Bad {
     }
 }
 
-/// A tensor in words, and where it is.
+/// A tensor in words, and its place.
 fn spot(slot: &Slot) -> (String, String) {
-    // What says where it began is named after what would have shown it.
+    // The name of a reported origin contains the name of the series of its tensor.
     let name = if slot.role == Role::Origin { slot.tensor() } else { &slot.key.name };
     let Some((family, tensor)) = name.split_once('/') else {
         let words = if name == "loss" { "the loss itself".to_owned() } else { format!("the batch's {name}") };
@@ -142,7 +148,7 @@ fn spot(slot: &Slot) -> (String, String) {
     (format!("{kind} `{tensor}`"), format!("layer `{tensor}`"))
 }
 
-/// A few of the series by name.
+/// The first four series by name, and the number of the others.
 fn names(bad: &[&Slot]) -> String {
     let mut shown: Vec<String> = bad.iter().take(4).map(|slot| format!("`{}`", slot.key)).collect();
     if bad.len() > 4 {

@@ -1,9 +1,9 @@
-//! Overfitting: the loss on held-out data rises from its minimum while that on training data falls.
+//! Overfitting: the loss on held-out data rises from its minimum while the loss on training data falls.
 //!
-//! Three evaluations in a row must be above the minimum by four times the evaluations' own noise, by a twentieth of it, and
-//! by a hundredth of what the training loss began with: between tiny losses a ratio says nothing. The minimum is that of
-//! medians of three, for the least of many noisy values is a lucky one. When the training loss does not clearly fall
-//! meanwhile, the run got worse as a whole, which is not this.
+//! Three consecutive evaluations must exceed the minimum by four times the noise of the evaluations, by a twentieth of the minimum,
+//! and by a hundredth of the first training loss: the ratio of two tiny losses says nothing. The minimum is that of medians of
+//! three, because the lowest of many noisy values is too low by chance. If the training loss does not fall by more than its noise
+//! meanwhile, the whole run got worse, and that is not overfitting.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
@@ -12,16 +12,16 @@ use crate::robust::{self, figure, median};
 use crate::seen::Seen;
 use crate::slot::{Role, Slot};
 
-/// Evaluations in a row.
+/// Number of consecutive evaluations above the minimum.
 const ROW: usize = 3;
 
-/// Evaluations of which the noise is known.
+/// Smallest number of evaluations from which the noise is estimated.
 const ENOUGH: usize = 6;
 
 const ADVICE: &[&str] = &[
-    "take the checkpoint at the minimum, if there is one, and stop there next time",
-    "more data or augmentation; weight decay or dropout; a smaller model",
-    "check that held-out data is drawn like the training data",
+    "use the checkpoint at the minimum, if there is one; end the next run there",
+    "use more data or augmentation, weight decay or dropout, or a smaller model",
+    "check that the held-out data comes from the same distribution as the training data",
 ];
 
 pub(crate) fn look(seen: &Seen, board: &mut Board) {
@@ -30,7 +30,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     let values: Vec<f64> = points.iter().map(|point| f64::from(point.1)).collect();
     let smooth: Vec<f64> = values.windows(3).map(|three| median(three.iter().copied())).collect();
     let Some(low) = (0..smooth.len()).min_by(|&a, &b| smooth[a].total_cmp(&smooth[b])) else { return };
-    // A median of three is that of the middle one.
+    // The median of three belongs to the step of the middle one.
     let (least, low, newest) = (smooth[low], low + 1, values[values.len() - 1]);
     let after = &points[low + 1..];
     if let Some(entry) = board.standing(Kind::Overfitting, None) {
@@ -42,7 +42,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     if points.len() < ENOUGH || after.len() < ROW {
         return;
     }
-    // Of the newer ones: in the first descent differences are no noise.
+    // Noise of the newest evaluations only: in the first descent differences are not noise.
     let noise = robust::noise(&values[values.len().saturating_sub(24)..]);
     let Some(start) = train.windows.first() else { return };
     let rise = (4.0 * noise).max(0.05 * least.abs()).max(0.01 * start.abs());
@@ -61,9 +61,9 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
         since_ms: seen.ms(since),
         place: None,
         series: eval.key.clone(),
-        title: "the loss on held-out data rises while that on training data falls".into(),
+        title: "the loss on held-out data rises, the training loss falls".into(),
         what: format!(
-            "Evaluated loss was lowest at step {since}, {}, and is {} now; the training loss fell from {} to {} meanwhile.",
+            "The loss on held-out data was lowest at step {since}, at {}, and is now {}; the training loss fell from {} to {}.",
             figure(least),
             figure(newest),
             figure(then),
@@ -74,7 +74,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     });
 }
 
-/// The training loss about `step`, and now.
+/// The training loss near `step`, and now; `None` before the first window is complete.
 fn training(train: &Slot, step: u32) -> Option<(f64, f64)> {
     let windows = train.windows.spans();
     let at = windows.partition_point(|window| window.to < step).min(windows.len().checked_sub(1)?);

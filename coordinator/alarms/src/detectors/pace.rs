@@ -1,50 +1,50 @@
-//! How long each process takes for the parts of a step, by its newest blocks.
+//! How long each process takes for the phases of a step, according to its newest blocks.
 
 use std::collections::BTreeMap;
 
 use crate::seen::Seen;
 use crate::slot::{Phase, Role, Slot};
 
-/// Blocks that must agree, which are some fifty records.
+/// Number of newest blocks that must agree: about fifty recorded steps.
 pub(crate) const ROW: usize = 6;
 
-/// Blocks there must have been: the first hold start-up, compilation and the search for algorithms.
+/// Smallest number of blocks: the first two contain start-up, compilation and the search for algorithms.
 const ENOUGH: usize = 8;
 
-/// The process's own phases. Its waiting for others is in its reduction.
+/// Phases of a process's own work. Waiting for other processes is part of the phase `reduction`.
 pub(crate) const OWN: [(Phase, &str); 3] =
     [(Phase::Data, "data"), (Phase::Forward, "forward"), (Phase::Backward, "backward")];
 
-/// Seconds a step of one process, by age of the block: the newest first.
+/// Seconds per step of one process, by age of the block, the newest first.
 pub(crate) struct Pace<'a> {
     pub(crate) part: u32,
-    /// As in [`OWN`].
+    /// Seconds per step of each phase in [`OWN`].
     pub(crate) own: [[f64; ROW]; OWN.len()],
-    /// All phases but the rare ones.
+    /// Seconds per step of all phases except `checkpoint`.
     pub(crate) step: [f64; ROW],
-    /// Its series, as in [`OWN`].
+    /// The series of each phase in [`OWN`].
     pub(crate) slots: [Option<&'a Slot>; OWN.len()],
-    /// The first step of these blocks, that of their newer half, and the last.
+    /// First step of these blocks, first step of their newer half, and last step.
     pub(crate) from: u32,
     pub(crate) half: u32,
     to: u32,
 }
 
 impl Pace<'_> {
-    /// Whether there is enough of each of its own phases. One may be a block behind the others: without it the process would
-    /// seem faster than it is.
+    /// Whether each recorded phase of the process's own work has enough blocks. A phase may be one block behind the others; without
+    /// it, the process would seem faster than it is.
     fn is_whole(&self) -> bool {
         let mut slots = self.slots.iter().flatten().peekable();
         slots.peek().is_some() && slots.all(|slot| slot.blocks.len() >= ENOUGH)
     }
 
-    /// Its own work, in the block of this age.
+    /// Seconds per step of its own work, in the block of this age.
     pub(crate) fn work(&self, age: usize) -> f64 {
         self.own.iter().map(|phase| phase[age]).sum()
     }
 }
 
-/// Of all processes that are there, by number.
+/// The paces of all processes that still report, by process index.
 pub(crate) fn paces(seen: &Seen) -> Vec<Pace<'_>> {
     let mut all: BTreeMap<u32, Pace<'_>> = BTreeMap::new();
     for slot in &seen.slots {
@@ -75,7 +75,7 @@ pub(crate) fn paces(seen: &Seen) -> Vec<Pace<'_>> {
             pace.slots[own] = Some(slot);
         }
     }
-    // One that says nothing any more is gone: the run may go on with fewer.
+    // A process that no longer reports is gone: the run may continue on fewer processes.
     let newest = all.values().map(|pace| pace.to).max().unwrap_or(0);
     let speaks = |pace: &Pace<'_>| newest - pace.to <= (pace.to - pace.from) / 2 + 1;
     all.into_values().filter(|pace| pace.is_whole() && speaks(pace)).collect()

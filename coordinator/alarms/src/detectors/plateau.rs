@@ -1,9 +1,9 @@
-//! Plateau: the loss stands still where it should fall.
+//! Plateau: the loss no longer falls, although it is still high.
 //!
-//! Every run that succeeds ends level too, so this asks for much: a thousand steps and half of the run without a hundredth of
-//! improvement, with noise small enough that one would be seen; more than half of the loss it began with still there; and a
-//! learning rate that is not at the end of its schedule. What remains that may be no fault is fine-tuning, which starts low
-//! and has little to gain: it is a warning, and says so.
+//! A successful run ends level, too. So all of these must hold: the loss improved by less than 1 % during the second half of the run,
+//! which has at least a thousand steps; the noise is small enough to show an improvement of 1 %; the loss is still more than half
+//! of its first value; and the learning rate is not at the end of its schedule. Fine-tuning, which starts low and gains little, may
+//! still look like this. So the alarm is only a warning.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
@@ -12,23 +12,23 @@ use crate::robust::{figure, noise};
 use crate::seen::Seen;
 use crate::slot::{BLOCK, Role};
 
-/// Steps, or recorded points of the loss, of a run that is judged; half of them are the stretch.
+/// Smallest number of recorded points of the loss. The second half of them is examined.
 const POINTS: usize = 2000;
 
-/// Improvement over the stretch, of the loss, below which it stands still.
+/// Smallest improvement in the second half, as a share of the loss, that is not a plateau.
 const STILL: f64 = 0.01;
 
-/// What must remain of the loss it began with.
+/// Share of the first loss that must remain.
 const REMAINS: f64 = 0.5;
 
-/// Of the highest learning rate; below it the schedule is at its end.
+/// Share of the highest learning rate below which the schedule is at its end.
 const RATE: f64 = 0.3;
 
 const ADVICE: &[&str] = &[
     "try learning rates three times higher and three times lower",
-    "check that labels and inputs belong together: try to fit one batch alone",
-    "look at the gradient norms of the layers: none should be zero",
-    "if it has learned what the data holds, stop here",
+    "check that labels match inputs: a model must be able to fit a single batch",
+    "check the gradient norms of the layers: none should be zero",
+    "end the run here if the loss is as low as the data permits",
 ];
 
 pub(crate) fn look(seen: &Seen, board: &mut Board) {
@@ -36,7 +36,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     let windows = loss.windows.spans();
     let (Some(start), Some(last)) = (loss.windows.first(), windows.last()) else { return };
     if let Some(entry) = board.standing(Kind::Plateau, None) {
-        // It moves again, by twice what would not have counted.
+        // The loss falls again: below the level, by three times the improvement that counts as none.
         if windows.len() >= 3 && middle(&windows[windows.len() - 3..]) < entry.level {
             board.end(Kind::Plateau, None, windows[windows.len() - 3].from);
         }
@@ -55,7 +55,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     if !still || late < REMAINS * start || late <= 0.0 || ends {
         return;
     }
-    // It stands since the first window that is not above the level.
+    // The plateau began at the first window that is not above its level.
     let at = windows.iter().position(|window| window.value() <= late * (1.0 + 2.0 * STILL)).unwrap_or(0);
     let since = windows[at].from;
     board.raise(Finding {
@@ -66,10 +66,10 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
         since_ms: seen.ms(since),
         place: None,
         series: loss.key.clone(),
-        title: "the loss stands still".into(),
+        title: "the loss no longer falls".into(),
         what: format!(
-            "From step {since} to {} the loss stayed at {}; it began at {}. In the last {} steps it improved by less than a \
-             hundredth, and the learning rate is not at its end.",
+            "From step {since} to {} the loss stayed at {}; its first value was {}. In the last {} steps it improved by less \
+             than 1 %, and the learning rate is not at the end of its schedule.",
             last.to,
             figure(late),
             figure(start),

@@ -1,6 +1,7 @@
 //! Data starvation: all processes spend much of each step waiting for data.
 //!
-//! More than [`SHARE`] of the step, in six blocks in a row, in every process: if it is one of several it is a straggler.
+//! Every process must wait for more than [`SHARE`] of the step, in six consecutive blocks. If only one of several processes waits, it
+//! is a straggler.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
@@ -8,16 +9,16 @@ use crate::detectors::pace::{Pace, ROW, paces};
 use crate::robust::{figure, median};
 use crate::seen::Seen;
 
-/// Of the step.
+/// Share of the step above which data is too slow.
 const SHARE: f64 = 0.3;
 
-/// Below which, in the newer half of the blocks, it is over.
+/// Share of the step below which, in the newer half of the blocks, the alarm ends.
 const FINE: f64 = 0.25;
 
 const ADVICE: &[&str] = &[
-    "read ahead: more loader threads, larger reads, data on a local disk",
-    "decode or tokenize once beforehand, not in each epoch",
-    "raise the batch size if the device has memory to spare: fewer, larger reads",
+    "copy the data to a local disk; in your own program, read ahead with more threads and larger reads",
+    "decode or tokenize the data once before training, not in each epoch",
+    "raise `batch.size` if the device has free memory: fewer, larger reads",
 ];
 
 pub(crate) fn look(seen: &Seen, board: &mut Board) {
@@ -41,7 +42,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
         series: slot.key.clone(),
         title: "the data loader is slow: all processes wait for data".into(),
         what: format!(
-            "Since step {} {:.0} % of each step goes to waiting for data, {} ms, in {}.",
+            "Since step {}, {:.0} % of each step ({} ms) is spent waiting for data, in {}.",
             first.from,
             shares * 100.0,
             figure(seconds * 1e3),

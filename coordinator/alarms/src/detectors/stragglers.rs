@@ -1,8 +1,8 @@
-//! Stragglers: one process takes longer for its own work than the others, who wait for it in the reduction.
+//! Stragglers: one process takes longer for its own work than the others, which wait for it in the reduction.
 //!
-//! Its own work is data, forward and backward: a slow process has a *short* reduction, so whole steps are equal in all. It
-//! must take 1.3 times the median of the others in six blocks in a row, about fifty records; a busy neighbour for a moment or
-//! a few slow batches do not.
+//! Its own work is data, forward and backward. A slow process has a *short* reduction, so whole steps take equally long in all
+//! processes. The process must take 1.3 times the median of the others in six consecutive blocks, about fifty recorded steps.
+//! A few slow batches, or another program that is busy for a moment, do not raise the alarm.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
@@ -10,13 +10,13 @@ use crate::detectors::pace::{OWN, Pace, ROW, paces};
 use crate::robust::{figure, median};
 use crate::seen::Seen;
 
-/// Times the median of the others.
+/// Multiple of the median of the others above which a process is slow.
 const SLOW: f64 = 1.3;
 
-/// Below which, in the newer half of the blocks, it is over.
+/// Multiple below which, in the newer half of the blocks, the alarm ends.
 const FINE: f64 = 1.2;
 
-/// Seconds a step that must be lost.
+/// Smallest loss of time that counts, in seconds per step.
 const LOST: f64 = 100e-6;
 
 pub(crate) fn look(seen: &Seen, board: &mut Board) {
@@ -36,7 +36,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
 }
 
 fn finding(seen: &Seen, pace: &Pace<'_>, others: &[&Pace<'_>]) -> Finding {
-    // Of each phase by how much it is longer.
+    // The excess of each phase over the median of the others, in seconds per step.
     let excess: Vec<f64> = (0..OWN.len())
         .map(|own| median(pace.own[own]) - median(others.iter().map(|other| median(other.own[own]))))
         .collect();
@@ -58,8 +58,8 @@ fn finding(seen: &Seen, pace: &Pace<'_>, others: &[&Pace<'_>]) -> Finding {
         ),
         title: "one process is slower than the others".into(),
         what: format!(
-            "Process {part} takes {} ms a step for data, forward and backward, {:.2} times the {} ms of the others, who wait \
-             for it. Most of it is lost in phase {phase}: {} ms a step.",
+            "Process {part} takes {} ms per step for data, forward and backward: {:.2} times the {} ms of the others, which \
+             wait for it. It loses most time in phase `{phase}`: {} ms per step.",
             figure(own * 1e3),
             own / usual,
             figure(usual * 1e3),
@@ -70,11 +70,13 @@ fn finding(seen: &Seen, pace: &Pace<'_>, others: &[&Pace<'_>]) -> Finding {
     }
 }
 
-const DATA: &[&str] =
-    &["look at the disk or the network of that node: its data comes slower", "put its shards on a local disk"];
+const DATA: &[&str] = &[
+    "check the disk and the network of its node: its data arrives later",
+    "copy the data to a local disk of that node",
+];
 
 const COMPUTE: &[&str] = &[
-    "look at what else runs on that node, and at its device's clock and temperature",
-    "compare the devices: a mix of models runs at the pace of the slowest",
-    "check that ranks are placed evenly: a process of more ranks has more to do",
+    "check which other programs run on its node, and the clock and temperature of its device",
+    "compare the devices of the run: the slowest model determines the pace",
+    "check that all processes host equally many ranks: a process with more ranks has more work",
 ];

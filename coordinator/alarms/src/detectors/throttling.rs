@@ -1,8 +1,8 @@
-//! Throttling: a device runs slower than it could, for heat or power.
+//! Throttling: a device runs below its clock because of heat or a power limit.
 //!
-//! The driver says why its clock is low, as bits. They flicker, so most of the newest samples must have one. At full load the
-//! power limit in software is reached on healthy devices too, where it costs next to nothing: alone it counts only if the
-//! clock is known to be down, or is not known. Without reasons a clock that fell under load counts.
+//! The driver reports the reasons for a low clock as bits. They flicker, so most of the newest samples must have one. Healthy devices
+//! reach the software power limit at full load, too, and lose almost no speed. So this reason alone counts only if the clock is
+//! low or unknown. If no reason is reported, a clock that fell under load counts.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
@@ -10,14 +10,14 @@ use crate::robust::median;
 use crate::seen::Seen;
 use crate::slot::{Role, Slot};
 
-/// Samples that must agree, and how many of them.
+/// Number of newest samples, and how many of them must have a reason.
 const RECENT: usize = 24;
 const MOST: usize = 19;
 
-/// The limit in software.
+/// Bit of the software power limit.
 const POWER_LIMIT: u32 = 0x04;
 
-/// Reasons: bit, in words, whether it is the hardware that protects itself.
+/// Reasons: bit, words, and whether the hardware itself reduces the clock.
 const REASONS: [(u32, &str, bool); 5] = [
     (POWER_LIMIT, "power limit", false),
     (0x08, "hardware slowdown", true),
@@ -26,19 +26,19 @@ const REASONS: [(u32, &str, bool); 5] = [
     (0x80, "power brake, by hardware", true),
 ];
 
-/// Of the clock's best: below is slow.
+/// Share of the best clock below which a device is slow.
 const SLOW: f64 = 0.88;
 
-/// Above is full.
+/// Share of the best clock above which a device is at full speed.
 const FULL: f64 = 0.95;
 
-/// Of the device's time: above is load.
+/// Utilisation above which a device is under load.
 const LOAD: f64 = 0.8;
 
 const ADVICE: &[&str] = &[
-    "look at the cooling: fans, air flow, the room, a neighbour's heat",
-    "look at the power supply and the power limit (`nvidia-smi -q -d POWER`)",
-    "leave the node out until it is seen to",
+    "check the cooling: fans, air flow, room temperature, neighbouring devices",
+    "check the power supply and the power limit (`nvidia-smi -q -d POWER`)",
+    "take the device out of use until the cause is removed (`coord fence NODE DEVICE`)",
 ];
 
 pub(crate) fn look(seen: &Seen, part: Option<u32>, board: &mut Board) {
@@ -49,7 +49,7 @@ pub(crate) fn look(seen: &Seen, part: Option<u32>, board: &mut Board) {
     let held = if held == POWER_LIMIT && full { 0 } else { held };
     let busy = seen.part(Role::Utilisation, part).is_some_and(|slot| middle(slot.trail.newest(RECENT)) > LOAD);
     let subject = Some(part.unwrap_or(0));
-    // Once it is slow it is until it is clearly faster.
+    // Hysteresis: an active alarm ends only halfway between slow and full.
     let limit = if board.standing(Kind::Throttling, subject).is_some() { FULL.midpoint(SLOW) } else { SLOW };
     let slow = clock.filter(|&(_, ratio)| ratio < limit && busy);
     let Some(slot) = reasons.filter(|_| held != 0).or(slow.map(|slow| slow.0)) else {
@@ -60,12 +60,12 @@ pub(crate) fn look(seen: &Seen, part: Option<u32>, board: &mut Board) {
     let named: Vec<&str> = REASONS.iter().filter(|reason| held & reason.0 != 0).map(|reason| reason.1).collect();
     let hardware = REASONS.iter().any(|reason| held & reason.0 != 0 && reason.2);
     let mut what = vec![if named.is_empty() {
-        "The device is busy, and its clock fell.".to_owned()
+        "The clock of the device fell under load.".to_owned()
     } else {
-        format!("The driver holds the clock down in most samples, for: {}.", named.join("; "))
+        format!("The driver reduces the clock in most samples. Reasons: {}.", named.join("; "))
     }];
     if let Some((_, ratio)) = clock {
-        what.push(format!("The clock is at {:.0} % of its best.", ratio * 100.0));
+        what.push(format!("The clock is at {:.0} % of its highest value.", ratio * 100.0));
     }
     let since = slot.trail.newest(RECENT).first().map_or(0, |point| point.0);
     board.raise(Finding {
@@ -83,7 +83,7 @@ pub(crate) fn look(seen: &Seen, part: Option<u32>, board: &mut Board) {
     });
 }
 
-/// The reasons that most samples give, and the step of the newest. The power limit in software counts for itself.
+/// The reasons in most of the newest samples, and the step of the newest sample. The software power limit is judged separately.
 fn bits(slot: &Slot) -> (u32, u32) {
     let newest = slot.trail.newest(RECENT);
     let given = |bits: u32| newest.iter().filter(|point| point.1.max(0.0) as u32 & bits != 0).count();
@@ -98,13 +98,13 @@ fn bits(slot: &Slot) -> (u32, u32) {
     (held, slot.last.unwrap_or(0))
 }
 
-/// The clock now, of its best; each by the faster samples, for a clock may vary with the load.
+/// The present clock as a share of the best one. Each is taken from the faster samples, because a clock may vary with the load.
 fn fallen(slot: &Slot) -> Option<f64> {
     let (now, best) = (fast(slot.trail.newest(RECENT)), fast(slot.trail.points()));
     (slot.trail.points().len() >= RECENT && best > 0.0).then(|| now / best)
 }
 
-/// What a tenth of the samples exceeds: the very best, a boost for a moment, is no measure.
+/// The value that a tenth of the samples exceeds: the maximum may be a momentary boost.
 fn fast(points: &[(u32, f32)]) -> f64 {
     let mut values: Vec<f32> = points.iter().map(|point| point.1).collect();
     values.sort_by(f32::total_cmp);

@@ -1,14 +1,14 @@
-//! Vanishing gradients: a layer gets no gradient to speak of, for long, while the others do.
+//! Vanishing gradients: the gradient of one layer stays zero or tiny, while the other layers have larger ones.
 //!
-//! A run that has learned has small gradients everywhere, and a schedule's end makes all updates tiny: a layer is judged
-//! against the other layers, never alone. Any of these, over the newest [`RECENT`] points:
+//! A run that has learned has small gradients everywhere, and at the end of a schedule all updates are tiny. So a layer is compared
+//! with the other layers, never judged alone. One of these must hold over the newest [`RECENT`] points:
 //!
-//! - its gradient is exactly zero while that of most layers is not;
-//! - its gradient in relation to its weights is a hundred thousandth of what it is in the middle layer;
-//! - it fell ten thousand times further since its start than the layers in the middle did;
-//! - its updates are below 1e-8 of its weights, while the learning rate is not at its end and the others move.
+//! - its gradient is exactly zero, and those of most layers are not;
+//! - the ratio of its gradient and its weights is less than 1e-5 of the median over all layers;
+//! - its gradient has fallen 10,000 times further since the start than the median over all layers;
+//! - its updates are below 1e-8 of its weights, the learning rate is not at its end, and the median update is above 1e-6.
 //!
-//! Biases are left out. In front of a normalisation, or as an attention key's, a bias has no gradient by algebra.
+//! Biases are excluded: before a normalisation, or in an attention key, a bias has no gradient by algebra.
 
 use crate::alarm::{Kind, Severity};
 use crate::board::{Board, Finding};
@@ -17,29 +17,29 @@ use crate::robust::{figure, median};
 use crate::seen::Seen;
 use crate::slot::{LN_ZERO, Role, Slot};
 
-/// Points that must agree.
+/// Number of newest points that are examined.
 const RECENT: usize = 24;
 
-/// Layers without which there is no middle.
+/// Smallest number of layers for which a median over layers makes sense.
 const LAYERS: usize = 3;
 
-/// Of the middle layer's gradient in relation to its weights.
+/// Share of the median ratio of gradient and weights below which a gradient vanishes.
 const RELATIVE: f64 = 1e-5;
 
-/// Times that it fell further than others.
+/// Factor by which the gradient must have fallen further than the median.
 const FALL: f64 = 1e4;
 
-/// Updates in relation to weights.
+/// Ratio of update and weights below which a layer does not change, and above which the median layer changes.
 const STILL: f64 = 1e-8;
 const MOVING: f64 = 1e-6;
 
 const ADVICE: &[&str] = &[
-    "check that the layer is used in the forward pass and not detached from the loss; if it is frozen on purpose, nothing is wrong",
-    "use residual connections or normalisation, and activations that do not saturate",
-    "look at the initialization: its scale should follow the layer's width",
+    "check that the forward pass uses the layer and does not detach it from the loss; ignore the alarm if the layer is frozen",
+    "use residual connections or normalisation, and activation functions that do not saturate",
+    "check the initialization: its scale should depend on the width of the layer",
 ];
 
-/// A layer by what is compared, as logarithms.
+/// The compared values of a layer, as logarithms.
 struct Layer<'a> {
     slot: &'a Slot,
     gradient: f64,
@@ -67,21 +67,21 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
             format!("The gradient of `{name}` is exactly zero.")
         } else if layer.relative < relative + RELATIVE.ln() && !layer.zero {
             format!(
-                "The gradient norm of `{name}` is {}, {} of its weights' norm; in the middle layer it is {}.",
+                "The gradient norm of `{name}` is {}, which is {} of its weight norm; the median of all layers is {}.",
                 figure(layer.gradient.exp()),
                 figure(layer.relative.exp()),
                 figure(relative.exp())
             )
         } else if layer.fell > fell + FALL.ln() && !layer.zero {
             format!(
-                "The gradient norm of `{name}` is {}: it fell to {} of what it was at the start; in the middle layer to {}.",
+                "The gradient norm of `{name}` is {}: it fell to {} of its first value; the median of all layers fell to {}.",
                 figure(layer.gradient.exp()),
                 figure((-layer.fell).exp()),
                 figure((-fell).exp())
             )
         } else if !ends && update > MOVING.ln() && layer.update.is_some_and(|update| update < STILL.ln()) {
             format!(
-                "Updates of `{name}` are below {STILL:e} of its weights; in the middle layer {}.",
+                "Updates of `{name}` are below {STILL:e} of its weights; the median of all layers is {}.",
                 figure(update.exp())
             )
         } else {
@@ -95,7 +95,7 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
     };
     let mut what = vec![said];
     if bad.len() > 1 {
-        what.push(format!("{} other layers are like it.", bad.len() - 1));
+        what.push(format!("The same is true of {} other layers.", bad.len() - 1));
     }
     let since = began(slot);
     board.raise(Finding {
@@ -106,14 +106,14 @@ pub(crate) fn look(seen: &Seen, board: &mut Board) {
         since_ms: seen.ms(since),
         place: Some(format!("layer `{}`", slot.tensor())),
         series: slot.key.clone(),
-        title: "a layer gets next to no gradient".into(),
+        title: "the gradient of a layer vanishes".into(),
         what: what.join(" "),
         advice: ADVICE,
         level: 0.0,
     });
 }
 
-/// `None` for biases and the young.
+/// The compared values of the layer; `None` for biases and for layers with too few points.
 fn layer<'a>(seen: &Seen, slot: &'a Slot) -> Option<Layer<'a>> {
     let points = slot.trail.points();
     if points.len() < RECENT + START || slot.tensor().rsplit('.').next() == Some("bias") {
@@ -122,7 +122,7 @@ fn layer<'a>(seen: &Seen, slot: &'a Slot) -> Option<Layer<'a>> {
     let middle = |points: &[(u32, f32)]| median(points.iter().map(|point| f64::from(point.1)));
     let newest = slot.trail.newest(RECENT);
     let gradient = middle(newest);
-    // Weights that are all zero say nothing of scale.
+    // Weights that are all zero have no scale, so the logarithm of their norm is at least -10.
     let weight = seen
         .beside(Role::LayerWeight, slot)
         .and_then(|weight| weight.trail.newest(1).first())
@@ -142,12 +142,12 @@ fn layer<'a>(seen: &Seen, slot: &'a Slot) -> Option<Layer<'a>> {
     })
 }
 
-/// The first step since which its gradient is nearer what it is than what it was at its highest.
+/// The first step since which the gradient is closer to its present value than to its maximum (as logarithms).
 fn began(slot: &Slot) -> u32 {
     let points = slot.trail.points();
     let now = median(slot.trail.newest(RECENT).iter().map(|point| f64::from(point.1)));
     let high = points.iter().map(|point| f64::from(point.1)).fold(f64::MIN, f64::max);
-    // Noise alone is no fall: then it was so from the start.
+    // If the difference is only noise, the gradient was tiny from the start.
     let edge = if high - now > 3.0 { now.midpoint(high) } else { f64::MAX };
     let at = points.iter().rposition(|point| f64::from(point.1) > edge).map_or(0, |at| at + 1);
     points.get(at).map_or(0, |point| point.0)

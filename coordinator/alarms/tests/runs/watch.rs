@@ -76,7 +76,7 @@ fn where_a_number_that_is_none_began_is_as_the_run_says() {
             let [alarm] = &fed.alarms()[..] else { panic!("{:?}", fed.alarms()) };
             let since = if earlier { 99 } else { 101 };
             assert_eq!((alarm.kind, alarm.since_step, alarm.place.as_deref()), (Kind::NotFinite, since, Some(place)));
-            assert!(alarm.what.ends_with(&format!("The first to be hit is {words}")), "{}", alarm.what);
+            assert!(alarm.what.ends_with(&format!("The first non-finite tensor is {words}")), "{}", alarm.what);
         }
     }
     // A number of a user's own, and none that was not finite.

@@ -1,4 +1,4 @@
-//! The command line's words.
+//! Commands, arguments and help texts of `coord`.
 
 mod provenance;
 mod tracking;
@@ -61,7 +61,7 @@ pub(crate) enum Command {
     Show(ShowArguments),
     /// List the nodes and their devices.
     Nodes(Reader),
-    /// Remove a node.
+    /// Remove a node that is gone or lost.
     #[command(subcommand)]
     Node(NodeCommand),
     /// Take devices of a node out of use; their runs move to other devices.
@@ -103,10 +103,10 @@ pub(crate) enum Command {
     Config(ConfigArguments),
 }
 
-/// The coordinator to talk to.
+/// The address of the coordinator, an option of every command that sends requests.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Address {
-    /// Address of the coordinator.
+    /// Connect to the coordinator at this address.
     #[arg(
         long,
         value_name = "HOST:PORT",
@@ -129,7 +129,7 @@ pub(crate) struct Reader {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints `listening on ADDRESS` on standard error once it accepts connections. All state is in the data directory: a \
-coordinator that is killed and restarted there has lost nothing that it acknowledged, and workers reconnect by themselves.
+coordinator that is killed and restarted with it has lost nothing that it acknowledged, and workers reconnect by themselves.
 
 Example:
   coord serve --listen 127.0.0.1:0 --data-dir /srv/lockstep")]
@@ -138,13 +138,13 @@ pub(crate) struct ServeArguments {
     pub(crate) settings: SettingsArguments,
 }
 
-/// Layers of configuration.
+/// Options that override keys of the configuration file and of the environment.
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArguments {
-    /// Listen for workers and commands (gRPC) here; port 0 takes a free port [default: 127.0.0.1:7070].
+    /// Listen for workers and commands (gRPC) on this address; port 0 takes a free port [default: 127.0.0.1:7070].
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) listen: Option<String>,
-    /// Serve the web page here, or `off` [default: ten ports above the other port].
+    /// Serve the web page on this address; `off` disables it [default: ten ports above that of `--listen`].
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) web_listen: Option<String>,
     /// Keep the coordinator's state in this directory [default: .lockstep/coordinator].
@@ -166,18 +166,18 @@ Examples:
   coord submit job.toml --set steps=200 --set optimizer.lr=0.01 --follow
   coord submit job.toml --local 2          without a coordinator and a worker")]
 pub(crate) struct SubmitArguments {
-    /// Job file.
+    /// Read the job from this TOML file.
     pub(crate) job: PathBuf,
-    /// Override a key of the job; repeatable.
+    /// Override a key of the job; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// Accept a work tree with uncommitted changes, and store the changes and untracked files with the run.
+    /// Accept a work tree with uncommitted changes, and store changed and untracked files with the run.
     #[arg(long)]
     pub(crate) allow_dirty: bool,
-    /// Reject a submission with more than this many MiB of changed files. A larger commit is not stored.
+    /// Reject more than this many MiB of changed files, and do not store a commit that is larger.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=KEPT_BYTES >> 20))]
     pub(crate) code_limit: u64,
-    /// Hash all data files, even those with the inode, size and times of the last hashing.
+    /// Hash all data files, even those whose inode, size and times are unchanged since the last hashing.
     #[arg(long)]
     pub(crate) rehash: bool,
     /// Store the data files in the coordinator's store, so that the run can be reproduced without the originals.
@@ -189,8 +189,8 @@ pub(crate) struct SubmitArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The new run takes its job, data, code and seeds from the checkpoint, and continues within an epoch if the checkpoint was \
-taken there. A Rust program is built from the recorded code; `--accept code` builds it from the current work tree. \
+The new run takes its job, data, code and seeds from the checkpoint, and continues with the next sample, also within an \
+epoch. A Rust program is built from the recorded code; `--accept code` builds it from the current work tree. \
 Every digest is verified before loading. Changed data and different numerics are rejected. The message names both \
 values and the `--accept` that allows the difference. Accepted differences are recorded in the new run, in its checkpoints, \
 and in all runs resumed from them.
@@ -199,15 +199,15 @@ Examples:
   coord resume 3f9a --follow
   coord resume 3f9a --accept numerics.cpu.model")]
 pub(crate) struct ResumeArguments {
-    /// Checkpoint id or unique prefix.
+    /// Resume this checkpoint: id or unique prefix.
     pub(crate) checkpoint: String,
-    /// Accept this difference from the checkpoint: `code`, `numerics[.KEY]` or `data[.PATH]`; repeatable.
+    /// Accept this difference from the checkpoint: `code`, `numerics[.KEY]` or `data[.PATH]`; may be given several times.
     #[arg(long, value_name = "KEY")]
     pub(crate) accept: Vec<String>,
-    /// Directory of the job's files, if they were moved.
+    /// Look for the job's files in this directory, if they were moved.
     #[arg(long, value_name = "DIR")]
     pub(crate) base_dir: Option<PathBuf>,
-    /// With `--accept code`: reject more than this many MiB of changed files.
+    /// Reject more than this many MiB of changed files (with `--accept code`).
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=KEPT_BYTES >> 20))]
     pub(crate) code_limit: u64,
     #[command(flatten)]
@@ -219,24 +219,24 @@ pub(crate) struct ResumeArguments {
 pub(crate) struct StartArguments {
     #[command(flatten)]
     pub(crate) address: Address,
-    /// Watch the run until it ends, and end with its exit code.
+    /// Watch the run until it ends; the exit code then says how it ended.
     #[arg(long)]
     pub(crate) follow: bool,
     /// Run a coordinator and N workers of one process each on this machine until the job ends.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) local: Option<u32>,
-    /// With `--local`: keep all state in this directory [default: `.lockstep` beside the job; for `resume`, here].
+    /// Keep the state of `--local` in this directory [default: `.lockstep` beside the job; for `resume`, in the current directory].
     #[arg(long, value_name = "DIR", requires = "local")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Print the new run as JSON; with `--follow`, its final state.
+    /// Print the id of the new run as JSON; with `--follow`, the whole run after its end.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The steps are re-run from the nearest checkpoint, as a run of their own without checkpoints, on the workers of the \
-cluster and any number of processes. Each step is compared with the record: samples, loss, gradient norm, learning rate; \
+Re-runs the steps from the nearest checkpoint, as a new run that writes no checkpoints, on the workers of the cluster and \
+on any number of processes. Each step is compared with the record: samples, loss, gradient norm, learning rate; \
 fingerprints of all tensors at the steps where they were recorded (`report.fingerprints_every`); and the state at \
 checkpoints. Exit code 0: all bits are equal; 7: they differ, and the first step and tensor are named.
 
@@ -245,9 +245,9 @@ Examples:
   coord verify 3f9a                        the steps before this checkpoint
   coord verify 7d3k --steps 120..140")]
 pub(crate) struct VerifyArguments {
-    /// Run or checkpoint: id or unique prefix, or the name of a run.
+    /// Verify this run or checkpoint: id or unique prefix, or the name of a run.
     pub(crate) target: String,
-    /// Compare only the steps from A to B, both included [default: all steps of a run; the steps since the previous checkpoint].
+    /// Compare only the steps from A to B, both included [default: all steps of a run; of a checkpoint, those since the one before].
     #[arg(long, value_name = "A..B", value_parser = steps)]
     pub(crate) steps: Option<(u64, u64)>,
     #[command(flatten)]
@@ -261,11 +261,11 @@ Exit code 0: all common steps are equal bit for bit; 7: they diverge.
 Example:
   coord diff 7d3k 9x2m --bisect")]
 pub(crate) struct DiffArguments {
-    /// Run or checkpoint: id or unique prefix, or the name of a run.
+    /// Compare this run or checkpoint: id or unique prefix, or the name of a run.
     pub(crate) a: String,
-    /// The other run or checkpoint.
+    /// Compare it with this run or checkpoint.
     pub(crate) b: String,
-    /// Re-run both with fingerprints at every step from the last equal fingerprints, to find the step and the tensor.
+    /// Re-run both from the last equal fingerprints, with fingerprints at every step, to find the step and the tensor.
     #[arg(long)]
     pub(crate) bisect: bool,
     /// Print the full difference of the commits, like `git diff`.
@@ -277,7 +277,7 @@ pub(crate) struct DiffArguments {
 
 fn steps(text: &str) -> Result<(u64, u64), String> {
     let parsed = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    parsed.ok_or_else(|| "expected A..B, as 120..140".to_owned())
+    parsed.ok_or_else(|| "expected A..B, for example 120..140".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -293,10 +293,10 @@ pub(crate) struct PsArguments {
     /// List only runs with this data file, given by path or by a prefix of its digest.
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<String>,
-    /// List only runs whose job has such a value; the last part of a key suffices; repeatable.
+    /// List only runs whose job fulfils this condition (= != > >= < <=); the last part of a key suffices; may be given several times.
     #[arg(long = "where", value_name = "KEY>VALUE")]
     pub(crate) conditions: Vec<Condition>,
-    /// List the newest N runs and all active runs [default: 100; with --json all runs].
+    /// List the newest N runs and all active runs [default: 100; with `--json`, all runs].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
     /// List all runs.
@@ -308,7 +308,7 @@ pub(crate) struct PsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArguments {
-    /// Run: id, unique prefix, or name.
+    /// Show this run: id, unique prefix, or name.
     pub(crate) run: String,
     /// Print the loss, gradient norm and learning rate of every step, evaluations and telemetry.
     #[arg(long)]
@@ -322,7 +322,7 @@ pub(crate) struct ShowArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckpointsArguments {
-    /// List only the checkpoints of this run.
+    /// List only the checkpoints of this run: id, unique prefix, or name.
     pub(crate) run: Option<String>,
     #[command(flatten)]
     pub(crate) reader: Reader,
@@ -335,7 +335,7 @@ Without `--process`, each line begins with the number of its process.
 Example:
   coord logs 7d3k --process 0 --follow")]
 pub(crate) struct LogsArguments {
-    /// Run: id, unique prefix, or name.
+    /// Print the output of this run: id, unique prefix, or name.
     pub(crate) run: String,
     /// Print only the output of this process.
     #[arg(long, value_name = "P")]
@@ -349,7 +349,7 @@ pub(crate) struct LogsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CancelArguments {
-    /// Run: id, unique prefix, or name.
+    /// Cancel this run: id, unique prefix, or name.
     pub(crate) run: String,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -364,9 +364,9 @@ Examples:
   coord fence node-b                       all devices of the node
   coord unfence node-b cuda:3")]
 pub(crate) struct FenceArguments {
-    /// Name of the node.
+    /// Fence or unfence devices of this node.
     pub(crate) node: String,
-    /// Only this device: `cuda:N`, or `cpu` for all CPU slots of the node.
+    /// Fence or unfence only this device: `cuda:N`, or `cpu` for all CPU slots of the node.
     pub(crate) device: Option<String>,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -374,13 +374,13 @@ pub(crate) struct FenceArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// Remove a node that is gone or lost. A connected node and a node with fenced devices are rejected.
+    /// Remove a node that is gone or lost; a node that is connected or has fenced devices is rejected.
     Remove(NodeRemoveArguments),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeRemoveArguments {
-    /// Name of the node.
+    /// Remove the node of this name.
     pub(crate) node: String,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -410,5 +410,10 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn documented_commands_are_those_of_coord() {
+        lockstep_support::cli_is_current(Arguments::command());
     }
 }

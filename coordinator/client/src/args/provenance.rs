@@ -15,7 +15,7 @@ requested run or checkpoint. Checkpoints without descendants are only counted.
 Example:
   coord lineage 3f9a")]
 pub(crate) struct LineageArguments {
-    /// Run or checkpoint: id or unique prefix, or the name of a run.
+    /// Show the tree of this run or checkpoint: id or unique prefix, or the name of a run.
     pub(crate) target: String,
     /// Print every checkpoint, even those without descendants.
     #[arg(long)]
@@ -33,11 +33,11 @@ coordinator; a commit above its size limit comes from a clone, or by `git fetch`
 Example:
   coord checkout 7d3k again                prints the directory, and which data files it contains")]
 pub(crate) struct CheckoutArguments {
-    /// Run: id, unique prefix, or name.
+    /// Rebuild the work tree of this run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Directory for the tree; must be empty or not exist [default: `run-<id>`].
+    /// Write the tree to this directory, which must be empty or not exist [default: `run-<id>`].
     pub(crate) directory: Option<PathBuf>,
-    /// Search this clone for the commit, before the clones of this directory and of the job; repeatable.
+    /// Search this clone for the commit before those of this directory and of the job; may be given several times.
     #[arg(long = "repository", value_name = "DIR")]
     pub(crate) repositories: Vec<PathBuf>,
     #[command(flatten)]
@@ -54,15 +54,15 @@ Examples:
   coord reproduce 7d3k                     on the coordinator's workers
   coord reproduce 7d3k again --on local    on this machine alone, in `again` and `again.lockstep`")]
 pub(crate) struct ReproduceArguments {
-    /// Run: id, unique prefix, or name.
+    /// Reproduce this run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Directory for the code; must be empty or not exist [default: `run-<id>`].
+    /// Write the code to this directory, which must be empty or not exist [default: `run-<id>`].
     pub(crate) directory: Option<PathBuf>,
-    /// Train with N workers and a coordinator of their own on this machine (N is 1 by default), which write to
-    /// `DIRECTORY.lockstep`, instead of on the workers of the cluster.
+    /// Train on this machine instead of the cluster, with a coordinator and N workers (1 if N is left out) that write to
+    /// `DIRECTORY.lockstep`.
     #[arg(long = "on", value_name = "local[=N]", value_parser = on_local)]
     pub(crate) on_local: Option<u32>,
-    /// Search this clone for the commit; repeatable.
+    /// Search this clone for the commit; may be given several times.
     #[arg(long = "repository", value_name = "DIR")]
     pub(crate) repositories: Vec<PathBuf>,
     #[command(flatten)]
@@ -77,7 +77,7 @@ fn on_local(text: &str) -> Result<u32, String> {
     };
     workers
         .filter(|workers| (1..=64).contains(workers))
-        .ok_or_else(|| "expected `local` or `local=N`, N to 64".to_owned())
+        .ok_or_else(|| "expected `local`, or `local=N` with N from 1 to 64".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,16 +90,16 @@ pub(crate) enum DataCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Hashes on all cores. A file with the inode, size and times of the last hashing is not read again. The last line, on standard \
-error, is the digest of all files together; their order does not matter.
+Hashes on all cores. A file whose inode, size and times are unchanged since the last hashing is not read again. The last line, \
+on standard error, is the digest of all files together; their order does not matter.
 
 Example:
   coord data hash images/ | b3sum --check --quiet")]
 pub(crate) struct DataHashArguments {
-    /// Files and directories.
+    /// Hash these files, and all files of these directories.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Hash all files, even those with the inode, size and times of the last hashing.
+    /// Hash all files, even those whose inode, size and times are unchanged since the last hashing.
     #[arg(long)]
     pub(crate) rehash: bool,
     /// Print JSON.
@@ -110,15 +110,15 @@ pub(crate) struct DataHashArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A run whose data file is missing takes it from the store by its digest. Stored files are not sent again. A symbolic link \
-out of its directory is rejected, unless DVC made it.
+that leads out of its directory is rejected, unless DVC made it.
 
 Example:
   coord data add train.csv images/")]
 pub(crate) struct DataAddArguments {
-    /// Files and directories.
+    /// Store these files, and all files of these directories.
     #[arg(required = true)]
     pub(crate) paths: Vec<PathBuf>,
-    /// Hash all files, even those with the inode, size and times of the last hashing.
+    /// Hash all files, even those whose inode, size and times are unchanged since the last hashing.
     #[arg(long)]
     pub(crate) rehash: bool,
     #[command(flatten)]
@@ -140,15 +140,15 @@ Example:
   python3 model/predict.py new.csv
   python3 -c 'from safetensors.torch import load_file; print(load_file(\"model/model.safetensors\").keys())'")]
 pub(crate) struct ExportArguments {
-    /// Checkpoint id or unique prefix.
+    /// Export this checkpoint: id or unique prefix.
     pub(crate) checkpoint: String,
-    /// Directory for the files; must be empty or not exist.
+    /// Write the files to this directory, which must be empty or not exist.
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
-    /// TorchScript: also write `model-raw.pt`, a module that contains the preprocessing. Runs the module's code.
+    /// Also write `model-raw.pt`, a TorchScript module that contains the preprocessing; this runs the module's code.
     #[arg(long, conflicts_with = "without_module")]
     pub(crate) raw_inputs: bool,
-    /// TorchScript: export without the module, if its file is lost; omits `predict.py`, too.
+    /// Export without the TorchScript module, if its file is lost; this omits `predict.py`, too.
     #[arg(long)]
     pub(crate) without_module: bool,
     #[command(flatten)]
@@ -163,7 +163,7 @@ state of each rank.
 Example:
   coord manifest 3f9a | jq .data")]
 pub(crate) struct ManifestArguments {
-    /// Checkpoint id or unique prefix.
+    /// Print the manifest of this checkpoint: id or unique prefix.
     pub(crate) checkpoint: String,
     #[command(flatten)]
     pub(crate) address: Address,

@@ -9,9 +9,9 @@ use super::Reader;
 
 #[derive(Debug, Args)]
 pub(crate) struct TagArguments {
-    /// Run: id, unique prefix, or name.
+    /// Tag this run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Tags of letters, digits and `-_.:/=`; without any, all tags are removed.
+    /// Set these tags of letters, digits and `-_.:/=`; without any, all tags are removed.
     pub(crate) tags: Vec<String>,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -19,9 +19,9 @@ pub(crate) struct TagArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct NoteArguments {
-    /// Run: id, unique prefix, or name.
+    /// Write the note of this run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Text of the note; an empty text removes the note.
+    /// Set this text; an empty text removes the note.
     pub(crate) text: String,
     #[command(flatten)]
     pub(crate) address: Address,
@@ -29,7 +29,7 @@ pub(crate) struct NoteArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Writes only what the target does not have yet, so a stopped mirror can be restarted. If one of several targets fails, the others \
+Skips everything that the target already has, so a stopped mirror can be restarted. If one of several targets fails, the others \
 are still written; the failed one is named, and the exit code is 6. Overwrites an existing file only if it is a table of the same \
 format, and keeps its mode. Names with characters that MLflow rejects are changed, and end in a digest.
 
@@ -38,7 +38,7 @@ Examples:
   coord mirror 7k3 --follow --mlflow http://127.0.0.1:5000
   coord mirror 7k3 --csv points.csv --parquet points.parquet")]
 pub(crate) struct MirrorArguments {
-    /// Run: id, unique prefix, or name.
+    /// Copy the numbers of this run: id, unique prefix, or name.
     pub(crate) run: String,
     /// Continue until the run ends.
     #[arg(long)]
@@ -52,10 +52,10 @@ pub(crate) struct MirrorArguments {
     /// Write an offline run of Weights & Biases below this directory, for `wandb sync`.
     #[arg(long, value_name = "DIR")]
     pub(crate) wandb: Option<PathBuf>,
-    /// Name of the MLflow experiment or of the Weights & Biases project.
+    /// Write to the MLflow experiment or Weights & Biases project of this name.
     #[arg(long, value_name = "NAME", default_value = "lockstep")]
     pub(crate) experiment: String,
-    /// Python with the package `wandb`.
+    /// Run this Python, which must have the package `wandb`, for `--wandb`.
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     pub(crate) python: PathBuf,
     /// Write all points as CSV: series, part, step, `at_ms`, value.
@@ -70,10 +70,11 @@ pub(crate) struct MirrorArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArguments {
-    /// Runs: ids, unique prefixes, or names.
+    /// Compare these runs: ids, unique prefixes, or names.
     #[arg(required = true, num_args = 2..)]
     pub(crate) runs: Vec<String>,
-    /// Compare this series; a `*` at the end matches any ending [default: loss, gradient norm, evaluations, rates].
+    /// Compare this series; a `*` at the end matches any ending; may be given several times [default: loss, gradient norm,
+    /// evaluations, rates].
     #[arg(long, value_name = "NAME")]
     pub(crate) series: Vec<String>,
     #[command(flatten)]
@@ -87,17 +88,17 @@ Examples:
   coord plot 7k3 'phase/*' --part 1
   coord plot 7k3                                        list all series")]
 pub(crate) struct PlotArguments {
-    /// Run: id, unique prefix, or name.
+    /// Plot series of this run: id, unique prefix, or name.
     pub(crate) run: String,
-    /// Series; a `*` at the end matches any ending. Without any, all series are listed.
+    /// Plot these series; a `*` at the end matches any ending; without any, all series are listed.
     pub(crate) series: Vec<String>,
     /// Plot only the series of this process or rank.
     #[arg(long)]
     pub(crate) part: Option<u32>,
-    /// First step of the plot.
+    /// Start the plot at this step.
     #[arg(long, default_value_t = 0)]
     pub(crate) from: u64,
-    /// Last step of the plot [default: the last recorded one].
+    /// End the plot at this step [default: the last recorded step].
     #[arg(long)]
     pub(crate) to: Option<u64>,
     #[command(flatten)]

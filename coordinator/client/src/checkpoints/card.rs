@@ -7,33 +7,32 @@ use lockstep_common::preprocessing::{Inputs, Preprocessing, Targets};
 
 use crate::watch::metrics::Metrics;
 
-/// Longer values are left to the manifest.
+/// Longest value in the card, in bytes. The manifest has longer ones.
 const LONGEST: usize = 100;
 
-/// More columns are left to the manifest.
+/// Most columns of a table in the card. The manifest has all.
 const MOST_COLUMNS: usize = 200;
 
-/// What stands beside the card.
+/// The exported files beside the card.
 #[derive(Debug)]
 pub(crate) struct Files {
-    /// The TorchScript module.
+    /// Name of the TorchScript module, if it was exported.
     pub(crate) module: Option<&'static str>,
-    /// The one that takes raw inputs.
+    /// Name of the module that takes raw inputs, if it was exported.
     pub(crate) raw_module: Option<&'static str>,
-    /// Whether a script predicts.
     pub(crate) predicts: Predicts,
 }
 
-/// Whether a script predicts.
+/// Whether `predict.py` was exported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Predicts {
-    /// `predict.py` does.
+    /// It was exported.
     Script,
-    /// There is none, because of this.
+    /// It was not exported, for this reason.
     Not(&'static str),
 }
 
-/// What the checkpoint is, how to load it, and all that it comes from.
+/// The text of the card: how to load the checkpoint and predict with it, and its job, code, data, lineage and environment.
 pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files: &Files) -> String {
     let mut text = String::new();
     let mut line = |words: String| {
@@ -57,7 +56,7 @@ pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
     match &manifest.preprocessing {
         Some(preprocessing) => describe(preprocessing, &mut line),
         None => line(
-            "This checkpoint does not say: a program of its own reads the data, or an older build made it.".to_owned(),
+            "Not recorded: the run's own program reads the data, or an older build wrote the checkpoint.".to_owned(),
         ),
     }
     line(String::new());
@@ -84,7 +83,7 @@ pub(crate) fn card(manifest: &Manifest, job: &JobSpec, metrics: &Metrics, files:
     text
 }
 
-/// The section of all tensors: name, elements, type and shape of each.
+/// The table of all parameters and buffers.
 fn architecture(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Architecture\n\n| tensor | elements | type | shape |\n| --- | ---: | --- | --- |".to_owned());
     let mut parameters = 0;
@@ -103,7 +102,7 @@ fn architecture(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line(format!("\n{parameters} parameters."));
 }
 
-/// The code that it was trained with.
+/// The section about the commit and the work tree.
 fn code(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Code\n".to_owned());
     match &manifest.code {
@@ -118,42 +117,42 @@ fn code(manifest: &Manifest, line: &mut dyn FnMut(String)) {
             }
             line(format!("- `coord checkout {}` rebuilds the work tree", manifest.run));
         }
-        None => line("The job lay in no git work tree.".to_owned()),
+        None => line("The job was not in a git work tree.".to_owned()),
     }
 }
 
-/// What it comes from, and how to make it again.
+/// The section about the parent checkpoint, accepted differences, and the command that re-runs the training.
 fn lineage(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Lineage\n".to_owned());
     match &manifest.parent {
         Some(parent) => line(format!("- the run was resumed from checkpoint `{parent}`")),
-        None => line("- the run began with new weights".to_owned()),
+        None => line("- the run started with new weights".to_owned()),
     }
     for one in &manifest.overrides {
-        line(format!("- not as in a checkpoint that it comes from, and accepted: {one}"));
+        line(format!("- accepted difference from a checkpoint that it descends from: {one}"));
     }
     line(format!("- state `{}`", manifest.state));
     if manifest.overrides.is_empty() {
         line(format!("- `coord reproduce {}` trains it again and compares every bit", manifest.run));
     } else {
-        line(format!("- `coord verify {}` makes the steps of this run again and compares every bit", manifest.run));
+        line(format!("- `coord verify {}` re-runs the steps of this run and compares every bit", manifest.run));
     }
 }
 
-/// What it was trained on, and what can change bits.
+/// The section about the machine, the libraries, and all settings that can change bits.
 fn environment(manifest: &Manifest, line: &mut dyn FnMut(String)) {
     line("\n## Environment\n".to_owned());
     for (key, value) in &manifest.environment {
         line(format!("- {key}: {value}"));
     }
-    line("\nWhat is known to change bits:\n".to_owned());
+    line("\nSettings that are known to change bits:\n".to_owned());
     for (key, value) in manifest.numerics.iter().filter(|(_, value)| *value != "(not set)") {
         let short = value.len() <= LONGEST && !value.contains('\n');
         line(format!("- {key}: {}", if short { value } else { "in `manifest.json`" }));
     }
 }
 
-/// How to get predictions.
+/// The section about predictions: the call of `predict.py`, or why it is missing.
 fn predict(files: &Files, job: &JobSpec, line: &mut impl FnMut(String)) {
     match files.predicts {
         Predicts::Script => {
@@ -170,33 +169,33 @@ fn predict(files: &Files, job: &JobSpec, line: &mut impl FnMut(String)) {
             line(format!("```sh\npython3 {call}\n```\n"));
             let gives = match job.model {
                 Model::Torchscript { output: Loss, .. } => {
-                    "prints the loss of files with targets: the module answers no predictions"
+                    "prints the loss of files with targets: the module returns no predictions"
                 }
                 _ => "prints predictions in the units of the training data",
             };
             line(format!(
-                "`predict.py` needs torch, numpy and safetensors. It takes raw files as the run read them, applies the preprocessing \
-                 below, and {gives}. With the batch size, threads and processor of the run its scores are those of the run, bit for \
-                 bit, unless the model draws random numbers in evaluation."
+                "`predict.py` needs torch, numpy and safetensors. It reads raw files like those of the run, applies the preprocessing \
+                 below, and {gives}. With the batch size, threads and processor of the run, its scores match the run's bit for bit, \
+                 unless the model draws random numbers in evaluation."
             ));
         }
         Predicts::Not(why) => line(format!("There is no `predict.py`: {why}.")),
     }
     if let Some(module) = files.raw_module {
         line(format!(
-            "\n`{module}` is the module with the preprocessing inside: it takes raw inputs (of a table: 64-bit floats, the columns in \
-             the order below) and answers in the units of the training data."
+            "\n`{module}` is a module that contains the preprocessing: it takes raw inputs (of a table: 64-bit floats, the columns in \
+             the order below) and returns values in the units of the training data."
         ));
     }
     if let (Some(module), Autocast::Bf16) = (files.module, job.numerics.autocast) {
         line(format!(
-            "\nThe run computed with autocast to bfloat16, which `{module}` does not hold: call it under \
+            "\nThe run computed with autocast to bfloat16, which `{module}` does not contain: call it under \
              `torch.autocast(\"cpu\", torch.bfloat16)`, or it computes in 32 bits."
         ));
     }
 }
 
-/// What is done to raw samples, for who does it without `predict.py`.
+/// The section about the preprocessing of raw samples, for users who do without `predict.py`.
 fn describe(preprocessing: &Preprocessing, line: &mut impl FnMut(String)) {
     match &preprocessing.inputs {
         Inputs::Columns(columns) => {
@@ -236,13 +235,13 @@ fn describe(preprocessing: &Preprocessing, line: &mut impl FnMut(String)) {
     });
 }
 
-/// The job as a person writes it; as it is stored, if that cannot be.
+/// The job as TOML, or as its stored JSON if that cannot be converted.
 fn as_toml(job: &str) -> String {
     let toml = serde_json::from_str::<toml::Value>(&without_nulls(job)).ok().and_then(|job| toml::to_string(&job).ok());
     toml.map_or_else(|| job.to_owned(), |toml| toml.trim_end().to_owned())
 }
 
-/// TOML has no null: a key without value is absent.
+/// The job without its nulls, which TOML does not have.
 fn without_nulls(job: &str) -> String {
     fn strip(value: &mut serde_json::Value) {
         if let serde_json::Value::Object(object) = value {

@@ -1,5 +1,5 @@
-//! `coord export`: a checkpoint as files that other programs read: weights, what they are, where they come from, and a script
-//! that predicts with them. Nothing of a run is executed, unless `--raw-inputs` asks for it.
+//! `coord export`: writes a checkpoint as files for other programs: weights, a model card, the manifest, and a script that predicts. Only
+//! `--raw-inputs` runs code of the run.
 
 mod module;
 mod weights;
@@ -23,17 +23,17 @@ use crate::connection::Client;
 use crate::terminal::{Exit, Failure, Output};
 use crate::watch::metrics::Metrics;
 
-/// Names of what is written.
+/// Names of the exported files.
 const WEIGHTS: &str = "model.safetensors";
 const MODULE: &str = "model.pt";
 const CARD: &str = "README.md";
 const MANIFEST: &str = "manifest.json";
 const PREDICT: &str = "predict.py";
 const RAW_MODULE: &str = "model-raw.pt";
-/// The module that the run began with, while the export is made.
+/// Name of the run's original module, which exists only during the export.
 const ORIGINAL: &str = "original.pt";
 
-/// The script reads all that it needs to know of the model from the manifest beside it. Parts of one file, in their order.
+/// `predict.py`, which reads everything about the model from the manifest beside it. The parts are concatenated in this order.
 const SCRIPT: &str = concat!(
     include_str!("export/predict/begin.py"),
     include_str!("export/predict/files.py"),
@@ -41,7 +41,7 @@ const SCRIPT: &str = concat!(
     include_str!("export/predict/answers.py"),
 );
 
-/// The script's line for the digests of what lies beside it, by name.
+/// The line of the script that is replaced by the digests of the other files.
 const DIGESTS: &str = "EXPORTED = {}";
 
 #[derive(Debug, Serialize)]
@@ -62,7 +62,7 @@ pub(crate) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     let predicts = predicts(&manifest, &job, arguments.without_module);
     let raw_inputs = if arguments.raw_inputs { Some(raw_inputs(&manifest, &job)?) } else { None };
 
-    // All is written beside it first, or in it if it is there: in the end it holds everything, or nothing.
+    // Everything is written to a temporary directory first, so that the target gets all files or none.
     let to = std::path::absolute(&arguments.to).map_err(|error| disk(&arguments.to, &error))?;
     if fs::read_dir(&to).is_ok_and(|mut entries| entries.next().is_some()) || to.is_file() {
         return Err(occupied(&to));
@@ -87,7 +87,7 @@ pub(crate) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
         module::write(&original, &made.join(MODULE), &entries, &store)?;
         files.push(MODULE);
         if let Some(preprocessing) = &raw_inputs {
-            Output::note(&format!("note: `{RAW_MODULE}` is made by loading the module `{path}`, which runs its code"));
+            Output::note(&format!("note: to write `{RAW_MODULE}`, the module `{path}` is loaded, which runs its code"));
             module::write_raw(&original, &made.join(WEIGHTS), &made.join(RAW_MODULE), preprocessing).await?;
             files.push(RAW_MODULE);
         }
@@ -110,7 +110,7 @@ pub(crate) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     let synced = files.iter().try_for_each(|file| fs::File::open(made.join(file)).and_then(|file| file.sync_all()));
     synced.map_err(|error| disk(&made, &error))?;
     if parent == to {
-        // It may be where somebody stands, or a mount: it stays the directory that it is.
+        // The directory is not replaced: it may be a mount point, or the current directory of a process.
         move_into(&made, &to, &files)?;
     } else {
         fs::rename(&made, &to).map_err(|error| disk(&to, &error))?;
@@ -128,7 +128,7 @@ pub(crate) async fn export(arguments: ExportArguments, out: &mut Output) -> Resu
     Ok(Exit::Done)
 }
 
-/// Moves `files` from `made` into the empty directory `to`. Of several exports into one directory, one does.
+/// Moves `files` from `made` into the empty directory `to`. Of several exports into one directory, only one succeeds.
 fn move_into(made: &Path, to: &Path, files: &[&str]) -> Result<(), Failure> {
     let claimed = to.join(CARD);
     if let Err(error) = fs::File::create_new(&claimed) {
@@ -139,13 +139,13 @@ fn move_into(made: &Path, to: &Path, files: &[&str]) -> Result<(), Failure> {
     }
     let moved = files.iter().rev().try_for_each(|file| fs::rename(made.join(file), to.join(file)));
     moved.map_err(|error| {
-        // What is left shows that it is no export; the claim would hide that.
+        // Without the card, the remaining files are not taken for an export.
         let _gone = fs::remove_file(&claimed);
         disk(to, &error)
     })
 }
 
-/// In hexadecimal. It is what Python has of its own.
+/// The SHA-256 of a file in hexadecimal. Python has no other fast digest in its standard library.
 fn sha256(path: &Path) -> Result<String, Failure> {
     let mut hasher = Sha256::new();
     let read = fs::File::open(path).and_then(|mut file| io::copy(&mut file, &mut hasher));
@@ -154,25 +154,26 @@ fn sha256(path: &Path) -> Result<String, Failure> {
 }
 
 fn occupied(to: &Path) -> Failure {
-    Failure::new(Exit::Usage, format!("`{}` is there already, and not empty", to.display()))
+    Failure::new(Exit::Usage, format!("`{}` exists and is not empty", to.display()))
+        .hint("pass a new or empty directory with `--to`")
 }
 
 fn disk(path: &Path, error: &std::io::Error) -> Failure {
     Failure::new(Exit::Local, format!("cannot write `{}`: {error}", path.display()))
 }
 
-/// The TorchScript file that the run began with: a copy of what lay where the job names it, or out of the store. A copy, as the
-/// file itself may be replaced after it was looked at.
+/// The TorchScript file of the run: a copy of the job's file, or the blob from the store. It is a copy because the file may be replaced
+/// after its digest was checked.
 async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path) -> Result<PathBuf, Failure> {
     let Some(file) = manifest.data.iter().find(|file| file.path == path) else {
-        return Err(Failure::new(Exit::Local, format!("the checkpoint does not say what `{path}` was")));
+        return Err(Failure::new(Exit::Local, format!("the checkpoint has no digest of the module `{path}`")));
     };
     let base_dir = Path::new(&manifest.base_dir);
     let copy = blobs.with_file_name(ORIGINAL);
     let copied = DataFile { path: ORIGINAL.to_owned(), ..file.clone() };
     let is_as_it_was = |dir| data::verify(dir, std::slice::from_ref(&copied)).is_ok();
     let from = base_dir.join(path);
-    // The opening of a pipe would wait.
+    // To open a pipe would block.
     let copying = if from.is_file() { fs::copy(&from, &copy) } else { Err(io::ErrorKind::NotFound.into()) };
     match copying {
         Ok(_) if copy.parent().is_some_and(is_as_it_was) => return Ok(copy),
@@ -183,8 +184,9 @@ async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path
     }
     let piece = Piece { digest: file.digest, bytes: file.bytes };
     client.fetch(std::slice::from_ref(&piece), blobs).await.map_err(|failure| {
-        let where_not = format!("the module `{path}` is not in `{}` as it was, nor in the store", base_dir.display());
-        failure.context(&where_not).hint("`--without-module` exports its weights alone")
+        let where_not =
+            format!("the module `{path}` is missing or changed in `{}`, and not in the store", base_dir.display());
+        failure.context(&where_not).hint("pass `--without-module` to export its weights alone")
     })?;
     let store = BlobStore::open(blobs).and_then(|store| {
         store.verify(&piece)?;
@@ -193,27 +195,27 @@ async fn original(client: &Client, manifest: &Manifest, path: &str, blobs: &Path
     store.map_err(|error| Failure::caused(Exit::of_blob(&error), &error))
 }
 
-/// Whether there is a script that predicts, or why not.
+/// Whether `predict.py` can be exported, or why not.
 fn predicts(manifest: &Manifest, job: &JobSpec, without_module: bool) -> Predicts {
     match (&job.model, &manifest.preprocessing) {
         (Model::Torchscript { .. }, _) if without_module => {
             Predicts::Not("the module was left out: load these weights into it in Python")
         }
-        (Model::Program, _) => Predicts::Not("the model is a program of its own: its code computes the predictions"),
-        (_, None) => Predicts::Not("the checkpoint does not hold its preprocessing: an older build made it"),
+        (Model::Program, _) => Predicts::Not("the run's own program computes the predictions"),
+        (_, None) => Predicts::Not("the checkpoint has no preprocessing, because an older build wrote it"),
         (_, Some(_)) => Predicts::Script,
     }
 }
 
-/// What a module that takes raw inputs needs to know, in JSON.
+/// The preprocessing as JSON, for the module that takes raw inputs.
 fn raw_inputs(manifest: &Manifest, job: &JobSpec) -> Result<String, Failure> {
     let why = match (&job.model, &manifest.preprocessing) {
-        (Model::Torchscript { output: ModelOutput::Loss, .. }, _) => "the module answers a loss, not predictions",
+        (Model::Torchscript { output: ModelOutput::Loss, .. }, _) => "the module returns a loss, not predictions",
         (Model::Torchscript { .. }, Some(preprocessing)) => {
             return Ok(serde_json::to_string(preprocessing).expect("its floats are finite"));
         }
-        (Model::Torchscript { .. }, None) => "the checkpoint does not hold its preprocessing: an older build made it",
-        _ => "the model is no TorchScript module; `predict.py` takes raw files",
+        (Model::Torchscript { .. }, None) => "the checkpoint has no preprocessing, because an older build wrote it",
+        _ => "the model is not a TorchScript module; use `predict.py`, which reads raw files",
     };
     Err(Failure::new(Exit::Usage, format!("`--raw-inputs`: {why}")))
 }
@@ -234,7 +236,7 @@ mod tests {
         });
         move_into(made[0].path(), to.path(), &[CARD, MANIFEST]).unwrap();
         let refused = move_into(made[1].path(), to.path(), &[CARD, MANIFEST]).unwrap_err().render();
-        assert!(refused.contains("is there already, and not empty"), "{refused}");
+        assert!(refused.contains("exists and is not empty"), "{refused}");
         for file in [CARD, MANIFEST] {
             assert_eq!(fs::read_to_string(to.path().join(file)).unwrap(), "first", "{file}");
         }

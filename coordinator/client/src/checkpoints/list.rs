@@ -18,7 +18,6 @@ pub(crate) async fn checkpoints(arguments: CheckpointsArguments, out: &mut Outpu
     Ok(Exit::Done)
 }
 
-/// `coord manifest`.
 pub(crate) async fn manifest(arguments: ManifestArguments, out: &mut Output) -> Result<Exit, Failure> {
     let client = Client::connect(&arguments.address.addr).await?;
     out.line(&client.query(What::Manifest(arguments.checkpoint)).await?);

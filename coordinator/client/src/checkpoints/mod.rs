@@ -1,4 +1,4 @@
-//! Checkpoints: listed, and as files for other programs.
+//! Commands that list checkpoints, and export them as files for other programs.
 
 pub(crate) mod card;
 pub(crate) mod export;

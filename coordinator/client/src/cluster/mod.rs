@@ -1,4 +1,4 @@
-//! The coordinator itself, and its nodes.
+//! Commands that run a coordinator and manage its nodes.
 
 pub(crate) mod node;
 pub(crate) mod nodes;

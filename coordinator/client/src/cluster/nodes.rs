@@ -45,7 +45,7 @@ pub(crate) async fn nodes(arguments: Reader, out: &mut Output) -> Result<Exit, F
     Ok(Exit::Done)
 }
 
-/// What a list of devices says of a fenced one.
+/// The text for a fenced device in the column `RUNS`.
 fn fenced(fence: &Fence) -> String {
     match &fence.wrong {
         Some((run, step)) => format!("fenced: wrong at step {step} of {run}"),

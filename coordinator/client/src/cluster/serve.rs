@@ -13,7 +13,7 @@ pub(crate) async fn serve(arguments: &SettingsArguments) -> Result<Exit, Failure
     let raw = load(arguments)?.value;
     logging::init(raw.log_level()).map_err(|words| Failure::new(Exit::Usage, format!("key `log.level`: {words}")))?;
     let settings = raw.check().map_err(|error| settings_failure(&error))?;
-    // From here on a signal ends the coordinator in order.
+    // From here on, a signal shuts the coordinator down in order.
     let mut interrupted = Box::pin(interrupted());
     let running = tokio::select! {
         biased;
@@ -31,9 +31,7 @@ pub(crate) async fn serve(arguments: &SettingsArguments) -> Result<Exit, Failure
 
 pub(crate) fn config(arguments: &ConfigArguments, out: &mut Output) -> Result<Exit, Failure> {
     let loaded = load(&arguments.settings)?;
-    Output::note(
-        "configuration of the coordinator, as `coord serve` here would have it; workers have one of their own (`worker.toml`)",
-    );
+    Output::note("configuration of `coord serve` in this directory; workers have another one (`worker.toml`)");
     if arguments.json {
         out.json(&loaded.origins);
     } else {
@@ -41,7 +39,7 @@ pub(crate) fn config(arguments: &ConfigArguments, out: &mut Output) -> Result<Ex
             loaded.origins.iter().map(|o| vec![o.key.clone(), o.value.clone(), o.origin.clone()]).collect();
         out.table(&["KEY", "VALUE", "FROM"], &rows);
     }
-    // Shown first, so that what is wrong can be seen; and then said.
+    // After the table, which shows the wrong value and its source.
     loaded.value.check().map_err(|error| settings_failure(&error))?;
     Ok(Exit::Done)
 }
@@ -67,15 +65,15 @@ fn settings_failure(error: &SettingsError) -> Failure {
     }
 }
 
-/// What hinders a coordinator lies on this machine.
+/// The failure of a coordinator that cannot start or run: this machine is the cause.
 pub(crate) fn serve_failure(error: &ServeError) -> Failure {
     let failure = Failure::caused(Exit::Local, error);
     match error {
         ServeError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => failure.hint(
-            "another program has this port; `--listen 127.0.0.1:0` and `--web-listen 127.0.0.1:0` take free ones",
+            "end the program that has this port, or take free ports with `--listen 127.0.0.1:0` and `--web-listen 127.0.0.1:0`",
         ),
         ServeError::Identity(IdentityError::Other { remembered, .. }) => failure.hint(format!(
-            "to use this store all the same, remove `{}`: checkpoints that are not in it cannot be read then",
+            "to use this store all the same, remove `{}`: checkpoints that are not in it cannot be read afterwards",
             remembered.display()
         )),
         _ => failure,

@@ -19,13 +19,13 @@ use tonic::{Status, Streaming};
 use crate::connection::client::{Client, Patience, lost};
 use crate::terminal::{Exit, Failure, Progress};
 
-/// Blobs that are under way at once.
+/// Most transfers at a time.
 const AT_ONCE: usize = 4;
 
-/// Chunks that were read and are not sent yet.
+/// Most chunks of an upload that were read and are not sent yet.
 const WAITING: usize = 4;
 
-/// What is put.
+/// The bytes of an upload.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Bytes(Vec<u8>),
@@ -34,13 +34,13 @@ pub(crate) enum Source {
 }
 
 impl Client {
-    /// Stores a blob; whether it was not there before.
+    /// Stores a blob, and returns whether it is new to the store.
     pub(crate) async fn put_blob(&self, bytes: Vec<u8>) -> Result<bool, Failure> {
         let piece = Piece { digest: Domain::Blob.digest(&bytes), bytes: bytes.len() as u64 };
         self.put(&piece, &Source::Bytes(bytes), &Progress::none()).await
     }
 
-    /// Stores the file at `path`, which was hashed as `piece`; whether it was not there before.
+    /// Stores the file at `path`, which was hashed as `piece`, and returns whether it is new to the store.
     pub(crate) async fn put_file(&self, piece: &Piece, path: &Path, progress: &Progress) -> Result<bool, Failure> {
         self.put(piece, &Source::File(path.to_owned()), progress).await
     }
@@ -57,7 +57,7 @@ impl Client {
                 }
                 let (to, chunks) = mpsc::channel(WAITING);
                 let reading = read(source.clone(), to.clone(), progress.clone());
-                // The blob ends when all was read: a file that cannot be read breaks it off, and nothing is stored.
+                // The stream ends once all is read. A read error aborts it, and nothing is stored.
                 let whole = async {
                     reading.await.map_err(|_| Status::aborted("reading panicked"))??;
                     drop(to);
@@ -70,8 +70,8 @@ impl Client {
                 Ok(stored) => return Ok(stored),
                 Err(status) if status.code() == tonic::Code::DataLoss && status.message().is_empty() => {
                     let what = match source {
-                        Source::File(path) => format!("`{}` changed while it was sent", path.display()),
-                        Source::Bytes(_) => "the coordinator stored other bytes".to_owned(),
+                        Source::File(path) => format!("`{}` changed during the upload: repeat it", path.display()),
+                        Source::Bytes(_) => format!("blob `{}` changed during the upload: repeat it", piece.digest),
                     };
                     return Err(Failure::new(Exit::Usage, what));
                 }
@@ -81,7 +81,7 @@ impl Client {
         }
     }
 
-    /// The failure of a request for a blob: one that the store has no more is stored bytes that are missing.
+    /// The failure of a download: `Damaged` if the store does not have the blob.
     fn missing(&self, status: Status) -> Failure {
         match status.code() {
             tonic::Code::NotFound => Failure::new(Exit::Damaged, status.message()),
@@ -89,7 +89,7 @@ impl Client {
         }
     }
 
-    /// The stream of a blob from `offset` on, as soon as the coordinator has a place for it.
+    /// Opens the stream of a blob from byte `offset` on. It retries while the coordinator is busy.
     async fn open_blob(&mut self, piece: &Piece, offset: u64) -> Result<Streaming<BlobChunk>, Status> {
         let request = GetBlobRequest { blob: Some(piece.into()), offset };
         let mut patience = Patience::default();
@@ -102,7 +102,7 @@ impl Client {
         }
     }
 
-    /// A blob of the coordinator's store, verified.
+    /// Downloads a blob, and verifies its digest.
     pub(crate) async fn blob(&mut self, piece: &Piece) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::with_capacity(piece.bytes.min(1 << 28) as usize);
         let mut chunks = self.open_blob(piece, 0).await.map_err(|status| self.missing(status))?;
@@ -116,13 +116,13 @@ impl Client {
         if Domain::Blob.digest(&bytes) == piece.digest {
             return Ok(bytes);
         }
-        Err(Failure::new(Exit::Damaged, format!("blob `{}` came with other bytes", piece.digest)))
+        Err(Failure::new(Exit::Damaged, format!("blob `{}` arrived with wrong bytes", piece.digest)))
     }
 
-    /// That the coordinator's store has every one of `pieces`, whole: the coordinator reads them.
+    /// Checks that the coordinator's store has each of `pieces` undamaged. The coordinator reads all their bytes.
     ///
     /// # Errors
-    /// `Damaged`, with the first blob that is not.
+    /// `Damaged`, which names a blob that is missing or damaged.
     pub(crate) async fn check_stored(&self, pieces: impl Iterator<Item = &Piece>) -> Result<(), Failure> {
         let pieces: BTreeMap<Digest, &Piece> = pieces.map(|piece| (piece.digest, piece)).collect();
         let check = |piece: &Piece| {
@@ -138,11 +138,11 @@ impl Client {
         at_once(pieces.into_values().map(check)).await.map(drop)
     }
 
-    /// What is wrong with a blob that is not whole.
+    /// The failure that describes the damage of a blob.
     async fn damage(&mut self, piece: &Piece) -> Failure {
         let read = async {
             let mut chunks = self.open_blob(piece, 0).await?;
-            // What is wrong with it is said at its end.
+            // The stream ends with an error that describes the damage.
             while chunks.message().await?.is_some() {}
             Ok(())
         };
@@ -152,7 +152,7 @@ impl Client {
         }
     }
 
-    /// `data` with the files of a directory in its place, whose list the coordinator has.
+    /// `data` with each directory replaced by its files. Their list comes from the coordinator's store.
     pub(crate) async fn listed(&mut self, data: &[DataFile]) -> Result<Vec<DataFile>, Failure> {
         let mut files = Vec::new();
         for entry in data {
@@ -167,8 +167,8 @@ impl Client {
         Ok(files)
     }
 
-    /// Fetches blobs into `store`, several at a time, each verified. What is there is not fetched again, also of a blob
-    /// that an earlier attempt fetched in part.
+    /// Downloads blobs into `store`, several at a time, and verifies each. Blobs that `store` has are skipped, and an interrupted
+    /// download is continued.
     pub(crate) async fn fetch(&self, pieces: &[Piece], store: &Path) -> Result<(), Failure> {
         let local = |error: &BlobError| Failure::caused(Exit::Local, error);
         // Equal contents are one blob.
@@ -180,8 +180,8 @@ impl Client {
     }
 }
 
-/// Several at a time; their answers, in the order in which they came. When one fails, the others are cancelled, and have ended
-/// when the failure is told: the caller may remove the directory that they wrote to.
+/// Runs several of `tasks` at a time, and returns their results in the order of completion. When one fails, the others are cancelled, and
+/// have ended when this returns: the caller may remove the directory that they wrote to.
 pub(crate) async fn at_once<T: Send + 'static>(
     tasks: impl Iterator<Item = impl Future<Output = Result<T, Failure>> + Send + 'static>,
 ) -> Result<Vec<T>, Failure> {
@@ -219,7 +219,7 @@ async fn fetch(mut client: Client, piece: Piece, store: PathBuf, progress: Progr
             progress.add(piece.bytes);
             return Ok(());
         }
-        // It waits for another writer, and reads what is there.
+        // It waits for another writer, and reads the bytes of an earlier attempt.
         let mut part = block_in_place(|| store.part(&piece)).map_err(|error| local(&error))?;
         progress.add(part.bytes());
         let mut get = async || -> Result<Result<(), BlobError>, Status> {
@@ -245,7 +245,7 @@ async fn fetch(mut client: Client, piece: Piece, store: PathBuf, progress: Progr
     }
 }
 
-/// Reads `source` into `to`, as it is taken.
+/// Reads `source` on a blocking thread, and sends it to `to` as fast as chunks are received.
 fn read(source: Source, to: mpsc::Sender<BlobChunk>, progress: Progress) -> JoinHandle<Result<(), Status>> {
     let send = move |data: &[u8]| {
         progress.add(data.len() as u64);
@@ -254,7 +254,7 @@ fn read(source: Source, to: mpsc::Sender<BlobChunk>, progress: Progress) -> Join
     tokio::task::spawn_blocking(move || {
         let path = match source {
             Source::Bytes(bytes) => {
-                // Whoever takes them no more says why.
+                // If the receiver is gone, the upload fails with an error of its own.
                 let _taken = bytes.chunks(CHUNK_BYTES).all(send);
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! The way to a coordinator: its services, its answers, and blobs to and from its store.
+//! The connection to a coordinator: requests, answers, and blobs to and from its store.
 
 mod blobs;
 mod client;

@@ -1,4 +1,4 @@
-//! Questions to a coordinator, and its answers as what they are.
+//! Questions to a coordinator, whose answers are decoded.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ impl Client {
         Ok(self.newest_runs(usize::MAX).await?.0)
     }
 
-    /// The newest `most` runs and all that go on, oldest first; and how many there are beside them. They come page after page.
+    /// The newest `most` runs and all active runs, oldest first, and the number of runs that are left out. They are read in pages.
     pub(crate) async fn newest_runs(&self, most: usize) -> Result<(Vec<RunRow>, u64), Failure> {
         let (mut rows, mut counted, mut before) = (BTreeMap::new(), 0, None);
         loop {
             let page = self.run_page(before, most - counted).await?;
-            // One that goes on is on the first page, and may have ended since.
+            // The first page has all active runs, also older ones, which do not count. They may have ended since.
             counted += page.runs.iter().filter(|row| row.number >= page.before).count();
             rows.extend(page.runs.into_iter().map(|row| (row.number, row)));
             if page.older == 0 || counted >= most {
@@ -36,58 +36,58 @@ impl Client {
         }
     }
 
-    /// A page of the list of runs: at most `most` of those before number `before`; without it, the newest, and all that go on.
+    /// A page of the list of runs: at most `most` runs with numbers below `before`. Without `before`: the newest, and all active runs.
     pub(crate) async fn run_page(&self, before: Option<u64>, most: usize) -> Result<Page<RunRow>, Failure> {
         let limit = Some(most.min(MOST_ROWS) as u32);
         let text = self.query(What::Runs(RunsQuery { recent: false, limit, before })).await?;
         documents::decode_page(&text).map_err(|error| unreadable(&error))
     }
 
-    /// Runs that go on, and the last that ended.
+    /// All active runs, and the runs that ended last.
     pub(crate) async fn recent_runs(&self) -> Result<Vec<RunRow>, Failure> {
         let recent = RunsQuery { recent: true, limit: None, before: None };
         documents::decode_rows(&self.query(What::Runs(recent)).await?).map_err(|error| unreadable(&error))
     }
 
-    /// The run of this id, or of the beginning of one.
+    /// The run with this id, unique prefix or name.
     pub(crate) async fn run(&self, run: &str) -> Result<RunView, Failure> {
         read_run(&self.query(What::Run(run.to_owned())).await?)
     }
 
-    /// All nodes.
+    /// All nodes that the coordinator knows, also lost ones.
     pub(crate) async fn nodes(&self) -> Result<Vec<NodeView>, Failure> {
         read(&self.query(What::Nodes(Empty {})).await?)
     }
 
-    /// All checkpoints.
+    /// The checkpoints of all runs.
     pub(crate) async fn checkpoints(&self) -> Result<Vec<CheckpointView>, Failure> {
         read(&self.query(What::Checkpoints(String::new())).await?)
     }
 
-    /// What is tracked of a run, as a document.
+    /// A JSON document with numbers of a run: series, curves or alarms.
     pub(crate) async fn tracked(&self, run: &str, what: Tracked) -> Result<String, Failure> {
         self.query(What::Tracked(TrackedQuery { run: run.to_owned(), what: Some(what) })).await
     }
 }
 
-/// The document of a run.
+/// Decodes the document of a run.
 pub(crate) fn read_run(text: &str) -> Result<RunView, Failure> {
     documents::decode_run(text).map_err(|error| unreadable(&error))
 }
 
-/// Any other document.
+/// Decodes any other JSON document.
 pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
     documents::decode(text).map_err(|error| unreadable(&error))
 }
 
-/// A document for programs.
+/// Prints a document of the coordinator as the answer of `--json`.
 pub(crate) fn print_json(text: &str, out: &mut Output) -> Result<Exit, Failure> {
     let value: Value = read(text)?;
     out.json(&value);
     Ok(Exit::Done)
 }
 
-/// Another version's answer.
+/// The failure of an answer that cannot be decoded: it comes from another version.
 fn unreadable(error: &DocumentError) -> Failure {
-    Failure::caused(Exit::Unreachable, error).hint("coordinator and `coord` must be of the same version")
+    Failure::caused(Exit::Unreachable, error).hint("use the `coord` of the coordinator's version")
 }

@@ -1,4 +1,4 @@
-//! Two records side by side: where they part, and in what.
+//! Compares two records: the first step and the values at which they diverge.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::connection::Client;
 use crate::terminal::{Exit, Failure};
 
-/// Tensors that are named one by one; a step after the first wrong one, all may differ.
+/// Most tensors that are listed by name. One step after the first wrong tensor, all may differ.
 const NAMED_TENSORS: usize = 5;
 
 /// A run's record, by step.
@@ -20,13 +20,16 @@ const NAMED_TENSORS: usize = 5;
 pub(crate) struct Record {
     steps: BTreeMap<u64, Evidence>,
     fingerprints: BTreeMap<u64, Fingerprints>,
-    /// What blocks name as the digest before their first step.
+    /// By the first step of each block: the record's digest before it, as the block has it.
     links: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Record {
-    /// The record of `run` as far as the coordinator has it, which must be the one that was made: chained on from where it
-    /// `began`, it must give the digest that each block says it follows, and the one that a checkpoint says it `stood` at.
+    /// Reads the record of `run` so far and checks that it was not altered: its digest, computed from `began` on, must be the one that each
+    /// block has for the step before it, and the one of `stood`, which comes from a checkpoint.
+    ///
+    /// # Errors
+    /// `Differs` if the digests do not match.
     pub(crate) async fn read(
         client: &mut Client,
         run: &str,
@@ -39,10 +42,7 @@ impl Record {
             record.push(block);
         }
         record.audit(began, stood).map_err(|reason| {
-            Failure::new(
-                Exit::Differs,
-                format!("the stored record of run {run} is not the one that was made: {reason}"),
-            )
+            Failure::new(Exit::Differs, format!("the stored record of run {run} was altered: {reason}"))
         })?;
         Ok(record)
     }
@@ -60,13 +60,13 @@ impl Record {
         }
     }
 
-    /// Why this is not the record that was made, if it is not.
+    /// Checks the chain of digests, and returns what does not match.
     fn audit(&self, began: &RecordPosition, stood: Option<&RecordPosition>) -> Result<(), String> {
         let (mut digest, mut last) = (began.digest, began.steps);
         let check = |step: u64, found: &Digest| match stood {
             Some(stood) if stood.steps == step && stood.digest != *found => {
                 let (named, found) = (stood.digest.short(), found.short());
-                Err(format!("the checkpoint at step {step} names `{named}`, and it gives `{found}`"))
+                Err(format!("the checkpoint at step {step} names digest `{named}`, but the record has `{found}`"))
             }
             _ => Ok(()),
         };
@@ -76,65 +76,67 @@ impl Record {
                 return Err(format!("after step {last} comes step {step}"));
             }
             if self.links.get(step).is_some_and(|before| *before != digest.as_bytes()) {
-                return Err(format!("the block that begins with step {step} follows another one than is there"));
+                return Err(format!("the block that begins with step {step} does not continue the block before it"));
             }
             (digest, last) = (evidence.chain(&digest), *step);
             check(last, &digest)?;
         }
         match stood {
-            Some(stood) if stood.steps > last => Err(format!("it ends at step {last}, before a checkpoint")),
+            Some(stood) if stood.steps > last => {
+                Err(format!("it ends at step {last}, before the checkpoint at step {}", stood.steps))
+            }
             _ => Ok(()),
         }
     }
 
-    /// The last step that both have.
+    /// The last step that both records have.
     pub(crate) fn last_common(&self, other: &Self) -> Option<u64> {
         self.steps.keys().rev().find(|step| other.steps.contains_key(step)).copied()
     }
 
-    /// The first step that both have.
+    /// The first step that both records have.
     pub(crate) fn first_common(&self, other: &Self) -> Option<u64> {
         self.steps.keys().find(|step| other.steps.contains_key(step)).copied()
     }
 }
 
-/// What comparing two records over some steps found.
+/// The result of comparing two records over a range of steps.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Comparison {
-    /// Steps compared.
+    /// Number of steps with equal values, before the records diverge.
     pub(crate) steps: usize,
-    /// Those of them whose fingerprints were compared, tensor by tensor.
+    /// Number of those steps with equal fingerprints.
     pub(crate) fingerprints: usize,
-    /// The last step up to which everything agreed, tensors included, if there is one.
+    /// The last step with equal fingerprints: up to there all tensors agreed.
     pub(crate) agreed: Option<u64>,
-    /// Where they part.
+    /// Where the records diverge; `None` if they are equal.
     pub(crate) parting: Option<Parting>,
 }
 
-/// Where two records part.
+/// The step at which two records diverge.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Parting {
     /// The first step that differs.
     pub(crate) step: u64,
-    /// In what, in the order in which it comes to be.
+    /// The values that differ at that step, in the order in which a step computes them.
     pub(crate) parts: Vec<Part>,
-    /// At the first step from there on with fingerprints of both.
+    /// Comparison at the first step, from `step` on, with fingerprints in both records.
     pub(crate) tensors: Option<Tensors>,
 }
 
-/// Fingerprints of one step that differ.
+/// The fingerprints that differ at one step.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Tensors {
     pub(crate) step: u64,
-    /// Ranks whose gradients, before they were added to others', differ.
+    /// Ranks whose own gradients differ, before they are summed over ranks.
     pub(crate) ranks: Vec<u32>,
-    /// Of so many ranks.
+    /// Number of all ranks.
     pub(crate) of_ranks: usize,
-    /// Tensors, in the order of a forward pass.
+    /// Tensors that differ, in the order of a forward pass.
     pub(crate) differ: Vec<Part>,
 }
 
-/// A part of a step's record that differs; bits as 16 hexadecimal characters, `-` where there is none.
+/// A value that differs, as 16 hexadecimal digits on each side; `-` on a side that lacks it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Part {
     pub(crate) name: String,
@@ -143,7 +145,7 @@ pub(crate) struct Part {
 }
 
 impl Comparison {
-    /// Compares `a` and `b` over all of `steps`; one that only one of them has is a difference.
+    /// Compares `a` and `b` over `steps`. A step that only one of them has is a difference.
     pub(crate) fn over(a: &Record, b: &Record, steps: RangeInclusive<u64>) -> Self {
         let mut found = Self::default();
         for step in steps.clone() {
@@ -166,19 +168,20 @@ impl Comparison {
         found
     }
 
-    /// Whether nothing differs.
     pub(crate) fn equal(&self) -> bool {
         self.parting.is_none()
     }
 
-    /// What was compared, in words.
-    pub(crate) fn extent(&self) -> String {
-        format!("{} steps, {} of them with fingerprints of every tensor", self.steps, self.fingerprints)
+    /// The sentence about equal records of the steps from `first` to `last`.
+    pub(crate) fn equal_steps(&self, first: u64, last: u64) -> String {
+        let Self { steps, fingerprints, .. } = self;
+        let all = if *steps == 1 { "1 step matches".to_owned() } else { format!("all {steps} steps match") };
+        format!("{all} bit for bit (steps {first} to {last}, {fingerprints} of them with fingerprints of every tensor)")
     }
 }
 
 impl Parting {
-    /// Lines for a person; `names` are those of the two sides.
+    /// Lines of text about the difference; `names` are those of the two sides.
     pub(crate) fn lines(&self, names: (&str, &str)) -> Vec<String> {
         let mut lines = Vec::new();
         for part in &self.parts {
@@ -193,7 +196,7 @@ impl Parting {
         }
         match &self.tensors {
             Some(tensors) => lines.extend(tensors.lines(names)),
-            None => lines.push("  tensors       no later step has fingerprints of both".to_owned()),
+            None => lines.push("  tensors       no later step has fingerprints in both records".to_owned()),
         }
         lines
     }
@@ -220,22 +223,24 @@ impl Tensors {
         match ranks.len() {
             0 => {}
             all if all == *of_ranks => {
-                lines.push(format!("  ranks         at step {step}, the gradients of all {all}"));
+                lines.push(format!("  ranks         at step {step}, the gradients of all {all} ranks differ"));
             }
             _ => {
                 let named: Vec<String> = ranks.iter().map(u32::to_string).collect();
                 lines.push(format!(
-                    "  ranks         at step {step}, the gradient of rank {} of {of_ranks}",
+                    "  ranks         at step {step}, the gradient of rank {} of {of_ranks} differs",
                     named.join(", ")
                 ));
             }
         }
         let Some(first) = differ.first() else {
-            lines.push(format!("  tensors       none differs at step {step}, the next with fingerprints of both"));
+            lines.push(format!(
+                "  tensors       none differs at step {step}, the next one with fingerprints in both records"
+            ));
             return lines;
         };
         lines.push(format!(
-            "  tensors       at step {step}, the first is `{}`: {} {}, {} {}",
+            "  tensors       at step {step}, the first that differs is `{}`: {} {}, {} {}",
             first.name, names.0, first.a, names.1, first.b
         ));
         if differ.len() > 1 {
@@ -265,14 +270,14 @@ fn parts(a: Option<&Evidence>, b: Option<&Evidence>) -> Vec<Part> {
     }
 }
 
-/// The first of `steps` with fingerprints of both, and the tensors that differ there.
+/// The comparison at the first of `steps` with fingerprints in both records.
 fn tensors(a: &Record, b: &Record, steps: RangeInclusive<u64>) -> Option<Tensors> {
     let (step, of_a, of_b) =
         a.fingerprints.range(steps).find_map(|(step, of_a)| Some((*step, of_a, b.fingerprints.get(step)?)))?;
     Some(Tensors::between(step, of_a, of_b))
 }
 
-/// Bits for a person: with the number where they are one.
+/// Bits as text, after their number if they are one.
 fn show(name: &str, bits: &str) -> String {
     match (name, u64::from_str_radix(bits, 16)) {
         ("loss" | "gradient norm" | "learning rate", Ok(word)) => format!("{} ({bits})", f64::from_bits(word)),
@@ -335,7 +340,7 @@ mod tests {
         let lines = parting.lines(("a", "b"));
         assert!(lines[0].contains("loss") && lines[0].contains("b 0.5 (3fe0000000000000)"), "{lines:?}");
         assert!(lines[1].contains("at step 20, the gradient of rank 1 of 2"), "{lines:?}");
-        assert!(lines[2].contains("at step 20, the first is `model/b`: a 0000000000000003, b 00000"), "{lines:?}");
+        assert!(lines[2].contains("at step 20, the first that differs is `model/b`: a 0000000000000003"), "{lines:?}");
     }
 
     #[test]
@@ -355,7 +360,7 @@ mod tests {
         let made = whole();
         assert_eq!(made.audit(&began, Some(&at(&made, 6))), Ok(()));
         assert_eq!(made.audit(&began, Some(&at(&made, 9))), Ok(()));
-        // A resumed run's record goes on from its checkpoint's.
+        // A resumed run's record continues that of its checkpoint.
         let mut resumed = whole();
         resumed.steps.retain(|step, _| *step > 4);
         assert_eq!(resumed.audit(&at(&made, 4), None), Ok(()));
@@ -369,12 +374,15 @@ mod tests {
         };
         refused(
             &|record| record.steps.get_mut(&2).unwrap().lr ^= 1,
-            "the block that begins with step 5 follows another",
+            "the block that begins with step 5 does not continue",
         );
         refused(&|record| record.steps.get_mut(&6).unwrap().loss ^= 1, "the checkpoint at step 6 names");
         refused(&|record| record.steps.get_mut(&7).unwrap().loss ^= 1, "the block that begins with step 8");
         refused(&|record| record.steps.retain(|step, _| *step != 3), "after step 2 comes step 4");
-        refused(&|record| record.steps.retain(|step, _| *step < 5), "it ends at step 4, before a checkpoint");
+        refused(
+            &|record| record.steps.retain(|step, _| *step < 5),
+            "it ends at step 4, before the checkpoint at step 6",
+        );
     }
 
     #[test]

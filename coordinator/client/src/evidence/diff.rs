@@ -1,4 +1,4 @@
-//! `coord diff`: what two runs or checkpoints differ in, and where their records part.
+//! `coord diff`: the differences of two runs or checkpoints, and the step at which their records diverge.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,23 +18,23 @@ use crate::evidence::replay::replay;
 use crate::evidence::target::{Target, record_of_replay};
 use crate::terminal::{Exit, Failure, Output, table};
 
-/// Everything that `--json` prints.
+/// The answer of `--json`.
 #[derive(Debug, Serialize)]
 struct Report {
     a: String,
     b: String,
     /// Keys with different values, by kind: `code`, `data`, `job`, `numerics`, `environment`.
     differences: Vec<Difference>,
-    /// What changed from A's commit to B's, if a repository here has both.
+    /// Files that changed from A's commit to B's, if a repository on this machine has both commits.
     changes: Option<Changes>,
-    /// The steps that both have.
+    /// First and last step that both runs have.
     common: Option<(u64, u64)>,
     record: Comparison,
-    /// As `record`, from replays of both with fingerprints at every step.
+    /// As `record`, for replays of both runs with fingerprints at every step (`--bisect`).
     bisected: Option<Comparison>,
 }
 
-/// A key, and what it is on either side; absent where it is not there.
+/// A key whose values differ; `None` on a side that lacks the key.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Difference {
     kind: &'static str,
@@ -44,15 +44,18 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
-    /// As a note: on which key `a`, of a checkpoint, and `b`, of the run resumed from it, differ.
+    /// The note about a difference of a checkpoint, `a`, and a run that was resumed from it, `b`.
     pub(crate) fn note(&self) -> String {
         if let ("preprocessing", Some(now)) = (self.key.as_str(), &self.b) {
             let own = now.strip_prefix(OF_CHECKPOINT).unwrap_or(now);
             return format!("note: the checkpoint's preprocessing is used; the data's own would differ: {own}");
         }
-        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
         let (was, is) = (text(&self.a), text(&self.b));
-        format!("note: unlike at the checkpoint, and not known to change bits: {} was `{was}`, is `{is}`", self.key)
+        format!(
+            "note: {} differs from the checkpoint, and is not known to change bits: was `{was}`, is `{is}`",
+            self.key
+        )
     }
 
     /// A row of a table.
@@ -76,7 +79,7 @@ pub(crate) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
     if let (true, Some(parting), Some((first, last))) = (arguments.bisect, &report.record.parting, common) {
         let from = report.record.agreed.map_or(first, |agreed| agreed + 1);
         let until = parting.tensors.as_ref().map_or(last, |tensors| tensors.step);
-        // Both begin at one step, so that the same steps are compared.
+        // The first step that both replays have.
         let begin = a.nearest(from - 1).1.max(b.nearest(from - 1).1) + 1;
         let Some(again_a) = replay(&mut client, &a, from, until, 1).await? else { return Ok(Exit::Interrupted) };
         let Some(again_b) = replay(&mut client, &b, from, until, 1).await? else { return Ok(Exit::Interrupted) };
@@ -98,14 +101,14 @@ pub(crate) async fn diff(arguments: DiffArguments, out: &mut Output) -> Result<E
     Ok(if report.record.equal() { Exit::Done } else { Exit::Differs })
 }
 
-/// From the repository of either job, or of this directory.
+/// The changes between the commits of `a` and `b`, from the repository of either job or of the current directory.
 fn changes(a: &Target, b: &Target) -> Option<Changes> {
     let (of_a, of_b) = (&a.view.code.as_ref()?.commit, &b.view.code.as_ref()?.commit);
     if of_a == of_b {
         return None;
     }
     let dirs = [a.view.base_dir.as_str(), b.view.base_dir.as_str(), "."];
-    // A directory that is not on this machine has nothing to say.
+    // A directory that does not exist on this machine is skipped.
     dirs.into_iter().find_map(|dir| git::changes(Path::new(dir), of_a, of_b).ok().flatten())
 }
 
@@ -125,14 +128,14 @@ pub(crate) fn keys(kind: &'static str, a: &BTreeMap<String, String>, b: &BTreeMa
     differ.map(|key| Difference { kind, key: key.clone(), a: a.get(key).cloned(), b: b.get(key).cloned() }).collect()
 }
 
-/// What a run runs on, but for the machine's name: where it ran is no difference.
+/// The environment without the machine's name, which is no difference.
 pub(crate) fn surroundings(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let others = environment.iter().filter(|(key, _)| key.as_str() != "host");
     others.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// What of its surroundings is otherwise than where the checkpoint was made that `view` was resumed from. None of it is known
-/// to change bits: that was refused, or accepted.
+/// Differences between the environment of `view` and that of the checkpoint from which it was resumed. None of them is known to change
+/// bits: differences that do are refused, or accepted by the user.
 pub(crate) async fn unlike_checkpoint(client: &Client, view: &RunView) -> Result<Vec<Difference>, Failure> {
     let Some(parent) = view.row.parent.filter(|_| !view.environment.is_empty()) else { return Ok(Vec::new()) };
     let text = client.query(What::Manifest(parent.to_string())).await?;
@@ -145,7 +148,7 @@ fn code(target: &Target) -> BTreeMap<String, String> {
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
     let uncommitted = match &code.tree {
         _ if !code.dirty => "no".to_owned(),
-        Some(tree) => format!("the tree with them is {}", tree.digest),
+        Some(tree) => format!("yes, work tree {}", tree.digest),
         None => "yes".to_owned(),
     };
     BTreeMap::from([
@@ -156,7 +159,7 @@ fn code(target: &Target) -> BTreeMap<String, String> {
     ])
 }
 
-/// File by file, in directories too.
+/// Differences of the data, also of each file in a directory.
 async fn data(client: &mut Client, a: &Target, b: &Target) -> Result<Vec<Difference>, Failure> {
     let text = |file: DataFile| (file.path, format!("{} bytes, {}", file.bytes, file.digest));
     let mut only = async |own: &[DataFile], other: &[DataFile]| -> Result<BTreeMap<String, String>, Failure> {
@@ -167,10 +170,10 @@ async fn data(client: &mut Client, a: &Target, b: &Target) -> Result<Vec<Differe
     Ok(keys("data", &of_a, &only(&b.view.data, &a.view.data).await?))
 }
 
-/// The keys of a job, and their values as text.
+/// The keys of a job, as `optimizer.lr`, with their values as JSON.
 pub(crate) fn job(text: &str) -> BTreeMap<String, String> {
     let mut keys = BTreeMap::new();
-    // What the coordinator sends was checked when it was submitted.
+    // The job was checked when it was submitted.
     if let Ok(job) = serde_json::from_str(text) {
         flatten("", &job, &mut keys);
     }
@@ -205,17 +208,17 @@ fn lines(report: &Report) -> Vec<String> {
             lines.extend(changes.files.iter().map(file));
         }
         None if report.differences.iter().any(|found| (found.kind, found.key.as_str()) == ("code", "commit")) => {
-            lines.push("what changed in the code is not known: no repository here has both commits".to_owned());
+            lines.push("the changed files are not known: no repository on this machine has both commits".to_owned());
         }
         None => {}
     }
     lines.push(String::new());
     let Some((first, last)) = report.common else {
-        lines.push("record: they have no step in common".to_owned());
+        lines.push("record: the runs have no step in common".to_owned());
         return lines;
     };
     let Some(parting) = &report.record.parting else {
-        lines.push(format!("record: steps {first} to {last} are equal, bit for bit ({})", report.record.extent()));
+        lines.push(format!("record: {}", report.record.equal_steps(first, last)));
         return lines;
     };
     lines.push(parts(first, parting.step));
@@ -227,36 +230,36 @@ fn lines(report: &Report) -> Vec<String> {
             .is_none_or(|tensors| report.record.agreed.is_none_or(|agreed| agreed + 1 < tensors.step)) =>
         {
             lines.push(
-                "hint: `--bisect` replays both with fingerprints at every step, to name step and tensor".to_owned(),
+                "hint: pass `--bisect` to replay both with fingerprints at every step, which finds the step and the tensor".to_owned(),
             );
         }
         None => {}
         Some(bisected) => match &bisected.parting {
             Some(found) => {
-                lines.push(format!("replayed with fingerprints at every step, they part at step {}:", found.step));
+                lines.push(format!("replayed with fingerprints at every step, the runs diverge at step {}:", found.step));
                 lines.extend(found.lines(("A", "B")));
             }
             None => lines.push(format!(
-                "replayed, they do not part ({}): what made them differ did not come again",
-                bisected.extent()
+                "replayed, the runs do not diverge ({} steps, {} of them with fingerprints): the difference did not recur",
+                bisected.steps, bisected.fingerprints
             )),
         },
     }
     lines
 }
 
-/// Where records part whose first common step is `first`; a run that was resumed has none before.
+/// The line about records that diverge at step `at`. `first` is their first common step, above 1 if a run was resumed.
 fn parts(first: u64, at: u64) -> String {
-    let before = if first > 1 { ", before which nothing was compared" } else { "" };
+    let before = if first > 1 { "; earlier steps were not compared" } else { "" };
     if at == first {
-        return format!("record: parts at step {at}, the first that both have{before}:");
+        return format!("record: diverges at step {at}, the first that both have{before}:");
     }
     let equal = if first > 1 {
-        format!("steps {first} to {} are equal", at - 1)
+        format!("equal from step {first} to {}", at - 1)
     } else {
         format!("equal up to step {}", at - 1)
     };
-    format!("record: {equal}, parts at step {at}:")
+    format!("record: {equal}, diverges at step {at}:")
 }
 
 #[cfg(test)]
@@ -265,10 +268,10 @@ mod tests {
 
     #[test]
     fn nothing_is_said_of_steps_that_were_not_compared() {
-        assert_eq!(parts(1, 8), "record: equal up to step 7, parts at step 8:");
-        assert_eq!(parts(1, 1), "record: parts at step 1, the first that both have:");
-        assert_eq!(parts(201, 260), "record: steps 201 to 259 are equal, parts at step 260:");
-        let unknown = "record: parts at step 201, the first that both have, before which nothing was compared:";
+        assert_eq!(parts(1, 8), "record: equal up to step 7, diverges at step 8:");
+        assert_eq!(parts(1, 1), "record: diverges at step 1, the first that both have:");
+        assert_eq!(parts(201, 260), "record: equal from step 201 to 259, diverges at step 260:");
+        let unknown = "record: diverges at step 201, the first that both have; earlier steps were not compared:";
         assert_eq!(parts(201, 201), unknown);
     }
 
@@ -305,7 +308,7 @@ mod tests {
         );
         assert_eq!(
             note("fault", "x"),
-            "note: unlike at the checkpoint, and not known to change bits: fault was `nothing`, is `x`"
+            "note: fault differs from the checkpoint, and is not known to change bits: was `(not set)`, is `x`"
         );
     }
 }

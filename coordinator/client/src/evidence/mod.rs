@@ -1,4 +1,4 @@
-//! Evidence: steps are computed again, and records compared.
+//! Commands that re-run steps and compare records.
 
 pub(crate) mod comparison;
 pub(crate) mod diff;

@@ -1,4 +1,4 @@
-//! Making a part of a run again, for `verify` and `diff --bisect`.
+//! Re-runs some steps of a run, for `verify` and `diff --bisect`.
 
 use lockstep_core::state::StatusKind;
 use lockstep_core::view::RunView;
@@ -10,8 +10,8 @@ use crate::runs::follow::{follow, summary};
 use crate::runs::prepare::new_request;
 use crate::terminal::{Exit, Failure, Output, interrupted};
 
-/// Replays `target` from the nearest checkpoint before step `from` up to `until`, with fingerprints every so many steps,
-/// and waits for the end. `None` after Ctrl-C: the replay is cancelled then.
+/// Replays `target` from the nearest checkpoint before step `from` to step `until`, with fingerprints every `fingerprints_every` steps,
+/// and waits for the end. `None` after Ctrl-C, which cancels the replay.
 ///
 /// # Errors
 /// `RunFailed`, if the replay does not reach its end.
@@ -29,7 +29,7 @@ pub(crate) async fn replay(
         checkpoint: checkpoint.map_or_else(String::new, |id| id.to_string()),
     };
     let run = client.replay(request).await?;
-    let begin = checkpoint.map_or("where it began".to_owned(), |id| format!("checkpoint {}", id.short()));
+    let begin = checkpoint.map_or("its start".to_owned(), |id| format!("checkpoint {}", id.short()));
     Output::note(&format!(
         "replaying steps {} to {until} of run {} from {begin}, as run {run}",
         step + 1,

@@ -1,4 +1,4 @@
-//! `coord reproduce`: a run again from its id alone: its code, its data, every step, and whether the bits are the same.
+//! `coord reproduce`: rebuilds the code and data of a run from its id, re-runs every step, and compares the bits.
 
 use std::path::{Path, PathBuf};
 
@@ -27,11 +27,11 @@ use crate::terminal::{Exit, Failure, Output, interrupted, table};
 #[derive(Debug, Serialize)]
 struct Verdict {
     run: String,
-    /// The run that made it again.
+    /// Id of the new run.
     reproduction: String,
-    /// Where its code lies.
+    /// Directory of the rebuilt code.
     directory: PathBuf,
-    /// With `--on local`: where all that it wrote lies.
+    /// With `--on local`: directory of its coordinator and workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     local_directory: Option<PathBuf>,
     first_step: u64,
@@ -39,10 +39,11 @@ struct Verdict {
     equal: bool,
     #[serde(flatten)]
     comparison: Comparison,
-    /// State at the end: as recorded, if the run came to its end, and as it came out.
+    /// Recorded digest of the final state; `None` if the run did not finish.
     recorded: Option<Digest>,
+    /// Digest of the final state of the new run.
     reproduced: Option<Digest>,
-    /// What was not as it was.
+    /// Keys of numerics and environment that differ.
     differences: Vec<Difference>,
 }
 
@@ -51,15 +52,18 @@ pub(crate) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
     let target = Target::find(&client, &arguments.run).await?;
     let (run, last) = (target.run(), target.last_step());
     if last <= target.began.steps {
-        return Err(Failure::new(Exit::Refused, format!("run {run} has made no step: there is nothing to compare")));
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("run {run} has completed no step: there is nothing to compare"),
+        ));
     }
     if let Some(words) = began_otherwise(&target.view) {
-        return Err(Failure::new(Exit::Refused, words).hint(format!("`coord verify {run}` makes its own steps again")));
+        return Err(Failure::new(Exit::Refused, words).hint(format!("re-run its own steps with `coord verify {run}`")));
     }
     let directory = arguments.directory.clone().unwrap_or_else(|| format!("run-{run}").into());
     let beside = match arguments.on_local {
         Some(_) => Some(local_dir::by_default(&beside(&directory)?).map_err(|failure| {
-            failure.hint("remove it if nobody needs it, or name another directory to rebuild the run in")
+            failure.hint("remove it if nobody needs it, or rebuild the run in another directory")
         })?),
         None => None,
     };
@@ -67,7 +71,7 @@ pub(crate) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
         rebuild(&mut client, &target.view, &directory, arguments.repositories.clone()).await?
     } else {
         Output::note(&format!(
-            "note: run {run} came from no git work tree: it is made again from its job and data alone"
+            "note: run {run} was not submitted from a git work tree: it is re-run from its job and data alone"
         ));
         Rebuilt::empty(&directory)?
     };
@@ -76,12 +80,12 @@ pub(crate) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
     let other_revision = job.data.revision().is_some();
     for path in job.data_paths() {
         let path = rebuilt.job_directory.join(path);
-        // What DVC cannot bring may lie elsewhere; as of another revision it is in the store.
+        // Data that DVC cannot fetch may be elsewhere. Data of another revision is in the store.
         if !path.exists()
             && !other_revision
             && let Err(failure) = tracked::fetch(&rebuilt.job_directory, &[path], false).await
         {
-            Output::note(&format!("note: {}", failure.render()));
+            Output::note(&format!("note: {}", failure.message()));
         }
     }
     let files = client.listed(&target.view.data).await?;
@@ -106,21 +110,21 @@ pub(crate) async fn reproduce(arguments: ReproduceArguments, out: &mut Output) -
     Ok(if verdict.equal { Exit::Done } else { Exit::Differs })
 }
 
-/// Where a coordinator and workers of its own write: beside the rebuilt tree, which may hold anything, and never in it.
+/// The directory for `--on local`: `DIRECTORY.lockstep`, beside the rebuilt tree and never in it, because the tree may contain anything.
 fn beside(directory: &Path) -> Result<PathBuf, Failure> {
     let unusable = |why: &str| Failure::new(Exit::Usage, format!("cannot use `{}`: {why}", directory.display()));
-    // `..` and links in the name are resolved if it is there; nothing is to be resolved otherwise.
+    // Resolves `..` and links if the directory exists.
     let resolved = std::fs::canonicalize(directory).or_else(|_| std::path::absolute(directory));
     let resolved = resolved.map_err(|error| unusable(&error.to_string()))?;
     let (Some(parent), Some(name)) = (resolved.parent(), resolved.file_name()) else {
-        return Err(unusable("there is no place beside it, where `--on local` writes"));
+        return Err(unusable("it has no parent directory, to which `--on local` writes"));
     };
     let mut name = name.to_owned();
     name.push(".lockstep");
     Ok(parent.join(name))
 }
 
-/// Trains the run once more, here or where it was, and compares. `None` after Ctrl-C.
+/// Re-runs the run, on `local` or on the cluster, and compares the records. `None` after Ctrl-C, which cancels the new run.
 async fn again(
     client: &mut Client,
     target: &Target,
@@ -149,7 +153,7 @@ async fn again(
         data: view.data.iter().map(Into::into).collect(),
     };
     let run = there.submit(request).await?;
-    Output::note(&format!("making run {} again, from the first step on, as run {run}", target.run()));
+    Output::note(&format!("re-running run {} from its first step, as run {run}", target.run()));
     let broken = async {
         match local {
             Some(local) => local.broken().await,
@@ -189,24 +193,22 @@ async fn again(
     }))
 }
 
-/// Why what a run names does not make its first steps, if it does not: they were made with other data or code, or on
-/// a machine that computes otherwise.
+/// Why a run cannot be reproduced from its id, if it cannot: it was resumed with other data or code, or on a machine that computes
+/// differently, so what it names now did not make its first steps.
 fn began_otherwise(view: &RunView) -> Option<String> {
     let names = ["data.", "numerics."];
     let other = |one: &&Override| one.key == "code" || names.iter().any(|name| one.key.starts_with(name));
     let Override { key, was, now } = view.row.overrides.iter().find(other)?;
     let run = &view.row.id;
-    Some(format!(
-        "run {run} goes on from a checkpoint that was made otherwise: `{key}` was {was}, is {now}, and was accepted"
-    ))
+    Some(format!("run {run} descends from a resume with an accepted difference: `{key}` was {was}, is {now}"))
 }
 
-/// Where the data is that the rebuilt tree has not.
+/// Data files that the rebuilt tree lacks.
 #[derive(Debug, Default)]
 struct Elsewhere {
-    /// Still where the run had it.
+    /// Files that are unchanged in the run's own directory.
     in_place: Vec<(Piece, PathBuf)>,
-    /// In the coordinator's store, or nowhere.
+    /// Files that only the coordinator's store may have.
     stored: Vec<Piece>,
 }
 
@@ -243,10 +245,10 @@ fn lines(verdict: &Verdict) -> Vec<String> {
     let Verdict { run, reproduction, first_step, last_step, comparison, recorded, reproduced, .. } = verdict;
     let mut lines = Vec::new();
     match &comparison.parting {
-        None => lines.push(format!(
-            "run {run} is reproduced: steps {first_step} to {last_step}, every bit again ({})",
-            comparison.extent()
-        )),
+        None => {
+            let equal = comparison.equal_steps(*first_step, *last_step);
+            lines.push(format!("run {run} is reproduced: {equal}"));
+        }
         Some(parting) => {
             lines.push(format!("run {run} differs from its reproduction {reproduction} at step {}:", parting.step));
             lines.extend(parting.lines(("recorded", "reproduced")));
@@ -255,16 +257,19 @@ fn lines(verdict: &Verdict) -> Vec<String> {
     let text = |digest: &Option<Digest>| digest.map_or("none".to_owned(), |digest| digest.to_string());
     match recorded {
         None => {
-            lines.push(format!("  the run did not come to its end; its reproduction ended with {}", text(reproduced)));
+            lines.push(format!(
+                "  the run did not finish, so no final state was recorded; that of its reproduction: {}",
+                text(reproduced)
+            ));
         }
         Some(state) if Some(*state) == *reproduced => lines.push(format!("  final state {state}, as recorded")),
         Some(state) => lines.push(format!("  final state: recorded {state}, reproduced {}", text(reproduced))),
     }
     if let Some(dir) = &verdict.local_directory {
-        lines.push(format!("  what its coordinator and workers wrote lies in {}", dir.display()));
+        lines.push(format!("  files of its coordinator and workers: {}", dir.display()));
     }
     if !verdict.differences.is_empty() {
-        lines.push("  not as it was:".to_owned());
+        lines.push("  environment and numerics that differ:".to_owned());
         let rows: Vec<Vec<String>> = verdict.differences.iter().map(Difference::cells).collect();
         lines.extend(table(&["", "KEY", "RECORDED", "NOW"], &rows).into_iter().map(|line| format!("  {line}")));
     }

@@ -1,4 +1,4 @@
-//! What `verify` and `diff` are about: a run, or a checkpoint and the run that made it.
+//! The subject of `verify`, `diff`, `reproduce` and `lineage`: a run, or a checkpoint and its run.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +16,21 @@ use crate::terminal::{Exit, Failure};
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) view: RunView,
-    /// The checkpoint that was named.
+    /// Id and step of the named checkpoint; `None` if a run was named.
     pub(crate) checkpoint: Option<(Digest, u64)>,
-    /// Where its record began: at the checkpoint that it was resumed from, or with nothing.
+    /// Start of the record: the checkpoint that the run was resumed from, or step 0.
     pub(crate) began: RecordPosition,
-    /// Where its record stood at its last checkpoint, or at the one that was named.
+    /// Position of the record at the named checkpoint, or at the run's last one.
     pub(crate) stood: Option<RecordPosition>,
     pub(crate) numerics: BTreeMap<String, String>,
     pub(crate) environment: BTreeMap<String, String>,
 }
 
 impl Target {
-    /// The run that `name` names by id or prefix, or the checkpoint.
+    /// Finds the run with this id, unique prefix or name, or the checkpoint with this id or unique prefix.
+    ///
+    /// # Errors
+    /// `NotFound` if there is neither, or a run and a checkpoint.
     pub(crate) async fn find(client: &Client, name: &str) -> Result<Self, Failure> {
         let (view, manifest) = match client.run(name).await {
             Ok(view) => {
@@ -40,6 +43,7 @@ impl Target {
                         return other;
                     }
                     Failure::new(Exit::NotFound, format!("there is no run or checkpoint `{name}`"))
+                        .hint("list them with `coord ps --all` and `coord checkpoints`")
                 })?;
                 (client.run(manifest.run.as_str()).await?, Some(manifest))
             }
@@ -59,17 +63,16 @@ impl Target {
         Ok(Self { view, checkpoint, began, stood, numerics, environment })
     }
 
-    /// The run's id.
     pub(crate) fn run(&self) -> String {
         self.view.row.id.to_string()
     }
 
-    /// Its record, which is the one that was made.
+    /// Reads the record of the run, and checks it by its digests.
     pub(crate) async fn record(&self, client: &mut Client) -> Result<Record, Failure> {
         Record::read(client, &self.run(), &self.began, self.stood.as_ref()).await
     }
 
-    /// For people.
+    /// The run or checkpoint in words, for messages.
     pub(crate) fn name(&self) -> String {
         match &self.checkpoint {
             Some((id, step)) => format!("checkpoint {} (run {}, step {step})", id.short(), self.run()),
@@ -77,19 +80,19 @@ impl Target {
         }
     }
 
-    /// Steps completed at its end, so far.
+    /// The step of the named checkpoint, or the last completed step of the run.
     pub(crate) fn last_step(&self) -> u64 {
         self.checkpoint.map_or(self.view.row.step, |(_, step)| step)
     }
 
-    /// Where a replay of the steps after `step` completed ones begins: the nearest checkpoint at or before, with its
-    /// step; `None` is where the run began.
+    /// Where a replay of the steps after `step` begins: the nearest checkpoint at or before `step`, with its step. `None` is the start of
+    /// the run.
     pub(crate) fn nearest(&self, step: u64) -> (Option<Digest>, u64) {
         let before = self.view.checkpoints.iter().rev().find(|checkpoint| checkpoint.step <= step);
         before.map_or((None, self.began.steps), |checkpoint| (Some(checkpoint.id), checkpoint.step))
     }
 
-    /// The digest of the state at `step`, if a checkpoint was made there.
+    /// The digest of the state at `step`, if a checkpoint was taken there.
     pub(crate) fn state_at(&self, step: u64) -> Option<Digest> {
         self.view
             .checkpoints
@@ -99,7 +102,7 @@ impl Target {
     }
 }
 
-/// That what was typed for this run does not name a checkpoint, too.
+/// Fails if `name`, by which the run `view` was found, is also a prefix of a checkpoint's id.
 async fn no_checkpoint(client: &Client, name: &str, view: &RunView) -> Result<(), Failure> {
     if view.row.id.as_str() == name || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(());
@@ -110,19 +113,19 @@ async fn no_checkpoint(client: &Client, name: &str, view: &RunView) -> Result<()
         Ok(manifest) => {
             let checkpoint = Manifest::id(&manifest.encode());
             let words =
-                format!("`{name}` fits run `{}` ({}) and checkpoint `{checkpoint}`", view.row.id, view.row.name);
+                format!("`{name}` matches run `{}` ({}) and checkpoint `{checkpoint}`", view.row.id, view.row.name);
             Err(Failure::new(Exit::NotFound, words))
         }
     }
 }
 
-/// The record of a replay.
+/// Reads the record of a replay.
 pub(crate) async fn record_of_replay(client: &mut Client, replay: &RunView) -> Result<Record, Failure> {
     let began = began(client, replay).await?;
     Record::read(client, replay.row.id.as_str(), &began, None).await
 }
 
-/// Where a run's record began.
+/// Start of a run's record: the checkpoint that it was resumed from, or step 0.
 async fn began(client: &Client, view: &RunView) -> Result<RecordPosition, Failure> {
     Ok(match view.row.parent {
         Some(parent) => position(&manifest(client, &parent.to_string()).await?),
@@ -130,12 +133,12 @@ async fn began(client: &Client, view: &RunView) -> Result<RecordPosition, Failur
     })
 }
 
-/// By steps completed since the very beginning.
+/// Position of the record at a checkpoint. Steps count from step 1 of the first ancestor.
 fn position(manifest: &Manifest) -> RecordPosition {
     RecordPosition { steps: manifest.step, digest: manifest.record.digest }
 }
 
-/// The manifest of a checkpoint.
+/// Fetches the manifest of the checkpoint with this id or unique prefix.
 pub(crate) async fn manifest(client: &Client, name: &str) -> Result<Manifest, Failure> {
     let text = client.query(What::Manifest(name.to_owned())).await?;
     Manifest::decode(text.as_bytes()).map_err(|error| Failure::caused(Exit::Unreachable, &error))

@@ -1,5 +1,5 @@
-//! `coord verify`: makes steps of a run again, and compares them with what was recorded, bit by bit. Of a checkpoint the store's
-//! blobs are read, too.
+//! `coord verify`: re-runs steps of a run and compares them with the record, bit for bit. For a checkpoint it also reads all its blobs in
+//! the store.
 
 use std::ops::RangeInclusive;
 
@@ -23,7 +23,7 @@ struct Verdict {
     equal: bool,
     #[serde(flatten)]
     comparison: Comparison,
-    /// The state at the last step, if a checkpoint was made there.
+    /// The state digests at the last step, if a checkpoint was taken there.
     state: Option<States>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn verify(arguments: VerifyArguments, out: &mut Output) -> Resu
     Ok(if verdict.equal { Exit::Done } else { Exit::Differs })
 }
 
-/// That the checkpoint can be read: bits that come out again are no use in a checkpoint whose blobs are damaged.
+/// Checks that the checkpoint's blobs can be read: equal steps say nothing about blobs that are damaged.
 async fn check_blobs(client: &Client, checkpoint: &Digest) -> Result<(), Failure> {
     let manifest = manifest(client, &checkpoint.to_string()).await?;
     let tensors = manifest.tensors.iter().flat_map(|entry| &entry.pieces);
@@ -77,7 +77,7 @@ async fn check_blobs(client: &Client, checkpoint: &Digest) -> Result<(), Failure
     checked.await.map_err(|failure| failure.context(&format!("checkpoint {} cannot be read", checkpoint.short())))
 }
 
-/// The steps to verify: those that were asked for; else those that lead to the checkpoint, or all of the run.
+/// The steps to verify: `asked`, or by default the steps since the checkpoint before the named one, or all steps of the run.
 fn range(target: &Target, asked: Option<(u64, u64)>) -> Result<RangeInclusive<u64>, Failure> {
     let last = target.last_step();
     let begin = match target.checkpoint {
@@ -87,7 +87,7 @@ fn range(target: &Target, asked: Option<(u64, u64)>) -> Result<RangeInclusive<u6
     let (first, until) = asked.unwrap_or((begin + 1, last));
     if first <= target.began.steps || until > last || first > until {
         let words = format!(
-            "steps {first}..{until} are not within {}..{last}, which {} has",
+            "steps {first}..{until} are not within {}..{last}, the steps of {}",
             target.began.steps + 1,
             target.name()
         );
@@ -100,17 +100,16 @@ fn lines(verdict: &Verdict) -> Vec<String> {
     let Verdict { run, first_step, last_step, comparison, state, .. } = verdict;
     let mut lines = Vec::new();
     match &comparison.parting {
-        None => lines
-            .push(format!("run {run}, steps {first_step} to {last_step}: every bit again ({})", comparison.extent())),
+        None => lines.push(format!("run {run}: {}", comparison.equal_steps(*first_step, *last_step))),
         Some(parting) => {
             lines.push(format!("run {run} differs from its replay at step {}:", parting.step));
             lines.extend(parting.lines(("recorded", "replayed")));
         }
     }
     if let Some(States { recorded, replayed }) = state {
-        let found = replayed.map_or("nothing".to_owned(), |digest| digest.to_string());
+        let found = replayed.map_or("none".to_owned(), |digest| digest.to_string());
         lines.push(if Some(*recorded) == *replayed {
-            format!("  state at step {last_step}: {recorded}, as its checkpoint was recorded")
+            format!("  state at step {last_step}: {recorded}, as in its checkpoint")
         } else {
             format!("  state at step {last_step}: recorded {recorded}, replayed {found}")
         });

@@ -1,4 +1,4 @@
-//! `coord checkout`: the work tree that a run came from, again.
+//! `coord checkout`: rebuilds the work tree from which a run was submitted.
 
 use std::path::{Path, PathBuf};
 
@@ -12,19 +12,19 @@ use crate::args::CheckoutArguments;
 use crate::connection::Client;
 use crate::terminal::{Exit, Failure, Output};
 
-/// Data files that are named; there may be thousands.
+/// Most data files of a kind that are listed.
 const NAMED_FILES: usize = 20;
 
-/// What was rebuilt.
+/// The answer of `--json`.
 #[derive(Debug, Serialize)]
 struct Report {
     run: String,
     commit: String,
-    /// The tree's root, absolute.
+    /// The absolute root of the tree.
     directory: PathBuf,
-    /// Where the job's relative paths begin in it.
+    /// The directory in the tree to which paths in the job are relative.
     job_directory: PathBuf,
-    /// Data and model files, of which the tree has some.
+    /// All data and model files of the run, also those that the tree lacks.
     data: Vec<Found>,
 }
 
@@ -32,7 +32,7 @@ struct Report {
 struct Found {
     #[serde(flatten)]
     file: DataFile,
-    /// `there`, `missing` or `other`.
+    /// `there`, `missing`, or `other` if the tree has other contents.
     state: &'static str,
 }
 
@@ -54,28 +54,29 @@ pub(crate) async fn checkout(arguments: CheckoutArguments, out: &mut Output) -> 
     Ok(Exit::Done)
 }
 
-/// A run's work tree, again.
+/// The rebuilt work tree of a run.
 #[derive(Debug)]
 pub(crate) struct Rebuilt {
     commit: String,
-    /// Its root, absolute.
+    /// The absolute root of the tree.
     pub(crate) directory: PathBuf,
-    /// Where the job's relative paths begin in it.
+    /// The directory in the tree to which paths in the job are relative.
     pub(crate) job_directory: PathBuf,
 }
 
 impl Rebuilt {
-    /// Of a run that had none.
+    /// An empty directory, for a run without a work tree.
     pub(crate) fn empty(directory: &Path) -> Result<Self, Failure> {
         let made = std::fs::create_dir_all(directory).and_then(|()| std::fs::canonicalize(directory));
         let directory = made.map_err(|error| {
-            Failure::new(Exit::Local, format!("cannot make directory `{}`: {error}", directory.display()))
+            Failure::new(Exit::Local, format!("cannot create directory `{}`: {error}", directory.display()))
         })?;
         Ok(Self { commit: String::new(), job_directory: directory.clone(), directory })
     }
 }
 
-/// Rebuilds the work tree of a run in `directory`; `repositories` may have its commit.
+/// Rebuilds the work tree of a run in `directory`. A commit that was not stored with the run comes from `repositories`, from the clones of
+/// the current directory and of the job, or from its remote.
 pub(crate) async fn rebuild(
     client: &mut Client,
     view: &RunView,
@@ -84,10 +85,10 @@ pub(crate) async fn rebuild(
 ) -> Result<Rebuilt, Failure> {
     let run = &view.row.id;
     let Some(code) = &view.code else {
-        return Err(Failure::new(Exit::Refused, format!("run `{run}` came from no git work tree")));
+        return Err(Failure::new(Exit::Refused, format!("run `{run}` was not submitted from a git work tree")));
     };
     let Some(tree) = &code.tree else {
-        let words = format!("the work tree of run `{run}` was not kept; its commit is {}", code.commit);
+        let words = format!("the work tree of run `{run}` was not stored; its commit is {}", code.commit);
         return Err(Failure::new(Exit::Refused, words));
     };
     let snapshot = client.blob(tree).await?;
@@ -97,9 +98,9 @@ pub(crate) async fn rebuild(
     };
     repositories.extend([PathBuf::from("."), view.base_dir.clone().into()].into_iter().filter_map(|at| git::root(&at)));
     let (remote, to) = (code.remote.clone(), directory.to_owned());
-    // What nobody here has is fetched from where it was published.
+    // A commit that no repository here has is fetched from its remote, into this directory.
     let scratch = tempfile::tempdir()
-        .map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
+        .map_err(|error| Failure::new(Exit::Local, format!("cannot create a temporary directory: {error}")))?;
     let restored = tokio::task::spawn_blocking(move || {
         let sources = Sources { packed, repositories };
         let (fetched, remotes) = (scratch.path().join("fetched.git"), Remotes::of_a_person());
@@ -127,16 +128,16 @@ fn refused(error: &GitError, remote: Option<&str>) -> Failure {
     );
     match (error, remote) {
         (GitError::NoSource { .. }, Some(remote)) => {
-            failure.hint(format!("clone it, `git clone {remote}`, and name the clone with `--repository`"))
+            failure.hint(format!("clone it with `git clone {remote}`, and pass the clone with `--repository DIR`"))
         }
         (GitError::Fetch { .. }, _) | (GitError::NoSource { .. }, None) => {
-            failure.hint("name a clone that has it with `--repository`")
+            failure.hint("pass a clone that has the commit with `--repository DIR`")
         }
         _ => failure,
     }
 }
 
-/// Whether the tree has a data file as the run had it.
+/// Compares a data file in the tree with the run's.
 fn found(job_directory: &Path, file: &DataFile) -> Found {
     let state = match data::verify(job_directory, std::slice::from_ref(file)) {
         Ok(()) => "there",
@@ -150,18 +151,18 @@ fn print(report: &Report, out: &mut Output) {
     out.line(&format!("{}", report.directory.display()));
     let below = report.job_directory.strip_prefix(&report.directory).unwrap_or(Path::new(""));
     if !below.as_os_str().is_empty() {
-        Output::note(&format!("the job's paths begin in `{}`", below.display()));
+        Output::note(&format!("paths in the job are relative to `{}`", below.display()));
     }
     let (there, not): (Vec<&Found>, Vec<&Found>) = report.data.iter().partition(|found| found.state == "there");
     for Found { file, state } in there.into_iter().take(NAMED_FILES).chain(not.iter().copied().take(NAMED_FILES)) {
         let what = match *state {
-            "there" => "is there".to_owned(),
+            "there" => "is in the tree".to_owned(),
             "missing" => format!("is not in the tree: {} bytes, digest {}", file.bytes, file.digest),
-            _ => format!("is another file: expected {} bytes, digest {}", file.bytes, file.digest),
+            _ => format!("has other contents in the tree: expected {} bytes, digest {}", file.bytes, file.digest),
         };
         Output::note(&format!("data `{}` {what}", file.path));
     }
     if report.data.len() > NAMED_FILES {
-        Output::note(&format!("of {} data files, {} are not in the tree as they were", report.data.len(), not.len()));
+        Output::note(&format!("of {} data files, {} are missing or have other contents", report.data.len(), not.len()));
     }
 }

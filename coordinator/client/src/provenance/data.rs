@@ -1,4 +1,4 @@
-//! `coord data`: contents that runs need, kept in the coordinator's store by their digests.
+//! `coord data`: hashes data files, and stores them in the coordinator's store.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,15 @@ use crate::terminal::{Exit, Failure, Output, Progress};
 #[derive(Debug, Serialize)]
 struct Report {
     files: Vec<DataFile>,
-    /// Of all of them, whatever their order.
+    /// Digest of all files together, which does not depend on their order.
     digest: String,
-    /// Bytes that were not in the store before; absent if nothing was sent.
+    /// Bytes that are new to the store; absent for `coord data hash`.
     #[serde(skip_serializing_if = "Option::is_none")]
     stored: Option<u64>,
 }
 
 impl Report {
-    /// With `to_store` of files whose contents may be sent elsewhere.
+    /// Hashes all files of `paths`. `to_store` rejects links that lead out of a directory: their contents would be stored.
     async fn of(paths: Vec<PathBuf>, rehash: bool, to_store: bool) -> Result<Self, Failure> {
         let files = tokio::task::spawn_blocking(move || measure(&paths, rehash, to_store))
             .await
@@ -39,11 +39,11 @@ impl Report {
         out.bytes(lines.concat().as_bytes());
         let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
         let new = self.stored.map_or_else(String::new, |stored| format!(", {stored} of them new"));
-        Output::note(&format!("{} files, {bytes} bytes{new}; all together {}", self.files.len(), self.digest));
+        Output::note(&format!("{} files, {bytes} bytes{new}; digest of all: {}", self.files.len(), self.digest));
     }
 }
 
-/// The line of a file, as `b3sum` has it: with a backslash before it, if its name has characters that could be taken for another line.
+/// The line of a file in the format of `b3sum`. A name with line ends or backslashes is escaped, and the line begins with a backslash.
 fn line(file: &DataFile) -> String {
     let name = file.path.replace('\\', r"\\").replace('\n', r"\n").replace('\r', r"\r");
     let mark = if name == file.path { "" } else { r"\" };
@@ -64,7 +64,7 @@ pub(crate) async fn add(arguments: DataAddArguments, out: &mut Output) -> Result
     Ok(Exit::Done)
 }
 
-/// Puts the contents of `files`, which lie at those paths, into the store; how many bytes were not there.
+/// Stores the contents of `files`, which are at those paths, and returns the number of bytes that are new to the store.
 pub(crate) async fn keep(client: &Client, files: &[(Piece, PathBuf)]) -> Result<u64, Failure> {
     let progress = Progress::bytes("storing", files.iter().map(|(piece, _)| piece.bytes).sum());
     let store = |(piece, path): &(Piece, PathBuf)| {
@@ -77,7 +77,7 @@ pub(crate) async fn keep(client: &Client, files: &[(Piece, PathBuf)]) -> Result<
     Ok(at_once(files.iter().map(store)).await?.into_iter().sum())
 }
 
-/// Lists all files of `paths`, those of directories too, and hashes them.
+/// Lists and hashes all files of `paths`, also those in directories, in the order of their paths.
 fn measure(paths: &[PathBuf], rehash: bool, to_store: bool) -> Result<Vec<DataFile>, Failure> {
     let list = |path: &PathBuf| {
         let files = data::list(path).map_err(|error| refused(&error))?;
@@ -92,15 +92,14 @@ fn measure(paths: &[PathBuf], rehash: bool, to_store: bool) -> Result<Vec<DataFi
     hash_files(&listed.iter().collect::<Vec<_>>(), rehash)
 }
 
-/// Refuses to store what a link among `files`, those of the directory `dir`, leads to out of it; DVC's own links may lead into its
-/// cache.
+/// Rejects a link among `files` that leads out of their directory `dir`, unless it leads into DVC's cache: its contents would be stored.
 pub(crate) fn no_link_out(dir: &Path, files: &[Listed]) -> Result<(), Failure> {
     let objects = Objects::around(dir).map_err(|error| Failure::caused(Exit::Local, &error))?;
     let is_cached = |path: &Path| objects.as_ref().is_some_and(|objects| objects.have(path));
     data::no_link_out(dir, files, &is_cached).map_err(|error| refused(&error))
 }
 
-/// Hashes `files`; without `rehash`, those only that are not known as they are.
+/// Hashes `files`. Without `rehash`, files whose inode, size and times are unchanged keep their cached digests.
 pub(crate) fn hash_files(files: &[&Listed], rehash: bool) -> Result<Vec<DataFile>, Failure> {
     let progress = Progress::files("hashing", files.len() as u64);
     let cache = if rehash { None } else { StatCache::of_user() };
@@ -108,12 +107,14 @@ pub(crate) fn hash_files(files: &[&Listed], rehash: bool) -> Result<Vec<DataFile
     let files = files.map_err(|error| refused(&error))?;
     drop(progress);
     if let Some(Err(error)) = cache.map(StatCache::save) {
-        Output::note(&format!("note: digests of data files cannot be kept for the next time: {error}"));
+        Output::note(&format!(
+            "note: cannot cache digests of data files, so the next command hashes them again: {error}"
+        ));
     }
     Ok(files)
 }
 
-/// What data cannot be used.
+/// The failure of data that cannot be used: `Local` for input and output errors, `Usage` for all others.
 pub(crate) fn refused(error: &DataHashError) -> Failure {
     let exit = match error {
         DataHashError::Io { .. } => Exit::Local,
@@ -128,7 +129,6 @@ mod tests {
 
     use super::*;
 
-    /// As `b3sum` writes them.
     #[test]
     fn no_name_is_taken_for_another_line() {
         let digest = Domain::Blob.digest(b"x");
@@ -157,7 +157,7 @@ mod tests {
         assert!(said.contains("dir/link` is a link out of") && said.contains("/secret`"), "{said}");
         assert_eq!(refused.exit(), Exit::Usage);
 
-        // Of a job too, if its data is to be kept.
+        // Nor is it stored with a job.
         let job = |keep| crate::provenance::measure::in_place(&tree, &["dir"], true, true, keep);
         assert_eq!(job(false).unwrap().files.len(), 3);
         assert!(job(true).unwrap_err().render().contains("dir/link` is a link out of"));

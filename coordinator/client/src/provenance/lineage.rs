@@ -1,4 +1,4 @@
-//! `coord lineage`: where a checkpoint comes from, and what came of it: runs, their checkpoints, runs resumed from those.
+//! `coord lineage`: the tree of a run or checkpoint: runs, their checkpoints, and the runs resumed from those.
 
 use lockstep_common::manifest::Override;
 use lockstep_common::{Digest, RunId};
@@ -10,16 +10,16 @@ use crate::connection::Client;
 use crate::evidence::target::Target;
 use crate::terminal::{Exit, Failure, Output};
 
-/// A run and what came of it.
+/// A run and its descendants.
 #[derive(Debug, PartialEq, Serialize)]
 struct Branch {
     run: RunId,
     name: String,
     status: String,
     step: u64,
-    /// What was accepted that differed, here or before.
+    /// Differences that were accepted, when this run or one of its ancestors was resumed.
     overrides: Vec<Override>,
-    /// Whether this run was asked for, or made the checkpoint that was.
+    /// Whether the command named this run. False for the run of a named checkpoint.
     asked: bool,
     checkpoints: Vec<Fork>,
 }
@@ -57,17 +57,17 @@ struct Asked {
     checkpoint: Option<Digest>,
 }
 
-/// Everything that the coordinator knows of. Replays are no descent: they made nothing.
+/// All runs and checkpoints of the coordinator. Replays do not count as descendants, as they write no checkpoints.
 struct Known<'a> {
     rows: &'a [RunRow],
     checkpoints: &'a [CheckpointView],
 }
 
 impl Known<'_> {
-    /// The whole tree that what is asked for is in.
+    /// The whole tree that contains the named run or checkpoint, from its first run on.
     fn tree(&self, asked: &Asked) -> Branch {
         let mut root = &asked.run;
-        // A run is younger than what it was resumed from, so this ends.
+        // This ends, because a run is younger than its parent.
         while let Some(parent) = self.row(root).and_then(|row| row.parent)
             && let Some(made) = self.checkpoints.iter().find(|checkpoint| checkpoint.id == parent)
         {
@@ -107,7 +107,7 @@ impl Known<'_> {
 }
 
 impl Branch {
-    /// For people; without `all` only the checkpoints that something came of, the last ones, and what was asked for.
+    /// Adds the lines of the tree. Without `all`, only checkpoints with descendants, last checkpoints and the named one have lines.
     fn lines(&self, depth: usize, all: bool, lines: &mut Vec<String>) {
         let indent = "  ".repeat(depth);
         let mark = |asked: bool| if asked { "  <--" } else { "" };

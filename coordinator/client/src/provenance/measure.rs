@@ -1,4 +1,4 @@
-//! The data of a job at submit: fetched if it is DVC's, as of another revision if the job says so, listed and hashed.
+//! The data of a job at submit: fetched with DVC, taken from a git revision if the job has `data.rev`, listed and hashed.
 
 use std::path::{Path, PathBuf};
 
@@ -15,30 +15,30 @@ use crate::provenance::data::{hash_files, no_link_out, refused};
 use crate::provenance::tracked;
 use crate::terminal::{Exit, Failure, Output};
 
-/// The data of a job.
+/// The measured data of a job.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    /// What the run records: files and directories.
+    /// The files and directories that the run records.
     pub(crate) data: Vec<DataFile>,
-    /// The lists of its directories, which are blobs.
+    /// The lists of the directories: blobs to store.
     pub(crate) lists: Vec<Vec<u8>>,
-    /// All files, and where their contents lie now.
+    /// All files, with the paths of their contents on this machine.
     pub(crate) files: Vec<(Piece, PathBuf)>,
-    /// They are nowhere where a job's process would look: they must be stored.
+    /// Whether no process of the run would find the files: then they must be stored.
     pub(crate) elsewhere: bool,
-    /// Holds some of them.
+    /// Contains some of `files`; removed when dropped.
     _scratch: Option<TempDir>,
 }
 
-/// A path of a job: a file, or a directory with all that is in it.
+/// A path of a job: a file, or a directory with all its files.
 struct Named {
     path: String,
     is_directory: bool,
-    /// Each called what follows `path`, or, if that is the file itself, `path`.
+    /// Named relative to `path`; a single file is named `path`.
     files: Vec<Listed>,
 }
 
-/// Measures the data of `job`, whose paths begin in `base_dir`; with `keep` of files whose contents may be stored.
+/// Measures the data of `job`, whose paths are relative to `base_dir`. `keep` rejects links that lead out of the data.
 pub(crate) fn measure(job: &JobSpec, base_dir: &Path, rehash: bool, keep: bool) -> Result<Measured, Failure> {
     if let Some(revision) = job.data.revision() {
         return at_revision(job, base_dir, revision, rehash);
@@ -48,7 +48,7 @@ pub(crate) fn measure(job: &JobSpec, base_dir: &Path, rehash: bool, keep: bool) 
     in_place(base_dir, &job.data_paths(), matches!(job.data, Data::Files { .. }), rehash, keep)
 }
 
-/// Measures `paths`, which begin in `base_dir`; directories only if they may be some, and with `keep` only if no link leads out of them.
+/// Measures `paths`, which are relative to `base_dir`. `directories` allows directories; `keep` rejects links that lead out of them.
 pub(crate) fn in_place(
     base_dir: &Path,
     paths: &[&str],
@@ -72,11 +72,11 @@ pub(crate) fn in_place(
     hash(paths.iter().map(list).collect::<Result<Vec<_>, Failure>>()?, rehash, None)
 }
 
-/// The data as of `revision` of the job's work tree (of another one, if a path lies in that): what DVC recorded in it, or git has of
-/// it. The work tree is left alone. A TorchScript module is code, and is taken from where it lies.
+/// Measures the data at `revision` of the work tree that contains each path: the output that DVC recorded, or the file that git has. The
+/// work tree does not change. A TorchScript module is code, and is taken from its path.
 fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> Result<Measured, Failure> {
     let scratch = tempfile::tempdir()
-        .map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
+        .map_err(|error| Failure::new(Exit::Local, format!("cannot create a temporary directory: {error}")))?;
     let mut named = Vec::new();
     for path in job.data.paths() {
         let mut files = of_path(&base_dir.join(path.trim_end_matches('/')), base_dir, revision, scratch.path())?;
@@ -103,7 +103,7 @@ fn at_revision(job: &JobSpec, base_dir: &Path, revision: &str, rehash: bool) -> 
     hash(named, rehash, Some(scratch))
 }
 
-/// Hashes all files at once.
+/// Hashes the files of all paths together, on all cores.
 fn hash(named: Vec<Named>, rehash: bool, scratch: Option<TempDir>) -> Result<Measured, Failure> {
     let files: Vec<&Listed> = named.iter().flat_map(|named| &named.files).collect();
     let mut hashed = hash_files(&files, rehash)?.into_iter();
@@ -124,7 +124,7 @@ fn hash(named: Vec<Named>, rehash: bool, scratch: Option<TempDir>) -> Result<Mea
     Ok(measured)
 }
 
-/// The files at or below `path` in `revision`, which a job in `base_dir` names, each called what follows `path`.
+/// The files at or below `path` at `revision`, named relative to `path`. The job, which has `path`, is in `base_dir`.
 fn of_path(path: &Path, base_dir: &Path, revision: &str, scratch: &Path) -> Result<Vec<Listed>, Failure> {
     let commit = git::commit_at(path, base_dir, revision).map_err(|error| Failure::caused(Exit::Usage, &error))?;
     let recorded = Recorded::at_revision(path, &commit).map_err(|error| Failure::caused(Exit::Usage, &error))?;
@@ -134,7 +134,7 @@ fn of_path(path: &Path, base_dir: &Path, revision: &str, scratch: &Path) -> Resu
         if fetched.num_downloaded > 0 {
             let (files, bytes) = (fetched.num_downloaded, fetched.bytes_downloaded);
             Output::note(&format!(
-                "`{}` as of `{revision}`: {files} files, {bytes} bytes from DVC's remote",
+                "fetched `{}` at `{revision}` from DVC's remote: {files} files, {bytes} bytes",
                 path.display()
             ));
         }
@@ -149,7 +149,7 @@ fn of_path(path: &Path, base_dir: &Path, revision: &str, scratch: &Path) -> Resu
     let found = git::files_at(path, &commit, scratch).map_err(|error| Failure::caused(Exit::Usage, &error))?;
     let found = found.map(|files| files.into_iter().map(|(path, at)| Listed::at(path, at)).collect());
     found.ok_or_else(|| {
-        let words = format!("`{}` is in `{revision}` neither as a file of git nor as an output of DVC", path.display());
-        Failure::new(Exit::Usage, words).hint("`data.rev` names the commit that the data is taken from")
+        let words = format!("`{}` is neither a file of git nor an output of DVC at `{revision}`", path.display());
+        Failure::new(Exit::Usage, words).hint("correct the path, or set `data.rev` to a commit that has it")
     })
 }

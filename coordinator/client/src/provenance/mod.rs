@@ -1,4 +1,4 @@
-//! Where a run comes from: code and data, measured at submit and brought back.
+//! Code and data of runs: recorded at submit, shown, and rebuilt.
 
 pub(crate) mod checkout;
 pub(crate) mod data;

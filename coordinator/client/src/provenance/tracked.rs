@@ -1,4 +1,4 @@
-//! Data that DVC tracks: fetched if it is not there, and refused if it is not what DVC recorded.
+//! Data that DVC tracks: it is fetched if it is missing, and refused if it differs from DVC's record.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use lockstep_host::data::StatCache;
 
 use crate::terminal::{Exit, Failure, Output, Progress};
 
-/// Makes the files of `paths`, in `base_dir`, that DVC tracks what DVC recorded. One that is otherwise is never touched,
-/// and refused unless `accepted`.
+/// Fetches those of `paths`, relative to `base_dir`, that DVC tracks and that are missing. A file that differs from DVC's record is refused
+/// unless `accepted`; it is never overwritten.
 pub(crate) async fn fetch(base_dir: &Path, paths: &[PathBuf], accepted: bool) -> Result<(), Failure> {
     let known = StatCache::of_user_named("md5");
     for path in paths {
@@ -27,19 +27,21 @@ pub(crate) async fn fetch(base_dir: &Path, paths: &[PathBuf], accepted: bool) ->
                 if !accepted {
                     return Err(changed(&files));
                 }
-                Output::note(&format!("note: `{}` is not what DVC recorded, and is taken as it is", path.display()));
+                Output::note(&format!("note: `{}` differs from DVC's record, and is used as it is", path.display()));
                 continue;
             }
             state if state.is_present() => {}
             _ => get(&tracked, &path).await?,
         }
-        // A directory's own times do not move with what lies in its files.
+        // Not directories, whose times do not change with the contents of their files.
         if let Some(known) = known.as_ref().filter(|_| path.is_file()) {
             known.keep(&path, begun, recorded);
         }
     }
     if let Some(Err(error)) = known.map(StatCache::save) {
-        Output::note(&format!("note: md5 sums of data files cannot be kept for the next time: {error}"));
+        Output::note(&format!(
+            "note: cannot cache MD5 sums of data files, so the next command hashes them again: {error}"
+        ));
     }
     Ok(())
 }
@@ -50,10 +52,10 @@ async fn get(tracked: &Tracked, path: &Path) -> Result<(), Failure> {
     let shown = |progress: lockstep_dvc::Progress| bar.set(progress.bytes);
     let fetched = tracked.fetch(&shown).await.map_err(|error| failure(&error))?;
     for replaced in &fetched.replaced {
-        Output::note(&format!("note: `{}` in DVC's cache was damaged, and was fetched anew", replaced.display()));
+        Output::note(&format!("note: `{}` in DVC's cache was damaged, and was fetched again", replaced.display()));
     }
     Output::note(&format!(
-        "`{}` came from DVC: {} files, {} bytes of them from its remote",
+        "fetched `{}` with DVC: {} files, {} bytes from its remote",
         path.display(),
         fetched.num_written,
         fetched.bytes_downloaded
@@ -62,7 +64,7 @@ async fn get(tracked: &Tracked, path: &Path) -> Result<(), Failure> {
 }
 
 fn changed(files: &[lockstep_dvc::FileState]) -> Failure {
-    let mut words = "data is not what DVC recorded:".to_owned();
+    let mut words = "data differs from DVC's record:".to_owned();
     for file in files {
         if let Presence::Other { expected, found } = &file.presence {
             // Writing to a text cannot fail.
@@ -70,14 +72,14 @@ fn changed(files: &[lockstep_dvc::FileState]) -> Failure {
         }
     }
     Failure::new(Exit::Refused, words)
-        .hint("`dvc commit` records it, `dvc checkout` brings the recorded one back, `--allow-dirty` takes it as it is")
+        .hint("record it with `dvc commit`, restore the recorded data with `dvc checkout`, or pass `--allow-dirty` to use it as it is")
 }
 
 fn failure(error: &DvcError) -> Failure {
     Failure::caused(Exit::Local, error)
 }
 
-/// An md5 where a digest is kept: followed by zeros.
+/// An MD5 sum as a digest: followed by zeros.
 fn as_digest(md5: &Md5) -> Digest {
     format!("{:0<64}", md5.to_string()).parse().expect("an md5 has 32 hexadecimal digits")
 }

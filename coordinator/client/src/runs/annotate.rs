@@ -1,4 +1,4 @@
-//! `coord tag` and `coord note`: what people write on a run. It changes nothing about it.
+//! `coord tag` and `coord note`: tags and a note that describe a run, and change nothing else about it.
 
 use lockstep_rpc::AnnotateRequest;
 

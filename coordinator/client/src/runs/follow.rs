@@ -14,10 +14,10 @@ use crate::connection::{Client, Patience, lost, read_run};
 use crate::terminal::{Exit, Failure, Output, clock};
 use crate::watch::row::number;
 
-/// Between two plain lines.
+/// Least time between two plain lines about a run whose status stays the same.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Watches `run` until it has ended, whatever happens to the connection meanwhile; its last state.
+/// Watches `run` until it has ended, and returns its last state. A lost connection is opened again.
 pub(crate) async fn follow(client: &mut Client, run: &str) -> Result<RunView, Failure> {
     let mut display = Display::new();
     let mut patience = Patience::default();
@@ -48,12 +48,12 @@ pub(crate) async fn follow(client: &mut Client, run: &str) -> Result<RunView, Fa
         if !lost(&status) || !patience.more(client.address(), &status).await {
             return Err(client
                 .failure(status)
-                .hint(format!("run `{run}` goes on; `coord show {run}` tells how it is")));
+                .hint(format!("look at run `{run}` with `coord show {run}`: it continues without this command")));
         }
     }
 }
 
-/// The answer at the end: what became of the run.
+/// The lines for a run that has ended: status, step, final state, last checkpoint, failures.
 pub(crate) fn summary(view: &RunView) -> Vec<String> {
     let row = &view.row;
     let reason = row.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
@@ -80,13 +80,13 @@ pub(crate) fn summary(view: &RunView) -> Vec<String> {
     if row.status == StatusKind::Failed
         && let Some(exit) = &view.last_exit
     {
-        lines.push(format!("  process {} on {} ended with {}:", exit.process, exit.node, exit.code));
+        lines.push(format!("  process {} on {} ended with code {}:", exit.process, exit.node, exit.code));
         lines.extend(exit.output.lines().map(|line| format!("    {line}")));
     }
     lines
 }
 
-/// The exit code that the run's end asks for.
+/// The exit code of a command that followed the run to its end.
 pub(crate) fn exit(row: &RunRow) -> Exit {
     match row.status {
         StatusKind::Finished => Exit::Done,
@@ -99,14 +99,14 @@ fn is_final(row: &RunRow) -> bool {
     row.status.is_final()
 }
 
-/// What the person sees meanwhile.
+/// The display of a run that is followed, on standard error.
 struct Display {
     bar: Option<ProgressBar>,
     said: Option<(String, Instant)>,
     batch: Option<u64>,
-    /// Whether it brings a program of its own, which may have to be built.
+    /// Whether the job has a `[program]`, which a node may have to build first.
     builds: bool,
-    /// When the last failure of a checkpoint that was told happened.
+    /// Time of the last failed checkpoint that was shown, in milliseconds since the Unix epoch.
     failed_at_ms: Option<u64>,
 }
 
@@ -114,7 +114,7 @@ impl Display {
     fn new() -> Self {
         let bar = Output::watched().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            // A line of 80 columns holds everything up to the ETA.
+            // Everything up to the ETA fits into 80 columns.
             let style = ProgressStyle::with_template("{bar:6} {wide_msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
@@ -147,7 +147,7 @@ impl Display {
         self.said = Some((state, Instant::now()));
     }
 
-    /// Tells of checkpoints that failed since the last call; at first of the one that stands.
+    /// Shows checkpoints that failed since the last call. The first call shows only a failure that no later checkpoint has ended.
     fn show_failures(&mut self, view: &RunView) {
         let standing = view.row.checkpoint_failed.as_ref().map_or(u64::MAX, |failed| failed.at_ms);
         let told = *self.failed_at_ms.get_or_insert(standing.saturating_sub(1));
@@ -167,14 +167,14 @@ impl Display {
             parts.insert(0, format!("{}{reason}", row.status));
         }
         if row.status == StatusKind::Starting && self.builds {
-            parts.push(format!("a program that is new to a node is built first: `coord logs {} --follow`", row.id));
+            parts.push(format!("nodes build the program if it is new to them: `coord logs {} --follow`", row.id));
         }
         if row.status == StatusKind::Running && row.step == row.steps && row.replay_of.is_none() {
             let fails = row.checkpoint_failed.is_some();
             let words = if fails {
-                "tries the last checkpoint again until the store takes it"
+                "retrying the last checkpoint until the store accepts it"
             } else {
-                "saves the last checkpoint"
+                "saving the last checkpoint"
             };
             parts.push(words.to_owned());
         }
@@ -195,7 +195,7 @@ impl Display {
     }
 }
 
-/// Time to the last step at the present rate.
+/// Time to the last step at the current rate. `None` without a rate.
 fn remaining(row: &RunRow, batch: Option<u64>) -> Option<Duration> {
     let samples = row.steps.saturating_sub(row.step).checked_mul(batch?)?;
     Duration::try_from_secs_f64(samples as f64 / row.samples_per_second?).ok()

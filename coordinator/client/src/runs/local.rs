@@ -1,4 +1,4 @@
-//! `--local N`: an embedded coordinator and N worker processes, for the length of one job.
+//! `--local N`: an embedded coordinator and N worker processes, for the duration of one job.
 
 use std::env;
 use std::fs;
@@ -21,13 +21,13 @@ use tokio::time::timeout;
 use crate::cluster::serve::serve_failure;
 use crate::terminal::{Exit, Failure, interrupted};
 
-/// Time that a worker gets between SIGTERM and SIGKILL: it gives its own processes less.
+/// Time between SIGTERM and SIGKILL for a worker. A worker gives its own processes less time.
 const STOP_GRACE: Duration = Duration::from_secs(15);
 
-/// Time that the processes of a run that has ended get to end by themselves.
+/// Time in which the processes of an ended run may end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A coordinator and its workers.
+/// An embedded coordinator and its workers, which are running.
 pub(crate) struct Local {
     dir: PathBuf,
     address: String,
@@ -42,31 +42,32 @@ struct Worker {
     name: String,
     log: PathBuf,
     child: Child,
-    /// The worker ends when this closes.
+    /// Standard input of the worker, which ends when this is closed.
     _lifeline: Option<ChildStdin>,
 }
 
 impl Local {
-    /// Starts them, with everything they write in `dir`, which [`crate::runs::local_dir`] allows.
+    /// Starts a coordinator and `workers` workers, and waits until all have joined. They write to `dir`, which
+    /// [`crate::runs::local_dir`] must have checked.
     pub(crate) async fn start(dir: &Path, workers: u32) -> Result<Self, Failure> {
         let program = worker_program()?;
         let disk = |error: std::io::Error| {
             Failure::new(Exit::Local, format!("cannot use directory `{}`: {error}", dir.display()))
         };
         durable::make_private_dir(dir).map_err(disk)?;
-        // A directory in a work tree must not make it dirty.
+        // Otherwise the directory would make a work tree around it dirty.
         durable::write_atomic(&dir.join(".gitignore"), b"*\n").map_err(disk)?;
 
         let settings = Settings::embedded(dir);
         let running = serve::start(&settings).await.map_err(|error| serve_failure(&error))?;
         let address = running.address().to_string();
-        // Whatever an earlier job here left open ended with its workers.
+        // Runs that an earlier job left unfinished here have lost their workers: they are cancelled.
         let handle = running.handle().clone();
         let begun_ms = now_ms();
         handle.clear().await.map_err(|error| Failure::caused(Exit::Local, &error))?;
         let (stop, stopped) = oneshot::channel::<()>();
         let coordinator = tokio::spawn(running.until(async {
-            // Dropped without a word, it stops too.
+            // An error means that the sender was dropped, which stops the coordinator, too.
             let _ = stopped.await;
         }));
         let mut local = Self {
@@ -88,7 +89,7 @@ impl Local {
                 }
             }
         }
-        // With all of them there, the job gets as many processes as it can use from the start.
+        // With all workers present, the first generation already has as many processes as the job can use.
         let joined = tokio::select! {
             biased;
             failure = local.broken() => Err(failure),
@@ -114,84 +115,84 @@ impl Local {
             .args(["--join", &self.address, "--name", name, "--share", share])
             .arg("--data-dir")
             .arg(self.dir.join(name))
-            // It ends when this closes, however this process ends.
+            // So the worker ends even if this process is killed.
             .arg("--until-stdin-closes")
             .stdin(Stdio::piped())
             .stdout(file.try_clone()?)
             .stderr(file)
-            // Ctrl-C is for this process, which then ends the workers in order.
+            // Ctrl-C must reach this process alone, which then stops the workers.
             .process_group(0)
             .kill_on_drop(true);
         if env::var_os("LOCKSTEP_WORKER_SLOTS").is_none() {
             command.env("LOCKSTEP_WORKER_SLOTS", "1");
         }
         let mut child = command.spawn()?;
-        // Waiting for a child closes what it still has.
+        // `Child::wait` would close a standard input that the child still owns.
         let lifeline = child.stdin.take();
         Ok(Worker { name: name.to_owned(), log, child, _lifeline: lifeline })
     }
 
-    /// The coordinator's address.
+    /// The address of the coordinator, `HOST:PORT`.
     pub(crate) fn address(&self) -> String {
         self.address.clone()
     }
 
-    /// Where its coordinator keeps blobs.
+    /// The directory of the coordinator's store.
     pub(crate) fn store(&self) -> PathBuf {
         self.store.clone()
     }
 
-    /// Where everything lies.
+    /// The directory with all state and logs.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Waits for what must not happen: the coordinator or a worker ends before the job.
+    /// Waits until the coordinator or a worker ends before the job does, and returns why.
     pub(crate) async fn broken(&mut self) -> Failure {
         let Self { coordinator, workers, .. } = self;
         tokio::select! {
             biased;
             ended = coordinator => match ended {
                 Ok(Err(error)) => serve_failure(&error),
-                Ok(Ok(())) | Err(_) => Failure::new(Exit::Local, "the embedded coordinator ended too early"),
+                Ok(Ok(())) | Err(_) => Failure::new(Exit::Local, "the embedded coordinator ended before the job"),
             },
             (name, log, status) = first_exit(workers) => {
                 let tail = tail(&log);
-                Failure::new(Exit::Local, format!("worker `{name}` ended too early ({status}):\n{tail}"))
-                    .hint(format!("its log is {}", log.display()))
+                Failure::new(Exit::Local, format!("worker `{name}` ended before the job ({status}):\n{tail}"))
+                    .hint(format!("read its whole log in `{}`", log.display()))
             }
         }
     }
 
-    /// Waits for the job's processes to end by themselves, as they do when all they said is acknowledged.
+    /// Waits until the processes of the run have ended, for at most 5 s. They end once all their reports are acknowledged.
     pub(crate) async fn drain(&self) {
-        // Those that do not are ended with their workers.
+        // Processes that take longer are stopped with their workers.
         let _ = timeout(DRAIN, self.handle.idle()).await;
     }
 
-    /// Ends the workers, then the coordinator, and waits for all.
+    /// Stops the workers, then the coordinator, and waits until all have ended.
     pub(crate) async fn stop(mut self) {
         for worker in &self.workers {
             if let Some(pid) = worker.child.id().and_then(|pid| Pid::from_raw(pid as i32)) {
-                // It may have ended by itself.
+                // Fails if the worker has already ended.
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
         for worker in &mut self.workers {
             if timeout(STOP_GRACE, worker.child.wait()).await.is_err() {
-                // Gone already, or now.
+                // Fails only if the worker has already ended.
                 let _ = worker.child.kill().await;
             }
         }
         drop(self.stop.take());
         if !self.coordinator.is_finished() {
-            // It can only have failed in ending; everything acknowledged is on disk.
+            // An error can only come from its shutdown, when everything acknowledged is on disk.
             let _ = self.coordinator.await;
         }
     }
 }
 
-/// Waits until `count` nodes have joined since `begun_ms`.
+/// Waits until `count` nodes have joined since `begun_ms`, in milliseconds since the Unix epoch.
 async fn all_joined(handle: &Handle, count: usize, begun_ms: u64) -> Result<(), CallError> {
     let mut changes = handle.changes();
     loop {
@@ -207,7 +208,7 @@ async fn all_joined(handle: &Handle, count: usize, begun_ms: u64) -> Result<(), 
     }
 }
 
-/// The first worker that ends; never, if there is none.
+/// Name, log and exit status of the first worker that ends. Without workers it waits forever.
 async fn first_exit(workers: &mut [Worker]) -> (String, PathBuf, String) {
     let mut set: Vec<_> = workers
         .iter_mut()
@@ -234,13 +235,13 @@ fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// The program `worker`: beside this one, or in PATH.
+/// The path of the program `worker`: beside `coord`, or else in `PATH`.
 pub(crate) fn worker_program() -> Result<PathBuf, Failure> {
     let beside = env::current_exe().ok().and_then(|own| Some(own.parent()?.join("worker")));
     let in_path = env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
     beside.iter().cloned().chain(in_path.map(|dir| dir.join("worker"))).find(|path| path.is_file()).ok_or_else(|| {
-        let place = beside.map_or_else(String::new, |path| format!("neither as `{}` nor ", path.display()));
-        Failure::new(Exit::Local, format!("the program `worker` was not found, {place}in PATH"))
-            .hint("`cargo build --release --workspace --bins` builds both; keep them in one directory")
+        let place = beside.map_or_else(String::new, |path| format!(", neither as `{}` nor", path.display()));
+        Failure::new(Exit::Local, format!("the program `worker` was not found{place} in PATH"))
+            .hint("build both with `cargo build --release --workspace --bins`, and keep them in one directory")
     })
 }

@@ -1,5 +1,5 @@
-//! The directory of `--local`. A repository or an archive may bring one whose files are links to files elsewhere, so only a directory
-//! without links, of the user's own, is taken.
+//! Checks on the directory of `--local`. A repository or an archive may contain such a directory, with links that make Lockstep write to
+//! files elsewhere. So a directory with links is refused, and a default directory must belong to the user.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -11,10 +11,13 @@ use rustix::process::geteuid;
 
 use crate::terminal::{Exit, Failure};
 
-/// Levels below the directory at which Lockstep makes no link: below them lie blobs and work trees of programs.
+/// Levels of the directory that are searched for links. Blobs and work trees of programs are deeper, and may contain links.
 const LEVELS: usize = 3;
 
-/// The directory `dir` that was named by nobody, or that will be made there.
+/// The absolute path of the default directory `dir`, which need not exist.
+///
+/// # Errors
+/// `Refused` if it is a link, belongs to another user, is tracked by git, or contains a link.
 pub(crate) fn by_default(dir: &Path) -> Result<PathBuf, Failure> {
     let dir = absolute(dir)?;
     let Some(found) = there(&dir)? else { return Ok(dir) };
@@ -28,7 +31,7 @@ pub(crate) fn by_default(dir: &Path) -> Result<PathBuf, Failure> {
     Ok(dir)
 }
 
-/// The directory `dir` that the user named, or that will be made there.
+/// As [`by_default`], for a directory that the user named: it may be a link, and may belong to another user.
 pub(crate) fn named(dir: &Path) -> Result<PathBuf, Failure> {
     let dir = absolute(dir)?;
     check(&dir)?;
@@ -43,7 +46,7 @@ fn check(dir: &Path) -> Result<(), Failure> {
         return Err(refused(dir, &format!("git tracks `{}`, so it came with the repository", path.display())));
     }
     if !dir.is_dir() {
-        return Err(refused(dir, "it is no directory"));
+        return Err(refused(dir, "it is not a directory"));
     }
     let mut level = vec![dir.to_owned()];
     for _ in 0..LEVELS {
@@ -54,7 +57,7 @@ fn check(dir: &Path) -> Result<(), Failure> {
                 let kind = entry.file_type().map_err(|error| unusable(dir_here, &error))?;
                 if kind.is_symlink() {
                     let words =
-                        format!("`{}` in it is a symbolic link, which Lockstep never makes", entry.path().display());
+                        format!("`{}` in it is a symbolic link, and Lockstep makes none there", entry.path().display());
                     return Err(refused(dir, &words));
                 }
                 if kind.is_dir() {
@@ -84,7 +87,7 @@ fn unusable(dir: &Path, error: &io::Error) -> Failure {
 }
 
 fn refused(dir: &Path, why: &str) -> Failure {
-    Failure::new(Exit::Refused, format!("directory `{}` is not used for `--local`: {why}", dir.display()))
+    Failure::new(Exit::Refused, format!("cannot use directory `{}` for `--local`: {why}", dir.display()))
         .hint("remove it if nobody needs it, or name another directory with `--data-dir`")
 }
 
@@ -110,11 +113,11 @@ mod tests {
     fn a_directory_that_is_a_link_or_has_one_in_it_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (own, victim) = (dir.path().join(".lockstep"), dir.path().join("victim"));
-        assert_eq!(by_default(&own).unwrap(), own, "none is there yet");
+        assert_eq!(by_default(&own).unwrap(), own, "it does not exist yet");
         fs::create_dir(&victim).unwrap();
         symlink(&victim, &own).unwrap();
         assert!(why(by_default(&own)).contains("it is a symbolic link"));
-        // Where the user asked for it, a link is the user's.
+        // A directory that the user names may be a link.
         named(&own).unwrap();
         fs::remove_file(&own).unwrap();
         for link in ["local-1.log", "coordinator/LOCK", "coordinator/store/ab"] {
@@ -130,7 +133,7 @@ mod tests {
         by_default(&own).unwrap();
         fs::remove_dir_all(&own).unwrap();
         fs::write(&own, "").unwrap();
-        assert!(why(by_default(&own)).contains("it is no directory"));
+        assert!(why(by_default(&own)).contains("it is not a directory"));
     }
 
     #[test]
@@ -147,7 +150,7 @@ mod tests {
             let said = why(taken);
             assert!(said.contains("git tracks `") && said.contains("state.redb`"), "{said}");
         }
-        // A link on the way to a directory that the user names is the repository's, too.
+        // A link that git tracks is refused even if the user names it.
         fs::create_dir(dir.path().join("victim")).unwrap();
         symlink("victim", dir.path().join("runs")).unwrap();
         git(dir.path(), &["add", "."]);

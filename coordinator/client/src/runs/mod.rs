@@ -1,4 +1,4 @@
-//! Runs: submitted, resumed, followed, ended; on a cluster, or on this machine alone.
+//! Commands that start, follow, annotate and cancel runs, on a cluster or on this machine alone.
 
 pub(crate) mod annotate;
 pub(crate) mod cancel;

@@ -1,4 +1,4 @@
-//! The client's half of a submit: everything that is measured where the job file lies.
+//! The client's part of a submit: checks the job, hashes its data, and records its code.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,30 +15,28 @@ use crate::provenance::measure::{Measured, measure};
 use crate::runs::unused::{unused, warning};
 use crate::terminal::{Exit, Failure, Output};
 
-/// Changed files that are named; there may be thousands.
+/// Most changed files that a refusal lists.
 const NAMED_FILES: usize = 20;
-/// Untracked files that are named when they are kept.
+/// Most untracked files that a note lists.
 const NAMED_UNTRACKED: usize = 10;
 
-/// A job that was checked and measured.
+/// A checked job, with digests of its data and code.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// Its directory, absolute.
+    /// The absolute directory of the job file.
     pub(crate) base_dir: PathBuf,
-    /// The job's TorchScript module, as written in it, if it has one.
+    /// The path of the TorchScript module as the job has it, if the job has one.
     pub(crate) module: Option<String>,
-    /// What is sent.
     pub(crate) request: SubmitRequest,
-    /// What it names, to be stored before.
+    /// Blobs that `request` names: they must be stored before it is sent.
     pub(crate) blobs: Vec<Vec<u8>>,
-    /// Its data.
     pub(crate) measured: Measured,
 }
 
-/// Bytes of a job file: what is longer is no job.
+/// Largest job file that is read, in bytes.
 const JOB_BYTES: u64 = 1 << 20;
 
-/// The text of a job file, which is a regular file of sane length.
+/// Reads a job file. Pipes and devices, which may never end, and files above [`JOB_BYTES`] are errors.
 fn read_job(path: &Path) -> Result<String, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
@@ -53,9 +51,9 @@ fn read_job(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// Parses the job at `path` with `overrides`, hashes its data, describes its code and keeps up to `code_limit` bytes of it.
-/// With `rehash` all data is read, also what looks as it did the last time; with `keep_data` its contents are to be stored. To be called where a runtime lets its callers
-/// block.
+/// Parses the job at `path` with `overrides`, hashes its data, and packs up to `code_limit` bytes of its code. With `rehash` it reads
+/// all data, also files that look unchanged. With `keep_data` it rejects links that lead out of the data: their contents would be stored.
+/// It blocks: call it on a thread of a runtime that allows that.
 pub(crate) fn prepare(
     path: &Path,
     overrides: &[String],
@@ -81,7 +79,7 @@ pub(crate) fn prepare(
     let base_dir = absolute.parent().unwrap_or(Path::new("/")).to_owned();
     let base_text = base_dir
         .to_str()
-        .ok_or_else(|| Failure::new(Exit::Usage, format!("the directory of `{file}` is not valid UTF-8")))?
+        .ok_or_else(|| Failure::new(Exit::Usage, format!("the path of the directory of `{file}` is not valid UTF-8")))?
         .to_owned();
 
     let mut code = describe(&base_dir, job.code.allow_dirty)?;
@@ -90,8 +88,11 @@ pub(crate) fn prepare(
         None => Vec::new(),
     };
     if let (Some(program), None) = (&job.program, code.as_ref().and_then(|code| code.tree.as_ref())) {
-        let words = format!("workers build `{}` from the run's work tree, and none is kept of `{file}`", program.bin);
-        return Err(Failure::new(Exit::Refused, words).hint("the job file lies in the git work tree of its program"));
+        let words = format!(
+            "workers build `{}` from the run's work tree, but no work tree is stored for `{file}`",
+            program.bin
+        );
+        return Err(Failure::new(Exit::Refused, words).hint("put the job file into the git work tree of its program"));
     }
     let mut measured = measure(&job, &base_dir, rehash, keep_data)
         .map_err(|failure| failure.context(&format!("job file `{file}`")))?;
@@ -107,21 +108,23 @@ pub(crate) fn prepare(
     Ok(Prepared { base_dir, module, request, blobs, measured })
 }
 
-/// A new request id.
+/// A random request id, by which the coordinator recognises a request that is sent again.
 pub(crate) fn new_request() -> Result<RequestId, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::new(Exit::Local, format!("the system gives no random bytes: {error}")))?;
+        .map_err(|error| Failure::new(Exit::Local, format!("cannot get random bytes from the system: {error}")))?;
     Ok(RequestId::from_bytes(bytes))
 }
 
-/// What is kept of the work tree around `dir`: what its commit has not, and the commit itself if it is not too large.
+/// Packs the work tree around `dir`: all differences from its commit, and the commit itself if that has at most `limit` bytes. Returns the
+/// blobs to store, and names them in `code`.
 pub(crate) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec<Vec<u8>>, Failure> {
     let tree = match git::snapshot(dir, limit) {
         Ok(tree) => tree,
         Err(error) if !code.dirty && !matches!(error, GitError::Unfinished { .. }) => {
-            let words = Failure::caused(Exit::Local, &error).render();
-            Output::note(&format!("note: the work tree is not kept with the run, only its commit is named: {words}"));
+            let failure = Failure::caused(Exit::Local, &error);
+            let why = failure.message();
+            Output::note(&format!("note: only the id of the commit is recorded, the work tree is not stored: {why}"));
             return Ok(Vec::new());
         }
         Err(error @ GitError::TooLarge { .. }) => {
@@ -137,8 +140,8 @@ pub(crate) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec
     }
     let source = git::source(dir, limit).map_err(|error| Failure::caused(Exit::Local, &error))?;
     if source.is_none() {
-        let words = "note: the commit itself is larger than `--code-limit` and is not kept with the run: `coord checkout` will need a \
-                     clone that has it";
+        let words = "note: the commit is larger than `--code-limit` and is not stored with the run: `coord checkout` will need a clone \
+                     that has it";
         Output::note(words);
     }
     let piece = |bytes: &[u8]| Piece { digest: Domain::Blob.digest(bytes), bytes: bytes.len() as u64 };
@@ -146,33 +149,33 @@ pub(crate) fn keep(dir: &Path, code: &mut CodeVersion, limit: u64) -> Result<Vec
     Ok([tree.bytes].into_iter().chain(source).collect())
 }
 
-/// Says which files go along. Untracked ones are named: nobody has looked at them for what must not leave this machine.
+/// The note about files that are stored with the run. It lists untracked files, because they may contain secrets.
 fn kept_words(tree: &git::Snapshot, is_dirty: bool) -> String {
     let (files, verb) = if tree.files == 1 { ("file that differs", "is") } else { ("files that differ", "are") };
-    let mut words = format!("note: {} {files} from the commit {verb} kept with the run", tree.files);
+    let mut words = format!("note: {} {files} from the commit {verb} stored with the run", tree.files);
     if !is_dirty {
-        words.push_str(" as on the disk: a filter or `core.autocrlf` makes git take what differs for unchanged");
+        words.push_str(" byte for byte: git does not see the difference because of a filter or `core.autocrlf`");
     }
     if tree.untracked.is_empty() {
         return words;
     }
-    let _ = write!(words, "; not tracked by git, and kept too:");
+    let _ = write!(words, ", including these untracked files:");
     for path in tree.untracked.iter().take(NAMED_UNTRACKED) {
         let _ = write!(words, "\n    {path}");
     }
     if tree.untracked.len() > NAMED_UNTRACKED {
         let _ = write!(words, "\n    and {} more", tree.untracked.len() - NAMED_UNTRACKED);
     }
-    words.push_str("\n  name in `.gitignore` what must stay here");
+    words.push_str("\n  name in `.gitignore` all files that must not leave this machine");
     words
 }
 
-/// The code version of the work tree around `dir`; a dirty one is refused unless `allow_dirty`.
+/// The code version of the work tree around `dir`; `None` outside of git. A dirty work tree is refused unless `allow_dirty`.
 pub(crate) fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersion>, Failure> {
     let mut tree = match git::describe(dir) {
         Ok(Some(tree)) => tree,
         Ok(None) => {
-            Output::note(&format!("note: `{}` lies in no git work tree: no code version is recorded", dir.display()));
+            Output::note(&format!("note: `{}` is not in a git work tree: no code version is recorded", dir.display()));
             return Ok(None);
         }
         Err(error @ GitError::NoCommit { .. }) => {
@@ -192,11 +195,11 @@ pub(crate) fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersi
             let _ = write!(message, "\n    and {} more", tree.changed.len() - NAMED_FILES);
         }
         return Err(Failure::new(Exit::Refused, message)
-            .hint("commit them, or pass `--allow-dirty`: all of them are then kept with the run"));
+            .hint("commit them, or pass `--allow-dirty` to store all of them with the run"));
     }
     if let Some(remote) = tree.version.remote.take_if(|remote| !git::PROTOCOLS.contains(&git::protocol(remote))) {
         Output::note(&format!(
-            "note: the remote `{}` is not recorded: git does not fetch from it by itself (protocol `{}`)",
+            "note: the remote `{}` is not recorded: git needs another program for its protocol `{}`",
             quoted(&remote),
             quoted(git::protocol(&remote))
         ));
@@ -204,7 +207,7 @@ pub(crate) fn describe(dir: &Path, allow_dirty: bool) -> Result<Option<CodeVersi
     let left_out = tree.version.limit_tags();
     if left_out > 0 {
         Output::note(&format!(
-            "note: the commit has {} tags, and the run keeps the first {} by name, up to {MAX_TAGS} and {MAX_TAG_BYTES} bytes",
+            "note: the commit has {} tags; the run records the first {} by name, at most {MAX_TAGS} and {MAX_TAG_BYTES} bytes",
             tree.version.tags.len() + left_out,
             tree.version.tags.len()
         ));

@@ -1,4 +1,4 @@
-//! `coord resume`: what is checked here, before a coordinator is asked.
+//! `coord resume`: compares data and code on this machine with the checkpoint's, before the coordinator gets the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,23 +16,26 @@ use crate::provenance::measure::in_place;
 use crate::runs::prepare::{describe, keep, new_request};
 use crate::terminal::{Exit, Failure, Output};
 
-/// Files that are named; there may be thousands.
+/// Most differing files that a refusal lists.
 const NAMED_FILES: usize = 20;
 
-/// What a person asked for.
+/// The arguments of `coord resume`.
 #[derive(Debug)]
 pub(crate) struct Wish {
     pub(crate) checkpoint: String,
-    /// Keys that may differ, as `numerics.cpu.model`, or what stands before a dot in them.
+    /// Keys that may differ, as `numerics.cpu.model`, or the part of a key before a dot.
     pub(crate) accept: Vec<String>,
-    /// Where the job's files lie now.
+    /// The directory of the job's files, if they were moved.
     pub(crate) base_dir: Option<PathBuf>,
-    /// Bytes of accepted code that are kept at most.
+    /// Largest size of the changed files of accepted code, in bytes.
     pub(crate) code_limit: u64,
 }
 
 impl Wish {
-    /// The request, if what this machine has of the run's data is what it was, or may be otherwise. Code that may be is stored.
+    /// Checks the run's data on this machine, stores accepted code and lists, and returns the request.
+    ///
+    /// # Errors
+    /// `Refused` if data differs and is not accepted.
     pub(crate) async fn request(self, client: &Client) -> Result<ResumeRequest, Failure> {
         let text = client.query(What::Manifest(self.checkpoint.clone())).await?;
         let manifest = Manifest::decode(text.as_bytes()).map_err(|error| Failure::caused(Exit::Unreachable, &error))?;
@@ -55,7 +58,7 @@ impl Wish {
             Ok(None)
         })?;
         let (code, mut blobs) = code.map_or((None, Vec::new()), |(code, blobs)| (Some(code), blobs));
-        // As of another revision it is in the store, whatever lies here.
+        // Data of a git revision (`data.rev`) comes from the store, not from these files.
         let data = match job.data.revision() {
             Some(_) => Vec::new(),
             None => self.changed(client, &dir, &manifest, &mut blobs).await?,
@@ -73,7 +76,7 @@ impl Wish {
         })
     }
 
-    /// Refuses to accept data that the run has not.
+    /// Rejects `--accept data.PATH` if the run has no data of that path.
     fn names_data(&self, manifest: &Manifest) -> Result<(), Failure> {
         let known: Vec<&str> = manifest.data.iter().map(|file| file.path.trim_end_matches('/')).collect();
         let unknown = |key: &&String| key.strip_prefix("data.").is_some_and(|path| !known.contains(&path));
@@ -83,8 +86,8 @@ impl Wish {
         Err(Failure::new(Exit::Usage, words))
     }
 
-    /// Data that is otherwise now, and was accepted; the lists of its directories join `blobs`. What is not on this machine the
-    /// run's processes look at.
+    /// The data that has changed since the checkpoint and is accepted. Lists of its directories are added to `blobs`. The run's processes
+    /// check files that are not on this machine.
     async fn changed(
         &self,
         client: &Client,
@@ -105,7 +108,7 @@ impl Wish {
             let key = format!("data.{}", was.path.trim_end_matches('/'));
             if !self.accept.iter().any(|name| *name == key || name == "data") {
                 let mut words = format!(
-                    "data {} is not what it was at checkpoint {}",
+                    "the data {} has changed since checkpoint {}:",
                     if was.is_directory() { "directory" } else { "file" },
                     Manifest::id(&manifest.encode()).short()
                 );
@@ -118,7 +121,8 @@ impl Wish {
                 let new = new.map_err(|error| Failure::caused(Exit::Local, &error))?;
                 words.push_str(&differing(dir, &old, &new));
                 return Err(Failure::new(Exit::Refused, words).hint(format!(
-                    "put the old one back; or go on with the new one, which all that comes of it will say: `--accept {key}`"
+                    "restore the old data, or resume with the new data by `--accept {key}`: the new run, and all runs resumed from it, \
+                     record that"
                 )));
             }
             changed.push(now);
@@ -128,7 +132,7 @@ impl Wish {
     }
 }
 
-/// Which files differ, one on each line, both as they were and as they are.
+/// The files that differ, one on each line, with old and new size and digest.
 fn differing(dir: &Path, old: &[DataFile], new: &[DataFile]) -> String {
     let map = |files: &[DataFile]| -> BTreeMap<String, String> {
         let text = |file: &DataFile| format!("{} bytes with digest `{}`", file.bytes, file.digest);
@@ -138,7 +142,7 @@ fn differing(dir: &Path, old: &[DataFile], new: &[DataFile]) -> String {
     let paths: BTreeSet<&String> =
         old.keys().chain(new.keys()).filter(|path| old.get(*path) != new.get(*path)).collect();
     let text = |files: &BTreeMap<String, String>, path: &String| {
-        files.get(path).cloned().unwrap_or_else(|| "not there".to_owned())
+        files.get(path).cloned().unwrap_or_else(|| "missing".to_owned())
     };
     let line = |path: &&String| {
         format!("\n    `{}`: {} then, {} now", dir.join(path).display(), text(&old, path), text(&new, path))
@@ -148,33 +152,33 @@ fn differing(dir: &Path, old: &[DataFile], new: &[DataFile]) -> String {
     if more > 0 { format!("{lines}\n    and {more} more") } else { lines }
 }
 
-/// The code in `dir` as it is now, and what is to be stored of it.
+/// The code version of the work tree around `dir`, and the blobs to store for it.
 fn code_now(dir: &Path, job: &JobSpec, limit: u64) -> Result<(CodeVersion, Vec<Vec<u8>>), Failure> {
     if job.program.is_none() {
-        let words = "`--accept code`: the job brings no program of its own, so no code of a work tree is trained with";
+        let words = "`--accept code`: the job has no `[program]`, so it uses no code of a work tree: omit the option";
         return Err(Failure::new(Exit::Usage, words));
     }
     let mut code = describe(dir, true)?.ok_or_else(|| {
-        Failure::new(Exit::Usage, format!("`--accept code`: `{}` lies in no git work tree", dir.display()))
+        Failure::new(Exit::Usage, format!("`--accept code`: `{}` is not in a git work tree", dir.display()))
             .hint("name the directory of the job file with `--base-dir`")
     })?;
     let blobs = keep(dir, &mut code, limit)?;
     Ok((code, blobs))
 }
 
-/// Says how the work tree around `dir` differs from the run's. It changes no bit: what trains is the installed program, or
-/// is built from the run's own code.
+/// Prints how the work tree around `dir` differs from the run's. The difference changes no bit: the workers' own code trains, or a
+/// program that is built from the run's code.
 fn note_code(dir: &Path, manifest: &Manifest, job: &JobSpec) {
     if let (Some(code), Ok(Some(tree))) = (&manifest.code, git::describe(dir))
         && (tree.version.commit != code.commit || tree.version.dirty != code.dirty)
     {
         let text = |commit: &str, dirty| format!("{commit}{}", if dirty { " with changes" } else { "" });
         let trains = match job.program {
-            Some(_) => "that is what trains: `--accept code` would take what is there now",
-            None => "what trains is the workers' own program",
+            Some(_) => "the run's code is built; `--accept code` would build the current work tree",
+            None => "the run uses neither, because its job has no `[program]`",
         };
         Output::note(&format!(
-            "note: the work tree of `{}` is at {} now, and the run came from {}; {trains}",
+            "note: the work tree of `{}` is now at {}, and the run was submitted from {}: {trains}",
             dir.display(),
             text(&tree.version.commit, tree.version.dirty),
             text(&code.commit, code.dirty)

@@ -16,10 +16,10 @@ use crate::runs::prepare::{Prepared, new_request, prepare};
 use crate::runs::resume::Wish;
 use crate::terminal::{Exit, Failure, Output, interrupted};
 
-/// Where `--local` keeps everything, beside the job or in the current directory.
+/// Name of the default directory of `--local`: beside the job for `submit`, in the current directory for `resume`.
 const LOCAL_DIR: &str = ".lockstep";
 
-/// What starts a run.
+/// The request that starts a run.
 enum What {
     Submit { prepared: Box<Prepared>, keep_data: bool },
     Resume(Wish),
@@ -27,7 +27,7 @@ enum What {
 
 pub(crate) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Result<Exit, Failure> {
     let SubmitArguments { job, overrides, allow_dirty, code_limit, rehash, keep_data, start } = arguments;
-    // Hashing may take a while, and needs nothing of the connection.
+    // Before the connection is opened, because hashing may take minutes.
     let prepared = tokio::task::spawn_blocking(move || {
         prepare(&job, &overrides, allow_dirty, code_limit << 20, rehash, keep_data)
     })
@@ -35,8 +35,8 @@ pub(crate) async fn submit(arguments: SubmitArguments, out: &mut Output) -> Resu
     .map_err(|_| Failure::new(Exit::Local, "preparing the job panicked"))??;
     if let Some(module) = prepared.module.as_deref() {
         Output::note(&format!(
-            "note: the first weights are those in `{module}`, which `seed` does not change; it decides the order of samples \
-             and what training draws"
+            "note: training starts with the weights in `{module}`; `seed` does not change them, only the order of samples and the \
+             random numbers of training"
         ));
     }
     let base_dir = prepared.base_dir.clone();
@@ -63,7 +63,7 @@ async fn begin(what: What, start: &StartArguments, beside: &Path, out: &mut Outp
             return Ok(Exit::Done);
         }
         Output::note(&format!("run {run}"));
-        let interrupt = format!("run {run} goes on: `coord show {run}` tells how it is, `coord cancel {run}` ends it");
+        let interrupt = format!("run {run} continues: `coord show {run}` shows it, `coord cancel {run}` ends it");
         return watch(&mut client, &run, start.json, &interrupt, out).await;
     };
     let dir = match &start.data_dir {
@@ -79,9 +79,9 @@ async fn begin(what: What, start: &StartArguments, beside: &Path, out: &mut Outp
 async fn run_locally(what: What, start: &StartArguments, local: &mut Local, out: &mut Output) -> Result<Exit, Failure> {
     let mut client = Client::connect(&local.address()).await?;
     let run = send(&client, what).await?;
-    Output::note(&format!("run {run}; everything it writes lies in {}", local.dir().display()));
+    Output::note(&format!("run {run}; it writes all files to {}", local.dir().display()));
     let interrupt = format!(
-        "run {run} ends with its workers; `coord resume CHECKPOINT --local {} --data-dir {}` goes on from its last checkpoint",
+        "run {run} is cancelled; resume its last checkpoint with `coord resume CHECKPOINT --local {} --data-dir {}`",
         start.local.unwrap_or(1),
         local.dir().display()
     );
@@ -115,7 +115,7 @@ async fn send(client: &Client, what: What) -> Result<String, Failure> {
     }
 }
 
-/// Follows `run` to its end, or to Ctrl-C.
+/// Follows `run` until it ends and prints how, or until Ctrl-C and prints `interrupt`.
 async fn watch(client: &mut Client, run: &str, json: bool, interrupt: &str, out: &mut Output) -> Result<Exit, Failure> {
     let view = tokio::select! {
         biased;

@@ -1,8 +1,8 @@
-//! What a job names and does not use: said at submit, because the run succeeds without it.
+//! Warnings at submit about keys that have no effect. The run succeeds, so nothing else would tell.
 
 use lockstep_common::job::{Data, JobSpec};
 
-/// The keys of `job` that only `[eval]` would use, where the job has none.
+/// The keys of `job` that only `[eval]` uses, if the job has no `[eval]`.
 pub(crate) fn unused(job: &JobSpec) -> Vec<&'static str> {
     if job.eval.is_some() {
         return Vec::new();
@@ -27,13 +27,13 @@ pub(crate) fn unused(job: &JobSpec) -> Vec<&'static str> {
     }
 }
 
-/// A warning of such a key.
+/// The warning about `key`, one of [`unused`].
 pub(crate) fn warning(key: &str) -> String {
     let effect = match key {
         "data.validation" => "keeps samples from training",
         _ => "names a file",
     };
-    format!("warning: key `{key}` {effect}, and the job has no `[eval]` that uses it: add `[eval]`, or remove the key")
+    format!("warning: key `{key}` {effect}, but the job has no `[eval]` that uses it: add `[eval]`, or remove the key")
 }
 
 #[cfg(test)]

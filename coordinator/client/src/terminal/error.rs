@@ -1,4 +1,4 @@
-//! What a command tells a person when it fails: the words, the causes below them, a hint, and the exit code.
+//! The failure of a command: a message with its causes, a hint, and an exit code.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -8,57 +8,56 @@ use tonic::{Code, Status};
 
 use crate::terminal::exit::Exit;
 
-/// A command that failed.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
     message: String,
     hint: Option<String>,
-    /// What was typed fits several.
+    /// Whether several runs or checkpoints have the typed name.
     is_ambiguous: bool,
 }
 
 impl Failure {
-    /// A failure in these words.
+    /// A failure with `message`, and no hint yet.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), hint: None, is_ambiguous: false }
     }
 
-    /// A failure in the words of `error` and of all that caused it.
+    /// A failure whose message is `error` with all its causes, on one line.
     pub(crate) fn caused(exit: Exit, error: &dyn Error) -> Self {
         Self::new(exit, chain(error))
     }
 
-    /// Puts where or what before the words.
+    /// Puts `subject` and a colon before the message.
     #[must_use]
     pub(crate) fn context(mut self, subject: &str) -> Self {
         self.message = format!("{subject}: {}", self.message);
         self
     }
 
-    /// Says what to do about it.
+    /// Sets the line that is printed after `hint:`. It replaces an earlier hint.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
 
-    /// What failed and why, without a hint.
+    /// The message with its causes, without the hint.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether there is nothing by the name that was typed.
+    /// Whether no run or checkpoint has the typed name. False if several have it.
     pub(crate) fn is_nothing(&self) -> bool {
         self.exit == Exit::NotFound && !self.is_ambiguous
     }
 
-    /// The lines for standard error.
+    /// The lines for standard error: `error: ..`, and `hint: ..` if there is a hint.
     pub(crate) fn render(&self) -> String {
         let mut text = format!("error: {}", self.message);
         if let Some(hint) = &self.hint {
@@ -68,14 +67,14 @@ impl Failure {
     }
 }
 
-/// The coordinator's refusal as a failure.
+/// Gives a refusal of the coordinator its documented exit code.
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let exit = match status.code() {
             Code::InvalidArgument => Exit::Usage,
             Code::NotFound | Code::OutOfRange => Exit::NotFound,
             Code::DataLoss => Exit::Damaged,
-            // The store's disk is full, or refuses.
+            // The disk of the store is full or rejects writes.
             Code::ResourceExhausted => Exit::Local,
             Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Exit::Refused,
             _ => Exit::Unreachable,

@@ -1,4 +1,4 @@
-//! Exit codes: the one table, shown by `coord --help`.
+//! Exit codes, and their table in `coord --help`.
 
 use std::process::ExitCode;
 
@@ -7,32 +7,32 @@ use lockstep_store::BlobError;
 /// How a command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It did what was asked; a followed run finished.
+    /// The command succeeded. A followed run finished.
     Done,
     /// The followed run failed or was cancelled.
     RunFailed,
     /// The command line, a job file or a configuration is wrong.
     Usage,
-    /// Sound, but refused: a dirty work tree, a mismatch, a run that has ended.
+    /// The request is valid and was refused: a dirty work tree, a mismatch, a run that has ended.
     Refused,
-    /// No run or checkpoint has that name, or several have.
+    /// No run or checkpoint has the given name, or several have it.
     NotFound,
     /// The coordinator cannot be reached, or is busy for minutes.
     Unreachable,
     /// A file, directory, port or program on this machine: missing, in use or full.
     Local,
-    /// `verify` and `diff`: the bits differ.
+    /// `verify`, `diff` and `reproduce`: the bits differ.
     Differs,
-    /// Bytes of the store are missing, cut off, or others than they were.
+    /// Bytes of the store or of a database are missing, truncated or changed.
     Damaged,
     /// The followed run was trained to the end, and its last checkpoint could not be saved.
     Unsaved,
-    /// Ctrl-C.
+    /// Ctrl-C, SIGTERM or SIGHUP interrupted the command.
     Interrupted,
 }
 
 impl Exit {
-    /// The table for `--help`.
+    /// The table of exit codes at the end of `coord --help`.
     pub const TABLE: &str = "\
 Exit codes:
     0  done; a followed run finished
@@ -42,12 +42,12 @@ Exit codes:
     4  no such run or checkpoint, or an ambiguous prefix
     5  the coordinator cannot be reached, or is busy
     6  this machine: port or data directory in use, disk, missing program
-    7  verify, diff: the bits differ
+    7  verify, diff, reproduce: the bits differ
     8  stored bytes are missing or damaged
     9  the followed run was trained to the end, and its last checkpoint was not saved
   130  interrupted by Ctrl-C";
 
-    /// Of a blob that cannot be used: what is stored is damaged, or this machine fails.
+    /// `Damaged` for a missing, truncated or corrupt blob, `Local` for every other error.
     pub(crate) fn of_blob(error: &BlobError) -> Self {
         match error {
             BlobError::Missing { .. } | BlobError::Truncated { .. } | BlobError::Corrupt { .. } => Self::Damaged,
@@ -55,13 +55,13 @@ Exit codes:
         }
     }
 
-    /// What the table says of it.
+    /// Its description in [`Self::TABLE`].
     pub(crate) fn words(self) -> &'static str {
         let of = |line: &'static str| line.trim_start().strip_prefix(&format!("{}  ", self.code()));
         Self::TABLE.lines().find_map(of).unwrap_or_default()
     }
 
-    /// The number.
+    /// The exit code of the process.
     pub const fn code(self) -> u8 {
         match self {
             Self::Done => 0,

@@ -1,4 +1,4 @@
-//! What a person sees and says: output, failures in words, exit codes, bars, interrupts.
+//! Output, failures, exit codes, progress bars, interrupts and times.
 
 mod error;
 mod exit;

@@ -1,4 +1,4 @@
-//! The one writer of the command line. A reader that goes away (`coord ps | head -1`) is not an error; a disk that is full is.
+//! Everything that `coord` prints. A closed pipe (`coord ps | head -1`) is not an error; a full disk is.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -10,24 +10,24 @@ use serde::Serialize;
 use crate::terminal::error::Failure;
 use crate::terminal::exit::Exit;
 
-/// Whether anything was written for whoever reads: an end that is not a success says why.
+/// Whether anything was printed. A command that fails without output gets a line about its exit code.
 static SPOKE: AtomicBool = AtomicBool::new(false);
 
-/// Standard output for answers, standard error for what is said beside them.
+/// Prints answers on standard output, and notes on standard error.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     closed: bool,
-    /// Why the rest of the answer is missing, where somebody waits for it.
+    /// The first error of standard output, other than a closed pipe.
     failed: Option<io::Error>,
 }
 
 impl Output {
-    /// One line of the answer, or several. Texts of others steer no terminal.
+    /// Prints lines of the answer. Control characters are escaped, so that text from elsewhere cannot control the terminal.
     pub(crate) fn line(&mut self, text: &str) {
         self.bytes(format!("{}\n", printable(text)).as_bytes());
     }
 
-    /// Raw bytes of the answer.
+    /// Prints bytes of the answer as they are. After the first error nothing more is printed.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         if self.closed {
             return;
@@ -40,7 +40,7 @@ impl Output {
         }
     }
 
-    /// What others wrote: as it is for a program, and for a person what steers no terminal.
+    /// Prints text from elsewhere (logs, patches): as it is into a pipe or file, with control characters escaped on a terminal.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         if io::stdout().is_terminal() {
             self.bytes(printable(&String::from_utf8_lossy(bytes)).as_bytes());
@@ -49,7 +49,7 @@ impl Output {
         }
     }
 
-    /// How a command ended that would end with `exit`: a command that did all else has failed without its answer.
+    /// The end of a command whose exit code would be `exit`. A command that succeeded and could not print its answer has failed.
     pub(crate) fn delivered(self, exit: Exit) -> Result<Exit, Failure> {
         let Some(error) = self.failed else { return Ok(exit) };
         let failure = unwritten(&error);
@@ -60,17 +60,17 @@ impl Output {
         Ok(exit)
     }
 
-    /// Columns under their heads.
+    /// Prints a [`table`].
     pub(crate) fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
         for line in table(head, rows) {
             self.line(&line);
         }
     }
 
-    /// The answer as JSON.
+    /// Prints the answer as indented JSON.
     pub(crate) fn json<T: Serialize>(&mut self, value: &T) {
         let text = serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
-        // JSON writes what steers in its own way; controls are written so already.
+        // Also the control characters and direction marks that JSON may contain become `\u` escapes.
         let mut plain = String::with_capacity(text.len());
         for letter in text.chars() {
             if is_steering(letter) && letter != '\n' {
@@ -84,35 +84,35 @@ impl Output {
         self.bytes(plain.as_bytes());
     }
 
-    /// Whether nobody reads the answer any more.
+    /// Whether standard output was closed or has failed.
     pub(crate) fn closed(&self) -> bool {
         self.closed
     }
 
-    /// One line for the person, beside the answer.
+    /// Prints a line on standard error.
     pub(crate) fn note(text: &str) {
-        // Nobody left to tell: nothing can be done about that.
         SPOKE.store(true, Ordering::Relaxed);
+        // An error of standard error itself cannot be printed anywhere.
         let _ = writeln!(io::stderr().lock(), "{}", printable(text));
     }
 
-    /// Whether nothing was written at all.
+    /// Whether nothing was printed, on either stream.
     pub(crate) fn was_silent() -> bool {
         !SPOKE.load(Ordering::Relaxed)
     }
 
-    /// Whether a person watches standard error.
+    /// Whether standard error is a terminal.
     pub(crate) fn watched() -> bool {
         io::stderr().is_terminal()
     }
 }
 
-/// Of an answer that standard output did not take.
+/// The failure of a write to standard output.
 pub(crate) fn unwritten(error: &io::Error) -> Failure {
     Failure::new(Exit::Local, format!("cannot write all of the answer to standard output: {error}"))
 }
 
-/// Columns as wide as their widest cell, two spaces between them.
+/// The lines of a table: columns as wide as their widest cell, with two spaces between them.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {

@@ -1,10 +1,10 @@
-//! A bar on a terminal, for what may take long; elsewhere nothing.
+//! Progress bars, which only a terminal shows.
 
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How far something has come. The bar goes with the last clone.
+/// A progress bar. It disappears when its last clone is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress(Arc<Bar>);
 
@@ -12,12 +12,12 @@ pub(crate) struct Progress(Arc<Bar>);
 struct Bar(ProgressBar);
 
 impl Progress {
-    /// Of so many bytes.
+    /// A bar over `total` bytes, with a rate.
     pub(crate) fn bytes(what: &'static str, total: u64) -> Self {
         Self::new(what, total, "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left")
     }
 
-    /// Of so many files.
+    /// A bar over `total` files.
     pub(crate) fn files(what: &'static str, total: u64) -> Self {
         Self::new(what, total, "{msg} {bar:30} {pos}/{len} files, {eta} left")
     }
@@ -27,7 +27,7 @@ impl Progress {
         Self(Arc::new(Bar(ProgressBar::new(total).with_message(what).with_style(style))))
     }
 
-    /// Shown nowhere.
+    /// A bar that is never shown.
     pub(crate) fn none() -> Self {
         Self(Arc::new(Bar(ProgressBar::hidden())))
     }

@@ -1,8 +1,8 @@
-//! Times for people.
+//! Durations and times as text.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// `45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.
+/// `45 s`, `12 min 05 s`, `3 h 05 min` or `2 d 4 h`.
 pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -13,7 +13,7 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
-/// How long a run took: as [`span`], and below 10 s with the digits that `0 s` would hide.
+/// The duration of a run: as [`span`], in milliseconds below 1 s, with one decimal below 10 s.
 pub(crate) fn lasted(duration: Duration) -> String {
     match duration.as_millis() {
         millis @ 0..1_000 => format!("{millis} ms"),
@@ -22,14 +22,14 @@ pub(crate) fn lasted(duration: Duration) -> String {
     }
 }
 
-/// `1:20`, `2:03:20`: minutes and seconds, after hours if there are any.
+/// `1:20` or `2:03:20`: minutes and seconds, after the hours if there are any.
 pub(crate) fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// How long ago `at_ms`, in milliseconds since the epoch, was.
+/// How long ago `at_ms` was, in milliseconds since the Unix epoch: `45 s ago`. A time in the future is `0 s ago`.
 pub(crate) fn ago(at_ms: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{} ago", span(now.saturating_sub(Duration::from_millis(at_ms))))

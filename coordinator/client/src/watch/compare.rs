@@ -1,4 +1,4 @@
-//! `coord compare`: runs side by side, by their numbers and by what in their jobs is not the same.
+//! `coord compare`: runs side by side, with their numbers and the differing keys of their jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,14 +13,14 @@ use crate::evidence::diff::job;
 use crate::terminal::{Exit, Failure, Output, table};
 use crate::watch::plot::{Series, Summary, short};
 
-/// What is compared if nobody names a series; a name that ends with `*` stands for all that begin so.
+/// The default series. A name that ends with `*` stands for all names with this beginning.
 const USUAL: [&str; 5] = ["loss", "grad_norm", "eval/*", "throughput/*", "step_seconds"];
 
-/// Everything that `--json` prints.
+/// The answer of `--json`.
 #[derive(Debug, Serialize)]
 struct Report {
     runs: Vec<Compared>,
-    /// Keys of the job that have not the same value in all, each with its values in the order of the runs.
+    /// Keys of the job whose values differ, each with its values in the order of the runs.
     job: BTreeMap<String, Vec<Option<String>>>,
     series: Vec<Row>,
 }
@@ -39,7 +39,7 @@ struct Compared {
 struct Row {
     name: String,
     part: Option<u32>,
-    /// In the order of the runs; `null` for one that has no such series.
+    /// In the order of the runs; `null` for a run without this series.
     runs: Vec<Option<Figures>>,
 }
 
@@ -88,7 +88,7 @@ fn compared(view: &RunView) -> Compared {
     }
 }
 
-/// Keys of jobs that are not the same in all.
+/// Keys of the jobs whose values differ.
 fn unlike(views: &[RunView]) -> BTreeMap<String, Vec<Option<String>>> {
     let jobs: Vec<BTreeMap<String, String>> = views.iter().map(|view| job(&view.job)).collect();
     let keys: BTreeSet<&String> = jobs.iter().flat_map(BTreeMap::keys).collect();
@@ -114,7 +114,7 @@ fn rows(all: &[Vec<Summary>], wanted: &[&str]) -> Vec<Row> {
     by_series.into_iter().map(|((name, part), runs)| Row { name, part, runs }).collect()
 }
 
-/// A table of the numbers, and one of what in the jobs is not the same.
+/// A table of the numbers, and a table of the differing keys of the jobs.
 fn lines(report: &Report) -> Vec<String> {
     let heads = |first: &str| {
         let runs = report.runs.iter().map(|run| format!("{} ({})", run.run, run.name));

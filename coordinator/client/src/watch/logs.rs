@@ -1,4 +1,4 @@
-//! `coord logs`: what processes print.
+//! `coord logs`: the output of a run's processes.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(crate) async fn logs(arguments: LogsArguments, out: &mut Output) -> Result<E
     Ok(Exit::Done)
 }
 
-/// Cuts the output of several processes at line ends, so that their lines do not mix, and names the process.
+/// Cuts the output of several processes at line ends, so that their lines do not mix, and puts the process's number before each line.
 struct Lines {
     named: bool,
     open: BTreeMap<u32, Vec<u8>>,
@@ -35,7 +35,7 @@ impl Lines {
         Self { named, open: BTreeMap::new() }
     }
 
-    /// Takes in `text` of `process`; what can be printed now.
+    /// Adds output of `process`, and returns the complete lines.
     fn push(&mut self, process: u32, text: &[u8]) -> Vec<u8> {
         if !self.named {
             return text.to_vec();
@@ -48,7 +48,7 @@ impl Lines {
         name_lines(process, &whole)
     }
 
-    /// Lines that were never ended.
+    /// The last lines, which have no line end.
     fn finish(self) -> Vec<u8> {
         let rest = self.open.into_iter().filter(|(_, text)| !text.is_empty());
         rest.flat_map(|(process, text)| name_lines(process, &[text.as_slice(), b"\n"].concat())).collect()

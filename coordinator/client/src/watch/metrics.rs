@@ -15,12 +15,12 @@ pub(crate) struct Metrics {
     evals: Vec<Eval>,
     layers: Vec<Layers>,
     systems: Vec<System>,
-    /// What each process's device read last, by the name of the series: the agent reports it before the process reports on itself.
+    /// Last readings of each process's device, by name of the series. The agent reports them before the process reports on itself.
     #[serde(skip)]
     readings: BTreeMap<u32, BTreeMap<String, f64>>,
 }
 
-/// The record of one step. Decimals for people, bits for comparisons (JSON has no NaN: it is null there).
+/// The record of one step: numbers in decimal for people, and their bits for comparisons. In JSON, NaN is null.
 #[derive(Debug, Serialize)]
 struct Step {
     #[serde(rename = "step")]
@@ -33,9 +33,9 @@ struct Step {
     lr_bits: String,
     /// Digest of the sample positions.
     samples: String,
-    /// Word of the samples' bytes, where they are known.
+    /// Digest of the samples' bytes, if it was recorded.
     sample_bytes: Option<String>,
-    /// Digest of all tensors' fingerprints, where they were taken.
+    /// Digest of the fingerprints of all tensors, at steps that have them.
     fingerprint: Option<String>,
     micros: u64,
 }
@@ -48,11 +48,11 @@ struct Eval {
     accuracy: Option<f64>,
     perplexity: Option<f64>,
     samples: u64,
-    /// A program's own.
+    /// Metrics that a program computed itself, by name.
     metrics: BTreeMap<String, f64>,
 }
 
-/// Gradient norms by parameter.
+/// Gradient norms by parameter at one step.
 #[derive(Debug, Serialize)]
 struct Layers {
     step: u64,
@@ -83,7 +83,7 @@ struct Device {
 }
 
 impl Metrics {
-    /// All reports of `run`.
+    /// Reads all reports of `run`.
     pub(crate) async fn of(client: &mut Client, run: String) -> Result<Self, Failure> {
         let mut metrics = Self::default();
         let mut reports = client.reports(&run, false).await.map_err(|status| client.failure(status))?;
@@ -93,7 +93,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Takes in one more block.
+    /// Adds the reports of a block.
     pub(crate) fn push(&mut self, block: ReportBlock) {
         self.steps.extend(block.steps.iter().map(Step::from));
         self.evals.extend(block.evals.iter().map(Eval::from));
@@ -108,7 +108,7 @@ impl Metrics {
         self.systems.extend(block.systems.into_iter().map(|report| System::new(block.process, report, readings)));
     }
 
-    /// The record of `step`, and the last evaluation until then: name, step and value of each number.
+    /// Name, step and value of each number in the record of `step`, and in the last evaluation at or before it.
     pub(crate) fn at(&self, step: u64) -> Vec<(&str, u64, f64)> {
         let mut found = Vec::new();
         if let Some(own) = self.steps.iter().find(|own| own.completed == step) {
@@ -126,7 +126,7 @@ impl Metrics {
         found
     }
 
-    /// Two tables: the record, and evaluations if there are any.
+    /// Prints the record as a table, and a second table if there are evaluations.
     pub(crate) fn print(&self, out: &mut Output) {
         let number = |value: f64| format!("{value:.6}");
         let rows: Vec<Vec<String>> = self
@@ -228,7 +228,7 @@ impl System {
 }
 
 impl Device {
-    /// Earlier builds have the readings in the report.
+    /// `readings` fill the values that are absent in `report`; only earlier builds have them there.
     fn new(report: DeviceReport, readings: &BTreeMap<String, f64>) -> Self {
         let read = |name: &str| readings.get(name).copied();
         Self {

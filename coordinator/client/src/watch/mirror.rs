@@ -1,4 +1,4 @@
-//! `coord mirror`: a run in the tools that people have: all of it so far, and with `--follow` what comes.
+//! `coord mirror`: copies the numbers of a run to other tools; with `--follow`, until the run has ended.
 
 mod targets;
 
@@ -24,9 +24,9 @@ use crate::connection::{Client, Patience, lost};
 use crate::terminal::{Exit, Failure, Output};
 use targets::Targets;
 
-/// Blocks that are written together: a tool takes many points as quickly as few.
+/// How long blocks are collected before they are written together: a tool takes many points as fast as few.
 const TOGETHER: Duration = Duration::from_millis(500);
-/// At most.
+/// Most blocks that are written together.
 const MOST_BLOCKS: usize = 256;
 
 pub(crate) async fn mirror(arguments: MirrorArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -41,7 +41,7 @@ pub(crate) async fn mirror(arguments: MirrorArguments, out: &mut Output) -> Resu
     let view = client.run(id).await?;
     mirror.end(&client, id, view.row.step).await?;
     mirror.targets.finish(&run_of(&view)).await?;
-    out.line(&format!("run {} ({}) is written", view.row.id, view.row.name));
+    out.line(&format!("wrote run {} ({}) to all targets", view.row.id, view.row.name));
     Ok(Exit::Done)
 }
 
@@ -50,7 +50,7 @@ fn targets(arguments: &MirrorArguments, run: &str) -> Result<Targets, Failure> {
     if let (Some(csv), Some(parquet)) = (&arguments.csv, &arguments.parquet)
         && place(csv) == place(parquet)
     {
-        let words = format!("--csv and --parquet are one file, `{}`: name two", parquet.display());
+        let words = format!("`--csv` and `--parquet` are one file, `{}`: pass two paths", parquet.display());
         return Err(Failure::new(Exit::Usage, words));
     }
     let mut targets = Targets::default();
@@ -59,7 +59,7 @@ fn targets(arguments: &MirrorArguments, run: &str) -> Result<Targets, Failure> {
     }
     if let Some(uri) = &arguments.mlflow {
         let server = MlflowServer { uri: uri.clone(), token: std::env::var("MLFLOW_TRACKING_TOKEN").ok() };
-        // Without the address, which may hold a password: the error names it without.
+        // The name leaves out the address, which may contain a password. Errors have the address without it.
         targets.add("--mlflow".to_owned(), Mlflow::new(server, &arguments.experiment).map(Sink::Mlflow));
     }
     if let Some(dir) = &arguments.wandb {
@@ -73,13 +73,13 @@ fn targets(arguments: &MirrorArguments, run: &str) -> Result<Targets, Failure> {
         }
     }
     if targets.is_empty() {
-        let words = "nowhere to write to: name one of --tensorboard, --mlflow, --wandb, --csv, --parquet";
+        let words = "no target: pass `--tensorboard`, `--mlflow`, `--wandb`, `--csv` or `--parquet`";
         return Err(Failure::new(Exit::Usage, words));
     }
     Ok(targets)
 }
 
-/// The run as other tools see it.
+/// The run as other tools describe it: parameters, tags and datasets.
 fn run_of(view: &RunView) -> Run {
     let row = &view.row;
     let mut parameters = BTreeMap::new();
@@ -123,7 +123,7 @@ fn run_of(view: &RunView) -> Run {
     }
 }
 
-/// `{"a": {"b": 1}}` is `a.b` → `1`.
+/// Adds the values of a JSON object by dotted key: `{"a": {"b": 1}}` adds `a.b` with `1`.
 fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(object) => {
@@ -141,16 +141,16 @@ fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) {
 struct Mirror {
     targets: Targets,
     blobs: Blobs,
-    /// The last step of each process's, to see when a run goes back.
+    /// The last written step of each process, by which a rollback is noticed.
     last: BTreeMap<u32, u64>,
-    /// The highest step that was written.
+    /// The highest written step.
     reached: u64,
-    /// Whether something was left out, and named.
+    /// Whether the warning about left-out reports was printed.
     unfit: bool,
 }
 
 impl Mirror {
-    /// Everything that `run` reports; begun again after a lost connection, for the tools take each step once.
+    /// Writes all reports of `run`. After a lost connection it starts again: the tools skip steps that they have.
     async fn all(&mut self, client: &mut Client, run: &str, follow: bool) -> Result<(), Failure> {
         let mut patience = Patience::default();
         loop {
@@ -202,7 +202,7 @@ impl Mirror {
 
     async fn write(&mut self, blocks: Vec<ReportBlock>) -> Result<(), Failure> {
         for block in blocks {
-            // The record of a run that goes on ascends by one: where it does not, the run went back.
+            // Steps ascend by one. A step that does not is the first after a rollback.
             if let (Some(first), Some(last)) = (block.steps.first(), block.steps.last()) {
                 let before = self.last.insert(block.process, last.step);
                 if before.is_some_and(|before| first.step <= before) {
@@ -223,7 +223,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// A run that went back and ended before its next step says so by nothing that it reports. It ended at `step`, or later.
+    /// Rolls the tools back if the run was rolled back and ended before its next step, which no report shows. It ended at `step`, or later.
     async fn end(&mut self, client: &Client, run: &str, step: u64) -> Result<(), Failure> {
         if self.reached <= step {
             return Ok(());
@@ -240,7 +240,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Names the first that no target gets.
+    /// Prints a warning about the first report that is left out.
     fn name_unfit(&mut self, first: Option<&Unfit>) {
         let Some(Unfit { name, step, why, .. }) = first else { return };
         if !std::mem::replace(&mut self.unfit, true) {
@@ -283,13 +283,13 @@ impl Mirror {
     }
 }
 
-/// Width and height, from the header.
+/// Width and height in pixels, from the header.
 fn size_of_png(png: &[u8]) -> Option<(u32, u32)> {
     let number = |at: usize| Some(u32::from_be_bytes(*png.get(at..)?.first_chunk::<4>()?));
     Some((number(16)?, number(20)?))
 }
 
-/// Blobs of the run, fetched where they can be read.
+/// Downloads blobs of the run into a temporary directory.
 struct Blobs {
     client: Client,
     dir: TempDir,
@@ -299,7 +299,7 @@ impl Blobs {
     fn new(client: Client) -> Result<Self, Failure> {
         let dir = tempfile::tempdir();
         let dir =
-            dir.map_err(|error| Failure::new(Exit::Local, format!("cannot make a temporary directory: {error}")))?;
+            dir.map_err(|error| Failure::new(Exit::Local, format!("cannot create a temporary directory: {error}")))?;
         Ok(Self { client, dir })
     }
 

@@ -1,4 +1,4 @@
-//! What only looks: lists, numbers, curves, and copies for other tools.
+//! Commands that read: lists, numbers, curves, and copies for other tools.
 
 pub(crate) mod compare;
 pub(crate) mod logs;

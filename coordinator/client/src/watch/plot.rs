@@ -1,4 +1,4 @@
-//! `coord plot`: series of a run, drawn with characters.
+//! `coord plot`: draws series of a run with characters.
 
 use lockstep_rpc::CurvesQuery;
 use lockstep_rpc::tracked_query::What as Tracked;
@@ -8,11 +8,11 @@ use crate::args::PlotArguments;
 use crate::connection::{Client, print_json, read};
 use crate::terminal::{Exit, Failure, Output};
 
-/// Size of a chart, without its axis.
+/// Width and height of a chart in characters, without its axes.
 const WIDTH: usize = 72;
 const HEIGHT: usize = 10;
 
-/// What the API says of a list of series.
+/// The coordinator's list of series.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Series {
     pub(crate) series: Vec<Summary>,
@@ -29,13 +29,13 @@ pub(crate) struct Summary {
     pub(crate) max: Option<f64>,
 }
 
-/// And of curves.
+/// The coordinator's answer with curves.
 #[derive(Debug, Deserialize)]
 struct Curves {
     series: Vec<Curve>,
 }
 
-/// A curve; what is not finite is `None`.
+/// A curve. Values that are not finite are `None`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Curve {
     name: String,
@@ -102,13 +102,13 @@ fn list(series: &[Summary], out: &mut Output) {
     out.table(&["SERIES", "PART", "POINTS", "LAST STEP", "LAST", "MIN", "MAX"], &rows);
 }
 
-/// Four digits that count.
+/// A number with four decimals, or as `1.234e-5` if it is below 0.001 or from 100,000 on.
 pub(crate) fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || (1e-3..1e5).contains(&size) { format!("{value:.4}") } else { format!("{value:.3e}") }
 }
 
-/// A title and the curve: its values as dots, what buckets reach over as bars.
+/// The lines of a chart: a title, and the curve with dots for values and bars from the minimum to the maximum of each bucket.
 fn chart(curve: &Curve) -> Vec<String> {
     let Curve { name, part, steps, values, min, max } = curve;
     let part = part.map_or_else(String::new, |part| format!("[{part}]"));
@@ -118,7 +118,7 @@ fn chart(curve: &Curve) -> Vec<String> {
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let (Some(first), Some(end)) = (steps.first(), steps.last()) else { return vec![title] };
     if low > high {
-        return vec![title, "  nothing finite".to_owned()];
+        return vec![title, "  no finite value".to_owned()];
     }
     let row = |value: f64| {
         let place = if high > low { (value - low) / (high - low) } else { 0.5 };
@@ -155,7 +155,7 @@ fn chart(curve: &Curve) -> Vec<String> {
     lines
 }
 
-/// A curve in one line.
+/// A curve in one line, with a bar for each value and `×` for a value that is not finite.
 pub(crate) fn sparkline(values: &[Option<f64>]) -> String {
     let finite = || values.iter().filter_map(|value| *value);
     let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
@@ -189,7 +189,7 @@ mod tests {
         let flat = Curve { steps: vec![1], values: vec![Some(7.0)], ..Curve::default() };
         assert_eq!(chart(&flat).iter().filter(|line| line.contains('•')).count(), 1);
         let none = Curve { steps: vec![1], values: vec![None], ..Curve::default() };
-        assert_eq!(chart(&none)[1], "  nothing finite");
+        assert_eq!(chart(&none)[1], "  no finite value");
     }
 
     #[test]

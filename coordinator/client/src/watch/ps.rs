@@ -12,7 +12,7 @@ use crate::terminal::{Exit, Failure, Output, ago};
 use crate::watch::row::{alarm_count, number, reason};
 use crate::watch::select::{Known, Selection};
 
-/// Runs that a table shows, beside those that go on.
+/// Default number of runs in the table, beside active ones.
 const SHOWN: usize = 100;
 
 pub(crate) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -45,8 +45,8 @@ pub(crate) async fn ps(arguments: PsArguments, out: &mut Output) -> Result<Exit,
     Ok(Exit::Done)
 }
 
-/// The newest `most` runs that `selection` takes, and all of those that go on, oldest first; and how many runs were not looked at. It asks
-/// for page after page until there are enough.
+/// The newest `most` runs that match `selection`, and all active runs that match it, oldest first, and the number of runs that were not
+/// searched. It reads pages until there are enough.
 async fn selected(client: &Client, selection: &Selection, most: usize) -> Result<(Vec<RunRow>, u64), Failure> {
     let (mut taken, mut seen, mut known) = (BTreeMap::new(), BTreeSet::new(), Known::default());
     let (mut total, mut before) = (0, None);
@@ -57,7 +57,7 @@ async fn selected(client: &Client, selection: &Selection, most: usize) -> Result
         }
         for row in page.runs.into_iter().rev() {
             let is_enough = taken.len() >= most && row.ended_at_ms.is_some();
-            // One that goes on is on the first page, and again where it was submitted.
+            // An active run is on the first page, and again on the page of its number.
             if is_enough || !seen.insert(row.number) {
                 continue;
             }

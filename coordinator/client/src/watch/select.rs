@@ -1,4 +1,4 @@
-//! Which runs a list shows: those of a commit, of data, or whose job has some value.
+//! Filters of `coord ps`: by commit, by data, or by values in the job.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -6,12 +6,12 @@ use std::str::FromStr;
 use lockstep_core::view::RunView;
 use serde_json::Value;
 
-/// What all of must hold.
+/// Conditions that a run must all fulfil.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
-    /// A commit, or its beginning; or a tag or branch.
+    /// A commit or the beginning of one, a tag, or a branch.
     pub(crate) commit: Option<String>,
-    /// A data file's path or the beginning of its digest.
+    /// The path of a data file, or the beginning of its digest.
     pub(crate) data: Option<String>,
     pub(crate) conditions: Vec<Condition>,
 }
@@ -21,7 +21,7 @@ impl Selection {
         self.commit.is_none() && self.data.is_none() && self.conditions.is_empty()
     }
 
-    /// Whether it shows the run; what it asks for is noted as `known` if the run has it at all.
+    /// Whether the run matches. Notes in `known` which of the names and keys the run has.
     pub(crate) fn takes(&self, view: &RunView, known: &mut Known) -> bool {
         let commit = |wanted: &String| {
             view.code.as_ref().is_some_and(|code| {
@@ -43,20 +43,20 @@ impl Selection {
         of_commit && of_data && self.conditions.iter().all(|condition| condition.holds(&job))
     }
 
-    /// What of it no run has: then nothing is shown for another reason than that nothing fits.
+    /// The error about a name or key that no run has, which is probably mistyped.
     pub(crate) fn unknown(&self, known: &Known) -> Option<String> {
         if let Some(commit) = self.commit.as_ref().filter(|_| !known.commit) {
             return Some(format!("no run is of a commit, branch or tag `{commit}`"));
         }
         if let Some(data) = self.data.as_ref().filter(|_| !known.data) {
-            return Some(format!("no run has data `{data}`: neither a path nor the beginning of a digest"));
+            return Some(format!("no run has data `{data}`, by path or by the beginning of its digest"));
         }
         let key = self.conditions.iter().find(|condition| !known.keys.contains(&condition.key));
         key.map(|condition| format!("no run's job has a key `{}`", condition.key))
     }
 }
 
-/// What of a selection any run has.
+/// The names and keys of a selection that at least one run has.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     commit: bool,
@@ -95,7 +95,7 @@ impl Operator {
     }
 }
 
-/// The longer ones first: `>=` begins with `>`.
+/// Longer signs first, because `>=` begins with `>`.
 const OPERATORS: [(&str, Operator); 6] = [
     (">=", Operator::AtLeast),
     ("<=", Operator::AtMost),
@@ -109,8 +109,11 @@ impl FromStr for Condition {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("expected KEY, one of = != > >= < <=, and a value, as `optimizer.lr>0.001`; found `{text}`");
+        let wrong = || {
+            format!(
+                "expected a key, one of = != > >= < <=, and a value, for example `optimizer.lr>0.001`; found `{text}`"
+            )
+        };
         let at = text.find(['>', '<', '=', '!']).ok_or_else(wrong)?;
         let (key, rest) = text.split_at(at);
         let (sign, operator) = OPERATORS.into_iter().find(|(sign, _)| rest.starts_with(sign)).ok_or_else(wrong)?;
@@ -123,17 +126,17 @@ impl FromStr for Condition {
 }
 
 impl Condition {
-    /// Of keys with this name, or that end in it, one must compare so.
+    /// Whether the condition is true for one of the keys with this name, or with this name as their last part.
     fn holds(&self, job: &Value) -> bool {
         self.meant(job).into_iter().any(|value| self.compares(value))
     }
 
-    /// Whether the job has such a key.
+    /// Whether the job has a key with this name, or with this name as its last part.
     fn is_about(&self, job: &Value) -> bool {
         !self.meant(job).is_empty()
     }
 
-    /// The values of keys with this name, or that end in it.
+    /// The values of keys with this name, or with this name as their last part.
     fn meant<'a>(&self, job: &'a Value) -> Vec<&'a Value> {
         let mut found = Vec::new();
         leaves("", job, &mut found);
@@ -142,7 +145,7 @@ impl Condition {
     }
 
     fn compares(&self, value: &Value) -> bool {
-        // Whole numbers as such: a seed of 64 bits is not exact as a number with a fraction.
+        // Integers are compared as integers: a 64-bit seed is not exact as a float.
         let whole = value.as_u64().map(i128::from).or(value.as_i64().map(i128::from));
         if let (Some(own), Ok(other)) = (whole, self.value.parse::<i128>()) {
             return self.operator.holds(&own, &other);
@@ -154,13 +157,13 @@ impl Condition {
         match self.operator {
             Operator::Equal => own == self.value,
             Operator::NotEqual => own != self.value,
-            // A text is neither above nor below a value.
+            // Texts have no order.
             _ => false,
         }
     }
 }
 
-/// The values of a job by dotted key.
+/// Adds the values of a job with their dotted keys.
 fn leaves<'a>(prefix: &str, value: &'a Value, found: &mut Vec<(String, &'a Value)>) {
     match value {
         Value::Object(object) => {

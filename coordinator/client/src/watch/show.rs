@@ -1,4 +1,4 @@
-//! `coord show`: all of a run.
+//! `coord show`: the state, placement, progress and checkpoints of a run.
 
 use std::time::Duration;
 
@@ -84,13 +84,13 @@ fn print_run(view: &RunView, out: &mut Output) {
     }
     line("generation", format!("{} ({} restarts), {} ranks", row.generation, view.restarts, row.ranks));
     if let Some(exit) = &view.last_exit {
-        let how = exit.ending.as_ref().map_or_else(|| format!("ended with {}", exit.code), ToString::to_string);
+        let how = exit.ending.as_ref().map_or_else(|| format!("ended with code {}", exit.code), ToString::to_string);
         line(
             "last ending",
             format!("process {} of generation {} on {} {how}", exit.process, exit.generation, exit.node),
         );
-        let since = format!("{} crashed, {} gave up for a reason that may pass", view.crashes, view.transients);
-        line("retries", format!("since the last checkpoint: {since}"));
+        let since = format!("crashes: {}, transient failures: {}", view.crashes, view.transients);
+        line("retries", format!("{since} (since the last checkpoint)"));
         for text in exit.output.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev() {
             line("", text.to_owned());
         }
@@ -116,7 +116,7 @@ fn print_run(view: &RunView, out: &mut Output) {
     }
 }
 
-/// What a run runs on, then what is known to change its bits.
+/// Prints the environment of a run, then the settings that are known to change its bits.
 fn print_environment(view: &RunView, out: &mut Output) {
     for (kind, map) in [("environment", &view.environment), ("numerics", &view.numerics)] {
         for (key, value) in map {
@@ -125,7 +125,7 @@ fn print_environment(view: &RunView, out: &mut Output) {
     }
 }
 
-/// What stands against a run, the newest last.
+/// Prints the active alarms of a run, the newest last.
 async fn print_alarms(client: &Client, view: &RunView, out: &mut Output) -> Result<(), Failure> {
     let text = client.tracked(view.row.id.as_str(), Tracked::Alarms(Empty {})).await?;
     let alarms: Vec<Alarm> = read(&text)?;

@@ -1,4 +1,4 @@
-//! `coord top`: the cluster and its runs, at a glance.
+//! `coord top`: the nodes, and the newest runs with their curves.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::terminal::{Exit, Failure, Output, table};
 use crate::watch::plot::{curves, sparkline};
 use crate::watch::row::{alarm_count, number, reason};
 
-/// Between two looks.
+/// Interval between two updates.
 const EVERY: Duration = Duration::from_secs(1);
-/// Runs that are shown: those that go on, and the last that ended.
+/// Most runs that are shown: active ones first, then those that ended last.
 const RUNS: usize = 30;
-/// Bars of a curve.
+/// Bars in the curve of the loss.
 const BARS: u32 = 24;
 
 pub(crate) async fn top(arguments: TopArguments, out: &mut Output) -> Result<Exit, Failure> {
@@ -28,7 +28,7 @@ pub(crate) async fn top(arguments: TopArguments, out: &mut Output) -> Result<Exi
         let nodes = client.nodes().await?;
         let mut runs = client.recent_runs().await?;
         runs.reverse();
-        // Those that go on first; both newest first.
+        // Active runs first; both kinds with the newest first.
         runs.sort_by_key(|run| run.ended_at_ms.is_some());
         runs.truncate(RUNS);
         let mut losses = Vec::new();
@@ -45,7 +45,7 @@ pub(crate) async fn top(arguments: TopArguments, out: &mut Output) -> Result<Exi
             return Ok(Exit::Done);
         }
         if live {
-            // To the upper left corner, and nothing below.
+            // Moves the cursor to the upper left corner, and clears the screen below.
             out.bytes(b"\x1b[H\x1b[J");
         }
         for line in screen(&nodes, &runs, &losses) {
@@ -64,7 +64,7 @@ fn screen(nodes: &[NodeView], runs: &[RunRow], losses: &[Vec<Option<f64>>]) -> V
     let busy = devices().filter(|device| device.run.is_some()).count();
     let fenced = devices().filter(|device| device.fenced.is_some()).count();
     let mut lines = vec![format!(
-        "nodes {} alive, {} not   devices {busy} busy, {} free, {fenced} fenced",
+        "nodes {} alive, {} not alive   devices {busy} busy, {} free, {fenced} fenced",
         alive.len(),
         nodes.len() - alive.len(),
         devices().count() - busy - fenced,

@@ -1,4 +1,4 @@
-//! An agent without processes: says by hand what an agent and its rank processes would say.
+//! A simulated agent without processes. Tests send each message of the agent and of its rank processes.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -25,14 +25,14 @@ use tonic::{Status, Streaming};
 
 use crate::support::{Coordinator, DEADLINE, write_job};
 
-/// A process of a generation of a run.
+/// Run, generation and index of a process.
 pub(crate) type Process = (String, u64, u32);
 
-/// A process that the node should run, with all that it was told of it.
+/// A process that the node should run, with its assignment, peers and checkpoint orders.
 #[derive(Clone, Debug)]
 pub(crate) struct Assigned {
     assignment: Assignment,
-    /// Empty until all are ready.
+    /// Addresses of all processes; empty until all are ready.
     pub(crate) peers: Vec<String>,
     pub(crate) save: Save,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Agent {
     say: mpsc::Sender<AgentMessage>,
     told: Streaming<CoordinatorMessage>,
     pub(crate) welcome: Welcome,
-    /// What the node should run, once it has the assignments.
+    /// All processes that the node should run; `None` until all their assignments are there.
     pub(crate) desired: Option<Vec<Assigned>>,
     runs: Vec<DesiredRun>,
     assignments: BTreeMap<(String, u64), Option<Assignment>>,
@@ -94,7 +94,7 @@ impl Agent {
         Self::open_seeing(address, first, seeing).await
     }
 
-    /// The same; `see` says what the node sees of the store.
+    /// As [`Self::open`]; `see` returns what the node sees of the store.
     pub(crate) async fn open_seeing(
         address: &str,
         first: Say,
@@ -132,7 +132,7 @@ impl Agent {
         Self::open(address, Say::Hello(hello(node, incarnation, slots))).await.expect("welcome")
     }
 
-    /// Node `node-a`, whose one process is ready for a run of `steps` steps; that run, and the process.
+    /// Joins as `node-a` with one process that is ready for a run of `steps` steps. Returns also the run and the process.
     pub(crate) async fn ready(coordinator: &Coordinator, dir: &Path, steps: u64) -> (Self, String, Process) {
         let mut agent = Self::attach(&coordinator.address, "node-a", "1", 1).await;
         let run = coordinator.submit(&write_job(dir, 1, steps));
@@ -142,7 +142,7 @@ impl Agent {
         (agent, run, process)
     }
 
-    /// The same, which has reported all four steps of its run.
+    /// As [`Self::ready`], after it has reported all four steps of its run.
     pub(crate) async fn trained(coordinator: &Coordinator, dir: &Path) -> (Self, String, Process) {
         let (mut agent, run, process) = Self::ready(coordinator, dir, 4).await;
         agent.tell(&process, 2, block(1..=4, 1)).await;
@@ -157,7 +157,7 @@ impl Agent {
         self.say(Say::Heartbeat(Heartbeat {})).await;
     }
 
-    /// Takes in one message; the status if the stream has ended.
+    /// Receives one message, or the status with which the stream has ended.
     pub(crate) async fn listen(&mut self) -> Result<(), Status> {
         let message = timeout(DEADLINE, self.told.message()).await.expect("a message in time")?;
         match message.and_then(|message| message.body) {
@@ -213,23 +213,23 @@ impl Agent {
         }
     }
 
-    /// Listens until `seen` says so.
+    /// Receives messages until `seen` is true.
     pub(crate) async fn until(&mut self, what: &str, seen: impl Fn(&Self) -> bool) {
         let listening = async {
             while !seen(self) {
-                self.listen().await.expect("the stream goes on");
+                self.listen().await.expect("the stream is open");
             }
         };
         timeout(DEADLINE, listening).await.unwrap_or_else(|_| panic!("not in time: {what}"));
     }
 
-    /// Listens until the desired assignments fit; these.
+    /// Receives messages until `fits` is true for the desired processes, and returns them.
     pub(crate) async fn until_desired(&mut self, what: &str, fits: impl Fn(&[Assigned]) -> bool) -> Vec<Assigned> {
         self.until(what, |agent| agent.desired.as_ref().is_some_and(|desired| fits(desired))).await;
         self.desired.clone().expect("just seen")
     }
 
-    /// The share of `process`, whose blobs are written.
+    /// Writes the blobs of a share of `process`, and returns its message.
     pub(crate) fn share(&self, step: u64, process: u32) -> Said {
         share(&BlobStore::existing(Path::new(&self.welcome.store)).expect("a store"), step, process)
     }
@@ -264,7 +264,7 @@ pub(crate) fn block(steps: std::ops::RangeInclusive<u64>, salt: u64) -> Said {
     Said::Block(EncodedBlock::of(reports(steps, salt)))
 }
 
-/// What is in it.
+/// The reports in [`block`].
 pub(crate) fn reports(steps: std::ops::RangeInclusive<u64>, salt: u64) -> ReportBlock {
     let step = |step| StepReport {
         step,
@@ -314,23 +314,23 @@ fn share(store: &BlobStore, step: u64, process: u32) -> Said {
     said(step, &store.put(&share.encode()).expect("the store takes it"))
 }
 
-/// What a process says whose share is described by this blob.
+/// The message of a process whose share is described by this blob.
 pub(crate) fn said(step: u64, share: &Piece) -> Said {
     Said::Share(CheckpointShare { step, blob: Some(share.into()) })
 }
 
-/// What a process says at the end of step `step`, as one of `processes`.
+/// The message of one of `processes` processes that has finished with step `step`.
 pub(crate) fn finished(step: u64, processes: u32) -> Said {
     Said::Finished(Finished { step, state: final_state(step, processes).as_bytes().to_vec() })
 }
 
-/// Where the blob of process 0 lies that its share of the checkpoint at `step` names, for a coordinator with its data in `state`.
+/// The path of the blob in process 0's share of the checkpoint at `step`, for a coordinator with the data directory `state`.
 pub(crate) fn blob(state: &Path, step: u64) -> PathBuf {
     let name = Domain::Blob.digest(&content(step, 0)).to_hex();
     state.join("store").join(&name[..2]).join(name)
 }
 
-/// The state of `processes` processes in their shares of the checkpoint at `step`.
+/// The state digest of `processes` processes at step `step`, as in their shares.
 pub(crate) fn final_state(step: u64, processes: u32) -> Digest {
     let tensors: Vec<_> = (0..processes).map(|process| tensor(step, process)).collect();
     manifest::state_digest(&tensors)

@@ -1,4 +1,4 @@
-//! Runs that ended long ago are in the database only, and clients see no difference.
+//! Archived runs are only in the database, and clients see no difference.
 
 use std::fs;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use lockstep_rpc::process_message::Body as Said;
 use crate::agent::{Agent, block, finished, ready};
 use crate::support::{Coordinator, fails, write_job};
 
-/// Trains a run of four steps to its end; its id.
+/// Trains a run of four steps to its end, and returns its id.
 async fn train(coordinator: &Coordinator, agent: &mut Agent, dir: &std::path::Path) -> String {
     let run = coordinator.submit(&write_job(dir, 1, 4));
     agent.until_desired("the process", |assigned| assigned.len() == 1 && assigned[0].run == run).await;
@@ -40,7 +40,7 @@ async fn runs_that_ended_long_ago_are_what_they_were() {
     for _ in 0..2 {
         runs.push(train(&coordinator, &mut agent, dir.path()).await);
     }
-    // Some ticks.
+    // Several ticks, which archive ended runs.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let check = |coordinator: &Coordinator| {
         assert_eq!(coordinator.ask(&["show", &first]), before);
@@ -80,7 +80,7 @@ async fn runs_that_ended_long_ago_are_what_they_were() {
     check(&coordinator);
     drop(agent);
     let log = coordinator.log();
-    assert_eq!(log.matches("goes to the archive").count(), 2, "{log}");
+    assert_eq!(log.matches("archiving the run").count(), 2, "{log}");
     let coordinator = Coordinator::start_with(&dir.path().join("state"), &with);
     check(&coordinator);
     let words = fails(&["logs", &first, "--addr", &coordinator.address], 5);

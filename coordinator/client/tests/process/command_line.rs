@@ -1,4 +1,4 @@
-//! What a person types and gets wrong: each with its documented exit code, and words that name the culprit.
+//! Mistakes on the command line: each has its documented exit code, and a message that names the cause.
 
 use std::fs;
 use std::net::TcpListener;
@@ -64,12 +64,12 @@ fn configuration_is_shown_with_origins_and_mistakes_are_named() {
         .unwrap();
     let shown: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
     let words = String::from_utf8(output.stderr).unwrap();
-    assert!(words.starts_with("configuration of the coordinator, as `coord serve` here would have it"), "{words}");
+    assert!(words.starts_with("configuration of `coord serve` in this directory"), "{words}");
     let of = |key: &str| shown.iter().find(|origin| origin["key"] == key).unwrap();
     assert_eq!((&of("lease_ms")["value"], &of("lease_ms")["origin"]), (&"5000".into(), &config.into()));
     assert_eq!((&of("listen")["origin"], &of("tick_ms")["origin"]), (&"flag".into(), &"default".into()));
     assert_eq!(of("store.path")["origin"], "environment variable `LOCKSTEP_COORD_STORE__PATH`");
-    // An answer that a full disk cuts off is no answer; a reader that goes away wants no more.
+    // An answer that does not fit on the disk is an error; a closed pipe is not.
     for words in [&["config", "--show"][..], &["--help"], &["submit", "--help"], &["--version"]] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let output = coord(words).stdout(full).output().unwrap();
@@ -105,10 +105,10 @@ fn names_that_fit_nothing_or_too_much_are_not_found() {
         assert!(fails(&[words, address].concat(), 4).contains("error: there is no run `zzz`"), "{words:?}");
     }
     assert!(fails(&[["resume", "abc"], address].concat(), 4).contains("there is no checkpoint `abc`"));
-    // Both have the job's name.
+    // Both runs have the job's name.
     let errors = fails(&[["show", "walk"], address].concat(), 4);
-    assert!(runs.iter().all(|run| errors.contains(run)) && errors.contains("`walk` fits 2 runs"), "{errors}");
-    // A unique prefix does.
+    assert!(runs.iter().all(|run| errors.contains(run)) && errors.contains("`walk` matches 2 runs"), "{errors}");
+    // A unique prefix is enough.
     let unique = (1..=10).map(|len| &runs[0][..len]).find(|prefix| !runs[1].starts_with(prefix)).unwrap();
     assert_eq!(coordinator.ask(&["show", unique])["run"], runs[0].as_str());
     // No node: queued, with the reason.
@@ -116,7 +116,7 @@ fn names_that_fit_nothing_or_too_much_are_not_found() {
     assert_eq!(shown["status"], "queued");
     assert!(shown["reason"].as_str().unwrap().contains("device"), "{}", shown["reason"]);
     assert!(fails(&[["logs", &runs[0]], address].concat(), 3).contains("has no process to read from: it is queued"));
-    // What has ended cannot be ended.
+    // An ended run cannot be cancelled.
     assert!(run(&[["cancel", &runs[0]], address].concat()).status.success());
     assert!(fails(&[["cancel", &runs[0]], address].concat(), 3).contains("has already ended: cancelled"));
 }
@@ -142,7 +142,7 @@ fn jobs_are_refused_with_file_and_key() {
     assert_eq!(coordinator.ask(&["ps"]), serde_json::json!([]), "nothing was submitted");
 }
 
-/// Each at once: nobody writes to the pipe, and a file without an end has no length.
+/// Each is refused at once, without waiting for a writer of the pipe or for the end of `/dev/zero`.
 fn what_is_no_job_file_is_refused(dir: &Path, coordinator: &Coordinator) {
     const LIMIT: usize = 1 << 20;
     let [pipe, directory, long] = ["pipe.toml", "dir.toml", "long.toml"].map(|name| dir.join(name));
@@ -167,7 +167,7 @@ fn what_is_no_job_file_is_refused(dir: &Path, coordinator: &Coordinator) {
         let errors = submit(file);
         assert!(errors.contains(&format!("cannot read job file `{}`: {why}", file.display())), "{errors}");
     }
-    // With a letter less it is read.
+    // A file that is one character shorter is read.
     fs::write(&long, format!("{sound}#{}", " ".repeat(LIMIT - sound.len() - 1))).unwrap();
     assert!(submit(&long).contains("unknown key `optimizer.rl`"));
 }
@@ -196,18 +196,18 @@ fn a_dirty_work_tree_is_refused_with_its_files() {
     let code = &coordinator.ask(&["show", reply["run"].as_str().unwrap()])["code"];
     assert_eq!((&code["commit"], &code["dirty"]), (&head.as_str().into(), &true.into()));
 
-    // Who passes `--allow-dirty` sees what goes along.
+    // `--allow-dirty` lists the files that are stored.
     for index in 0..11 {
         fs::write(tree.join(format!("secret-{index:02}")), "x").unwrap();
     }
     fs::write(tree.join("bell\u{7}"), "x").unwrap();
     let output = run(&[words.as_slice(), &["--allow-dirty"]].concat());
     let said = String::from_utf8(output.stderr).unwrap();
-    let begins = "note: 13 files that differ from the commit are kept with the run; not tracked by git, and kept too:\n    bell\\";
+    let begins = "note: 13 files that differ from the commit are stored with the run, including these untracked files:\n    bell\\";
     assert!(said.contains(begins), "{said}");
     assert!(said.contains("\n    secret-07\n    and 3 more\n  name in `.gitignore`"), "{said}");
 
-    // An index that only git reads, where there is no git.
+    // An index that only `git` itself can read, while `git` is not in PATH.
     git(&tree, &["update-index", "--split-index"]);
     assert!(run(&[words.as_slice(), &["--allow-dirty"]].concat()).status.success());
     let output = coord(&[words.as_slice(), &["--allow-dirty"]].concat()).env("PATH", "").output().unwrap();
@@ -283,7 +283,7 @@ fn a_remote_that_runs_programs_is_not_recorded_and_that_is_said() {
 
 #[test]
 fn a_coordinator_that_is_not_there_is_said_with_its_address() {
-    // Bound and closed again: free, and nobody else takes ports of this address.
+    // The port was bound and closed: it is free, and nothing else uses ports of this address.
     let address = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().to_string();
     for words in [&["ps"][..], &["nodes"], &["show", "x"], &["cancel", "x"]] {
         let errors = fails(&[words, &["--addr", &address]].concat(), 5);
@@ -297,7 +297,7 @@ fn a_coordinator_that_is_not_there_is_said_with_its_address() {
 
 #[test]
 fn a_command_that_is_interrupted_before_it_has_said_anything_says_so() {
-    // It takes the connection, and says nothing.
+    // It accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     for (words, signal) in [(["ps"].as_slice(), Signal::INT), (&["show", "x"], Signal::TERM)] {
@@ -333,8 +333,11 @@ fn a_local_worker_that_ends_too_early_is_said_with_its_last_words() {
     let output = Command::new(&coord).arg("submit").arg(&job).args(["--local", "1"]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{errors}");
-    assert!(errors.contains("worker `local-1` ended too early (exit status: 3):\nlibfoo.so is missing"), "{errors}");
-    // Its coordinator has ended with it: the directory is free.
+    assert!(
+        errors.contains("worker `local-1` ended before the job (exit status: 3):\nlibfoo.so is missing"),
+        "{errors}"
+    );
+    // The embedded coordinator has ended, too: its directory is free.
     let state = dir.path().join(".lockstep/coordinator");
     assert_eq!(Coordinator::start(&state).ask(&["ps"]), serde_json::json!([]));
 }

@@ -1,5 +1,5 @@
-//! `kill -9` of the coordinator at many moments of a stream of submits: nothing that was acknowledged is lost, and no
-//! submit makes two runs, whatever the client had to ask again.
+//! `kill -9` of the coordinator at many moments during submits: no acknowledged run is lost, and no submit makes two runs, also if
+//! the client has to repeat it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,8 +49,8 @@ async fn submit(address: &str, request: &SubmitRequest) -> Option<String> {
     }
 }
 
-/// Submits one job after the other, and tells each that was acknowledged, until the coordinator is gone; the number of
-/// the first that was not.
+/// Submits jobs one after another and sends each acknowledged run to `acknowledged`, until the coordinator is gone. Returns the number of
+/// the first job that was not acknowledged.
 async fn submit_until_gone(
     address: String,
     client: u64,
@@ -87,10 +87,10 @@ async fn nothing_acknowledged_is_lost_and_no_run_is_made_twice() {
             })
             .collect();
         drop(acknowledged);
-        // Later each time, in the middle of whatever it does: after a number of acknowledgements and a part of a write.
+        // Each kill comes later: after more acknowledgements, and in the middle of a write.
         let mut seen = 0;
         while seen <= 3 * kill {
-            let (client, number, run) = runs.recv().await.expect("clients go on while it lives");
+            let (client, number, run) = runs.recv().await.expect("clients submit while it lives");
             seen += 1;
             known.insert((client, number), run);
         }
@@ -109,7 +109,7 @@ async fn nothing_acknowledged_is_lost_and_no_run_is_made_twice() {
         let rows = coordinator.ask(&["ps"]);
         rows.as_array().unwrap().iter().map(|row| row["run"].as_str().unwrap().to_owned()).collect()
     };
-    // The ones that nobody knows of: asked again, each is the run that it was, or a new one.
+    // A repeated submit without an acknowledgement returns its earlier run, or makes a new one.
     for client in 0..CLIENTS {
         let number = next[client as usize];
         let run = submit(&coordinator.address, &request(client, number, &job)).await.unwrap();
@@ -121,7 +121,7 @@ async fn nothing_acknowledged_is_lost_and_no_run_is_made_twice() {
     runs.sort();
     expected.sort();
     assert_eq!(runs, expected, "exactly the acknowledged runs, each once");
-    // All of them asked again: all the same.
+    // All repeated submits return their runs.
     for ((client, number), run) in &known {
         assert_eq!(&submit(&coordinator.address, &request(*client, *number, &job)).await.unwrap(), run);
     }
@@ -135,7 +135,7 @@ async fn a_client_asks_again_by_itself_while_the_coordinator_restarts() {
     let job = write_job(dir.path(), 1, 4);
     let coordinator = Coordinator::start(&state);
     let address = coordinator.address.clone();
-    // A follower holds a connection; the coordinator dies and comes back at the same address.
+    // A command follows a run while the coordinator is killed and restarted at the same address.
     let run = coordinator.submit(&job);
     let mut follower = coord(&["resume", "0", "--addr", &address]);
     assert_eq!(follower.output().unwrap().status.code(), Some(4));
@@ -163,12 +163,12 @@ fn ctrl_c_while_following_leaves_the_run_going_and_says_so() {
     let follow = ["submit", job.to_str().unwrap(), "--follow", "--addr", &coordinator.address];
     let mut watcher = Process::start(&mut coord(&follow));
     let run = crate::support::wait_for("the run", || coordinator.ask(&["ps"])[0]["run"].as_str().map(str::to_owned));
-    // Once it has told the run's state it watches, and handles signals.
+    // Once it has printed the run's state it handles signals.
     watcher.line("state of the run", DEADLINE, |line| line.contains("queued").then_some(()));
     watcher.signal(Signal::INT);
     let Outcome { code, said, .. } = watcher.end(DEADLINE);
     assert_eq!(code, 130, "{said}");
-    assert!(said.contains(&format!("run {run} goes on: `coord show {run}`")), "{said}");
+    assert!(said.contains(&format!("run {run} continues: `coord show {run}`")), "{said}");
     assert_eq!(coordinator.ask(&["show", &run])["status"], "queued");
 }
 
@@ -179,7 +179,7 @@ async fn a_full_disk_ends_the_coordinator_with_everything_acknowledged_on_it() {
     let job = canonical(dir.path());
     Coordinator::start(&state).kill();
     let bytes = fs::metadata(state.join("state.redb")).unwrap().len();
-    // A limit on the size of a file stands for the end of the disk; ignored, its signal becomes an error of the write.
+    // A limit on the size of files stands for a full disk. With its signal ignored, a write beyond it fails.
     let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512 + 1024);
     let coordinator = Coordinator::start_under(&["sh", "-c", &script], &state, &[]);
     let mut acknowledged = Vec::new();

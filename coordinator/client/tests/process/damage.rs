@@ -8,7 +8,7 @@ use lockstep_support::{Outcome, Signal};
 use crate::agent::{Agent, finished};
 use crate::support::{Coordinator, copy, wait_for};
 
-/// A data directory in `dir` with one run, which has finished; the run.
+/// Makes the data directory `state` with one finished run, and returns the run.
 async fn ended_run(state: &Path, dir: &Path) -> String {
     let coordinator = Coordinator::start(state);
     let (mut agent, run, process) = Agent::trained(&coordinator, dir).await;
@@ -22,14 +22,14 @@ async fn ended_run(state: &Path, dir: &Path) -> String {
     run
 }
 
-/// The losses of `run` as they are drawn, once there are four.
+/// The losses of `run` as they are plotted, once there are four.
 fn numbers(coordinator: &Coordinator, run: &str) -> Option<String> {
     let output = coordinator.coord(&["plot", run, "loss", "--json"]);
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
         .filter(|said| output.status.success() && said.contains("1004"))
 }
 
-/// Exit code, output and errors of what somebody asks of `run`.
+/// Exit code, standard output and standard error of two commands that read `run`.
 fn answers(coordinator: &Coordinator, run: &str) -> [(Option<i32>, String, String); 2] {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     [vec!["show", run, "--json"], vec!["show", run, "--metrics", "--json"]].map(|words| {
@@ -38,10 +38,10 @@ fn answers(coordinator: &Coordinator, run: &str) -> [(Option<i32>, String, Strin
     })
 }
 
-/// Bytes of a page.
+/// Size of a database page, in bytes.
 const PAGE: usize = 4096;
 
-/// Places in the pages of `bytes`, every `nth` of them: their kind, how many rows they have, and where these are.
+/// Offsets in every `nth` page of `bytes`, in turn of its kind, its number of rows, and the positions of its rows.
 fn places(bytes: &[u8], nth: usize) -> impl Iterator<Item = usize> {
     (0..bytes.len()).step_by(nth * PAGE).zip([0, 2, 6].into_iter().cycle()).map(|(page, within)| page + within)
 }
@@ -64,8 +64,7 @@ async fn a_flipped_byte_is_named_with_what_to_do_or_does_no_harm() {
             damaged[at] ^= 0xa5;
             fs::write(state.join(file), damaged).unwrap();
             let names = |said: &str| {
-                let is_named =
-                    said.contains(&format!("{file}` is damaged: ")) && said.contains("; put a copy in its place");
+                let is_named = said.contains(&format!("{file}` is damaged: ")) && said.contains("; restore all files");
                 assert!(is_named && !said.contains("panicked"), "{file}, byte {at}: {said}");
             };
             let coordinator = match Coordinator::try_start(&state) {

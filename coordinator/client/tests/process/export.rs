@@ -1,4 +1,4 @@
-//! The export of a TorchScript run: the file gets its weights, and nothing of it is run.
+//! The export of a TorchScript run writes the weights into the module without running it.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::{Coordinator, copy_of_coord, wait_for, write_job};
 /// Name, type, shape and bytes of the tensors of a checkpoint, by name.
 type Tensors = [(&'static str, &'static str, &'static [i64], usize)];
 
-/// Of `net.pt`.
+/// The tensors of `net.pt`.
 const NET: &Tensors = &[
     ("buffer/high", "int16", &[4], 8),
     ("buffer/low", "int16", &[5], 10),
@@ -28,7 +28,8 @@ const NET: &Tensors = &[
     ("model/norm.weight", "float", &[2], 8),
 ];
 
-/// A coordinator with a checkpoint of a run whose module is `module`: it and the checkpoint's id. All bytes of a tensor are its length.
+/// Starts a coordinator with a checkpoint of a run whose module is `module`, and returns the checkpoint's id. Each byte of a tensor is the
+/// tensor's length.
 async fn trained(dir: &Path, module: &str, tensors: &Tensors) -> (Coordinator, String) {
     let coordinator = Coordinator::start(&dir.join("state"));
     let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
@@ -61,7 +62,7 @@ async fn trained(dir: &Path, module: &str, tensors: &Tensors) -> (Coordinator, S
     (coordinator, checkpoint)
 }
 
-/// `coord export` where no other program is.
+/// Runs `coord export` without any other program in reach.
 fn export(coordinator: &Coordinator, dir: &Path, words: &[&str]) -> Output {
     let alone = dir.join("alone");
     fs::create_dir_all(&alone).unwrap();
@@ -79,7 +80,7 @@ async fn a_torchscript_module_gets_its_weights_without_another_program() {
     let (coordinator, checkpoint) = trained(dir.path(), "net.pt", NET).await;
     let to = dir.path().join("to");
     let output = export(&coordinator, dir.path(), &[&checkpoint, "--to", to.to_str().unwrap()]);
-    // The two buffers that lie in one memory have different values for it.
+    // Two buffers share memory, but have different values in the checkpoint.
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(6), "{said}");
     assert!(said.contains("tensors `high` and `low` lie in the same memory") && !to.exists(), "{said}");
@@ -109,7 +110,7 @@ async fn a_module_with_code_of_its_own_for_loading_is_refused_with_what_to_do() 
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(6), "{said}");
     for words in
-        ["`inner` is loaded by code of its own (`__setstate__`", "`--without-module` exports the weights alone"]
+        ["`inner` is loaded by code of its own (`__setstate__`", "pass `--without-module` to export the weights alone"]
     {
         assert!(said.contains(words), "{said}");
     }

@@ -1,11 +1,11 @@
-//! Clients that take all they can get, of a coordinator that may have few open files.
+//! Floods of connections, to a coordinator with a low limit on open files.
 
 use std::io::Write;
 use std::net::TcpStream;
 
 use crate::support::Coordinator;
 
-/// Open files that the coordinator may have: fewer than any one flood here wants.
+/// Limits the coordinator's open files to fewer than each flood here needs.
 const FILES: &str = "ulimit -n 128; exec \"$0\" \"$@\"";
 const CONNECTIONS: usize = 120;
 
@@ -19,7 +19,7 @@ fn silent_connections_and_half_greetings_stop_neither_port() {
         for address in [&coordinator.address, &page] {
             for _ in 0..CONNECTIONS {
                 let Ok(mut stream) = TcpStream::connect(address) else { continue };
-                // One that was closed at once holds no place.
+                // A connection that was closed at once does not count.
                 if stream.write_all(words.as_bytes()).is_ok() {
                     held.push(stream);
                 }

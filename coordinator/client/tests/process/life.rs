@@ -1,5 +1,5 @@
-//! A run's whole life, as an agent sees it, through the real coordinator: placement, readiness, reports, checkpoint,
-//! a process that dies, a coordinator that is killed, the end.
+//! The life of a run as an agent sees it, with the real coordinator: placement, readiness, reports, checkpoints, a dead process, a
+//! killed coordinator, the end.
 
 use std::path::Path;
 
@@ -76,7 +76,7 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     let checkpoint = checkpoints[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(checkpoints[0]["step"], 2);
 
-    // A third step that is not in any checkpoint; then a process dies. What it said before is said again: no matter.
+    // A third step, in no checkpoint, is reported twice, which does no harm. Then a process dies.
     agent.tell(&p0, 4, block(3..=3, 1)).await;
     agent.tell(&p0, 4, block(3..=3, 9)).await;
     assert_eq!(losses(&coordinator, &run), [(1, loss(1, 1)), (2, loss(2, 1)), (3, loss(3, 1))]);
@@ -86,10 +86,10 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     let assigned = agent.until_desired("generation 2", |assigned| assigned.iter().all(|a| a.generation == 2)).await;
     assert_eq!(assigned.len(), 2);
     assert_eq!(restored(&agent, &assigned[0]), (2, checkpoint.clone()));
-    assert_ne!(assigned[0].secret, started[0].secret, "the old generation must not get in");
+    assert_ne!(assigned[0].secret, started[0].secret, "the old generation must not join");
     assert_eq!(losses(&coordinator, &run), [(1, loss(1, 1)), (2, loss(2, 1))], "step 3 was rolled back");
 
-    // Fencing: a late word of the old generation is acknowledged, so that it goes away, and changes nothing.
+    // A late report of the old generation is acknowledged, so that the agent drops it, and changes nothing.
     agent.tell(&p0, 5, block(4..=4, 1)).await;
     assert_eq!(losses(&coordinator, &run).len(), 2);
 
@@ -102,11 +102,11 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     drop(agent);
     let coordinator = Coordinator::start(&state_dir);
     let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 2).await;
-    let assigned = agent.until_desired("the same generation goes on", |assigned| !assigned.is_empty()).await;
+    let assigned = agent.until_desired("the same generation continues", |assigned| !assigned.is_empty()).await;
     assert!(assigned.iter().all(|a| a.generation == 2 && a.peers.len() == 2), "{assigned:?}");
     assert_eq!(losses(&coordinator, &run), [(1, loss(1, 1)), (2, loss(2, 1)), (3, loss(3, 2))]);
 
-    // The agent does not know what was acknowledged, and says the last again; and the rest.
+    // The agent does not know which reports were acknowledged: it repeats the last one, and sends the rest.
     agent.report(&p0, 2, block(3..=3, 2)).await;
     agent.report(&p0, 3, block(4..=4, 2)).await;
     agent.report(&p0, 4, agent.share(4, 0)).await;
@@ -115,7 +115,7 @@ async fn a_run_lives_through_a_dead_process_and_a_killed_coordinator() {
     agent.report(&p1, 3, finished(4, 2)).await;
     agent.until_acknowledged(&p0, 5).await;
     agent.until_acknowledged(&p1, 3).await;
-    // All have finished; the run has once its last checkpoint is committed.
+    // All processes have finished. The run finishes once its last checkpoint is committed.
     let shown = wait_for("the end", || {
         let shown = coordinator.ask(&["show", &run]);
         (shown["status"] != "running").then_some(shown)
@@ -159,7 +159,7 @@ async fn desired_is_sent_only_when_it_changes_and_a_newer_stream_takes_over() {
         agent.tell(&p0, sequence, block(1..=1, sequence)).await;
     }
     assert_eq!(agent.num_desired, before, "reports change nothing that the node should run");
-    // The other node was told once that it has nothing to run.
+    // The other node got one message, that it has nothing to run.
     other.until("its first word", |other| other.desired.is_some()).await;
 
     let mut newer = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
@@ -195,7 +195,7 @@ async fn a_silent_node_is_given_up_after_its_lease_and_a_broken_stream_alone_los
     let assigned = agent.until_desired("the process is still there", |assigned| assigned.len() == 1).await;
     assert_eq!(assigned[0].generation, 1);
 
-    // Beats hold the lease for longer than it is.
+    // Heartbeats keep the node alive for longer than the lease.
     let begin = std::time::Instant::now();
     while begin.elapsed() < std::time::Duration::from_secs(2) {
         agent.beat().await;
@@ -203,7 +203,7 @@ async fn a_silent_node_is_given_up_after_its_lease_and_a_broken_stream_alone_los
     }
     assert_eq!(coordinator.ask(&["nodes"])[0]["alive"], true);
 
-    // What was said while the coordinator itself stood still is heard when it goes on.
+    // A coordinator that was stopped reads the messages of that time when it continues.
     coordinator.signal(Signal::STOP);
     for _ in 0..25 {
         agent.beat().await;
@@ -216,7 +216,7 @@ async fn a_silent_node_is_given_up_after_its_lease_and_a_broken_stream_alone_los
     }
     assert_eq!(coordinator.ask(&["show", &run])["generation"], 1);
 
-    // Silence: another node gets the work, and the stream is closed, so that the agent joins anew.
+    // After silence another node gets the work, and the stream is closed, so that the agent joins again.
     let mut spare = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
     let keep_spare = async {
         loop {
@@ -289,7 +289,7 @@ async fn what_an_agent_must_not_say_is_refused_in_words() {
     let status = refused(Say::Hello(hello("../x", "1", 1))).await;
     assert!(status.message().starts_with("field `node`: `../x` is not a node name"), "{status}");
 
-    // A report from the future ends the stream: the agent sends again what is not acknowledged.
+    // A report that skips others ends the stream: the agent then repeats all that are not acknowledged.
     let job = write_job(dir.path(), 1, 4);
     let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
     let run = coordinator.submit(&job);
@@ -300,8 +300,8 @@ async fn what_an_agent_must_not_say_is_refused_in_words() {
             break status;
         }
     };
-    assert_eq!(status.message(), "report 5 of process 0 came before report 1");
-    // A report of a run that is not known here is dropped: it would be sent for ever.
+    assert_eq!(status.message(), "report 5 of process 0 arrived too early: report 1 must come first");
+    // A report of an unknown run is acknowledged and dropped: otherwise the agent would repeat it forever.
     let mut agent = Agent::attach(&coordinator.address, "node-a", "1", 1).await;
     agent.tell(&process("0123456789", 1, 0), 1, ready(0)).await;
     agent.until_desired("still there", |assigned| assigned.len() == 1).await;
@@ -341,7 +341,7 @@ async fn what_was_followed_into_tools_ends_where_a_run_that_went_back_ends() {
     let follow = [&mirror[..], &[path(&followed), "--follow".into(), "--tensorboard".into(), path(&board)]].concat();
     let mut following =
         lockstep_support::Process::start(&mut coord(&follow.iter().map(String::as_str).collect::<Vec<_>>()));
-    // TensorBoard's file is written as the run goes.
+    // TensorBoard's file is written during the run.
     let written = || {
         let files = std::fs::read_dir(board.join(&run)).ok()?;
         let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
@@ -359,7 +359,7 @@ async fn what_was_followed_into_tools_ends_where_a_run_that_went_back_ends() {
     assert_eq!(followed, read);
     assert_eq!(read.lines().count(), 1, "{read}");
 
-    // A limit on the size of files is an error of the write; the signal would leave what was begun.
+    // A limit on the size of files fails the write. Its signal would leave unfinished files behind.
     let mut limited = std::process::Command::new("sh");
     limited.args(["-c", "ulimit -f 0; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_coord")]).args(&again);
     let output = limited.output().unwrap();
@@ -392,11 +392,11 @@ async fn what_fits_a_run_and_a_checkpoint_is_refused_with_both() {
     let second = String::from_utf8(output.stdout).unwrap();
     for typed in [&["verify", name][..], &["diff", name, &first]] {
         let said = fails(&[typed, &["--addr", &coordinator.address]].concat(), 4);
-        let both = format!("`{name}` fits run `{}` ({name}) and checkpoint `{made}`", second.trim());
+        let both = format!("`{name}` matches run `{}` ({name}) and checkpoint `{made}`", second.trim());
         assert!(said.contains(&both), "{typed:?}: {said}");
     }
 
-    // Nor is it taken for the checkpoint where it fits two runs.
+    // Nor does a name that fits two runs stand for the checkpoint.
     let name = &made[..7];
     for seed in ["seed=101", "seed=102"] {
         let named = format!("name=\"{name}\"");
@@ -413,11 +413,11 @@ async fn what_fits_a_run_and_a_checkpoint_is_refused_with_both() {
     }
     for typed in [&["verify", name][..], &["diff", name, &first], &["lineage", name], &["reproduce", name]] {
         let said = fails(&[typed, &["--addr", &coordinator.address]].concat(), 4);
-        assert!(said.contains(&format!("`{name}` fits 2 runs")), "{typed:?}: {said}");
+        assert!(said.contains(&format!("`{name}` matches 2 runs")), "{typed:?}: {said}");
     }
 }
 
-/// Step and id of the checkpoint that `assignment` begins from, whose manifest is in the store.
+/// Step and id of the checkpoint from which `assignment` starts, after a check of its manifest in the store.
 fn restored(agent: &Agent, assignment: &Assignment) -> (u64, String) {
     let restore = assignment.restore.clone().expect("a checkpoint to begin from");
     let blob: Piece = restore.manifest.expect("its manifest").try_into().expect("a digest");

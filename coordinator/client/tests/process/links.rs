@@ -4,7 +4,7 @@ use std::process::Command;
 
 use lockstep_support::printed;
 
-/// Names of all crates that `package` links, itself included.
+/// Names of all crates that `package` links, including itself.
 fn links(package: &str) -> Vec<String> {
     let arguments = ["tree", "--offline", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "-f", "{p}"];
     let text = printed(Command::new(env!("CARGO")).args(arguments));
@@ -31,7 +31,7 @@ fn coord_links_no_libtorch_and_nothing_of_the_worker() {
         "lockstep-models",
     ];
     assert_absent("lockstep-client", &banned);
-    // The look itself works: the coordinator does link these.
+    // The list is complete: `coord` does link these.
     let names = links("lockstep-client");
     assert!(["tokio", "redb", "lockstep-core"].iter().all(|name| names.iter().any(|n| n == name)));
 }

@@ -1,6 +1,6 @@
-//! The coordinator as a process: the real `coord`, driven by clients, by an agent without processes, and by signals.
+//! Tests of `coord` as a process, driven by commands, by signals, and by a simulated agent without processes.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are no tests by themselves, and clippy cannot tell")]
+#![expect(clippy::unwrap_used, reason = "clippy does not see that helper functions belong to tests")]
 
 mod agent;
 mod archive;

@@ -1,4 +1,4 @@
-//! The real `coord`, as a process, for tests.
+//! Runs the real `coord` as a process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use lockstep_support::{Outcome, Process, Signal, http, printed, wait_within};
 
-/// For anything that has to happen.
+/// How long a test waits for anything that must happen.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// `coord` with these arguments and none of this process's configuration.
+/// `coord` with these arguments, without the `LOCKSTEP_` variables of this process.
 pub(crate) fn coord(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coord"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LOCKSTEP_")) {
@@ -20,12 +20,12 @@ pub(crate) fn coord(arguments: &[&str]) -> Command {
     command
 }
 
-/// Waits until `look` sees something.
+/// Waits until `look` returns a value, and returns it. It panics with `what` after [`DEADLINE`].
 pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_within(DEADLINE, what, look)
 }
 
-/// A copy of `coord` in `dir`, beside which nothing else is. Another process makes it: had this one the file open for writing, a
+/// Copies `coord` into `dir`, where no `worker` is beside it. The copy is made by `cp`: if this process had the file open for writing, a
 /// fork of another test could keep it busy.
 pub(crate) fn copy_of_coord(dir: &Path) -> PathBuf {
     let copy = dir.join("coord");
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     coord(arguments).output().expect("coord runs")
 }
 
-/// Runs `coord` to its end, which must be the exit code `code`; its standard error.
+/// Runs `coord`, which must end with the exit code `code`, and returns its standard error.
 pub(crate) fn fails(arguments: &[&str], code: i32) -> String {
     let output = run(arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -57,19 +57,19 @@ impl Coordinator {
         Self::start_with(dir, &[])
     }
 
-    /// With more arguments.
+    /// Starts it with the additional arguments `more`.
     pub(crate) fn start_with(dir: &Path, more: &[&str]) -> Self {
         Self::start_under(&[], dir, more)
     }
 
-    /// As the last arguments of another program.
+    /// Starts it through `program`, which gets the command line of `coord` as its last arguments.
     pub(crate) fn start_under(program: &[&str], dir: &Path, more: &[&str]) -> Self {
         Self::try_start_under(program, dir, more).unwrap_or_else(|Outcome { code, said, .. }| {
             panic!("coord serve does not listen ({code}):\n{said}");
         })
     }
 
-    /// Of one that ends before it listens, what came of it.
+    /// Starts it, or returns how it ended before it listened.
     pub(crate) fn try_start(dir: &Path) -> Result<Self, Outcome> {
         Self::try_start_under(&[], dir, &[])
     }
@@ -91,12 +91,12 @@ impl Coordinator {
         }
     }
 
-    /// Waits until it has ended by itself: what came of it.
+    /// Waits until it has ended by itself, and returns how.
     pub(crate) fn ended(mut self) -> Outcome {
         self.process.end(DEADLINE)
     }
 
-    /// Where its page is.
+    /// The address of its page.
     pub(crate) fn page(&self) -> String {
         let address = |line: &str| Some(line.strip_prefix("page at http://")?.trim_end_matches('/').to_owned());
         self.process.line("address of the page", DEADLINE, address)
@@ -116,13 +116,13 @@ impl Coordinator {
         self.process.kill();
     }
 
-    /// SIGTERM; all that it wrote.
+    /// Sends SIGTERM, and returns its log.
     pub(crate) fn log(self) -> String {
         self.signal(Signal::TERM);
         self.ended().said
     }
 
-    /// SIGTERM; its exit code.
+    /// Sends SIGTERM, and returns its exit code.
     pub(crate) fn terminate(mut self) -> i32 {
         self.process.stop(DEADLINE)
     }
@@ -136,14 +136,14 @@ impl Coordinator {
         run(&[words, &["--addr", &self.address]].concat())
     }
 
-    /// The answer of a reader as JSON.
+    /// Runs `coord` with `words` and `--json` against it, and returns the answer.
     pub(crate) fn ask(&self, words: &[&str]) -> serde_json::Value {
         let output = run(&[words, &["--json", "--addr", &self.address]].concat());
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// Submits a job; the id of its run.
+    /// Submits a job, and returns the id of its run.
     pub(crate) fn submit(&self, job: &Path) -> String {
         let output = run(&["submit", job.to_str().expect("a plain path"), "--addr", &self.address]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -151,7 +151,7 @@ impl Coordinator {
     }
 }
 
-/// Writes a sound job of `ranks` ranks and `steps` steps, and its data, into `dir`; the job's path.
+/// Writes a valid job of `ranks` ranks and `steps` steps, and its data, into `dir`, and returns the job's path.
 pub(crate) fn write_job(dir: &Path, ranks: u32, steps: u64) -> PathBuf {
     fs::write(dir.join("data.csv"), "x,y\n1,0\n2,1\n3,0\n4,1\n").expect("written");
     let path = dir.join("job.toml");
@@ -166,7 +166,7 @@ pub(crate) fn write_job(dir: &Path, ranks: u32, steps: u64) -> PathBuf {
     path
 }
 
-/// Everything in `from`, in `to`.
+/// Copies everything in `from` to `to`.
 pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("copied");
     for entry in fs::read_dir(from).expect("copied").flatten() {

@@ -1,4 +1,4 @@
-//! What others wrote, for a terminal and for a program.
+//! Text from elsewhere, printed on a terminal and into a pipe.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use lockstep_rpc::{Failed, LogReply};
 use crate::agent::Agent;
 use crate::support::{Coordinator, coord};
 
-/// Sets a title, rings, and turns the order of letters.
+/// Sets a terminal's title, rings its bell, and reverses the direction of text.
 const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{202e}txt\u{9b}";
-/// The same, harmless.
+/// [`HOSTILE`], escaped.
 const SHOWN: &str = "\\u{1b}]0;owned\\u{7}\\u{202e}txt\\u{9b}";
 
-/// Runs `reader` of logs to its end, and answers with `text`; what it printed.
+/// Runs `reader`, which reads logs, answers its requests with `text`, and returns its output.
 async fn printed(agent: &mut Agent, mut reader: Command, text: &str) -> String {
     let reading = tokio::task::spawn_blocking(move || reader.output().unwrap());
     let mut answered = agent.log_requests.len();
@@ -39,18 +39,18 @@ async fn what_others_wrote_steers_no_terminal() {
     let coordinator = Coordinator::start(&dir.path().join("state"));
     let (mut agent, run, process) = Agent::ready(&coordinator, dir.path(), 4).await;
 
-    // A program gets the logs as they are; a terminal what cannot steer it.
+    // Logs go into a pipe as they are, and are escaped on a terminal.
     let text = format!("a {HOSTILE} b\n");
     let words = ["logs", &run, "--process", "0", "--addr", &coordinator.address];
     assert_eq!(printed(&mut agent, coord(&words), &text).await, text);
-    // `script` gives its command a terminal, and writes what came there.
+    // `script` gives its command a terminal, and prints the terminal's output.
     let mut on_terminal = Command::new("script");
     let command = [&[env!("CARGO_BIN_EXE_coord")], words.as_slice()].concat().join(" ");
     on_terminal.args(["-q", "-e", "-c", &command, "/dev/null"]);
     let shown = printed(&mut agent, on_terminal, &text).await;
     assert_eq!(shown.replace("\r\n", "\n"), text.replace(HOSTILE, SHOWN));
 
-    // Answers are escaped everywhere, and JSON says the same in its own way.
+    // Answers are escaped everywhere, in JSON with its own escapes.
     agent.tell(&process, 2, Said::Failed(Failed { reason: HOSTILE.into(), transient: false })).await;
     let output = coordinator.coord(&["show", &run]);
     let shown = String::from_utf8(output.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! A run in other tools: what can be written is written.
+//! Mirrors into other tools write everything that can be written.
 
 use std::fs;
 
@@ -37,7 +37,7 @@ async fn of_several_targets_those_are_written_that_can_be_and_the_others_are_nam
     let [written, alone] = [csv, alone].map(|path| fs::read_to_string(path).unwrap());
     assert!(written == alone && written.lines().count() > 5, "{written}");
 
-    // Where nothing can be written, it ends at once.
+    // If nothing can be written, the command ends at once.
     let said = fails(&[&mirror[..], &["--tensorboard", &board]].concat(), 6);
     assert!(said.contains(&format!("`--tensorboard {board}`: cannot")) && !said.contains("warning"), "{said}");
 }
@@ -102,7 +102,7 @@ async fn a_block_that_is_not_what_its_header_says_is_named_and_refused_and_its_r
     let coordinator = Coordinator::start(&dir.path().join("state"));
     let (mut agent, id, process) = Agent::ready(&coordinator, dir.path(), 9).await;
     agent.tell(&process, 2, block(1..=3, 1)).await;
-    // It looks further than it is, and what it says can be read by nobody.
+    // The header of the first claims more steps than the block has; the second cannot be decoded.
     let mut further = EncodedBlock::of(reports(4..=5, 1));
     further.header.get_or_insert_default().last_step = 8;
     agent.tell(&process, 3, Said::Block(further.clone())).await;
@@ -111,8 +111,8 @@ async fn a_block_that_is_not_what_its_header_says_is_named_and_refused_and_its_r
     agent.tell(&process, 5, block(4..=6, 1)).await;
     wait_for("six steps", || (coordinator.ask(&["show", &id])["step"] == 6).then_some(()));
 
-    let words = "`a block of reports` of step 8 is not listed with the run, nor are 1 that came later: its header says that it \
-                 holds steps 4 to 8, and it holds 4 to 5";
+    let words = "`a block of reports` of step 8 is not listed with the run, nor are 1 that came later: its header says steps 4 to 8, \
+                 but its body has steps 4 to 5";
     wait_for("the alarm", || {
         let shown = String::from_utf8(coordinator.coord(&["show", &id]).stdout).unwrap();
         shown.contains(words).then_some(())
@@ -124,8 +124,9 @@ async fn a_block_that_is_not_what_its_header_says_is_named_and_refused_and_its_r
     assert!(drawn.contains("1001") && !drawn.contains("\"step\":8"), "{drawn}");
     let csv = dir.path().join("run.csv");
     let csv = csv.to_str().unwrap();
+    let words = format!("of process 0 of run `{id}` is invalid: its header says steps 4 to 8");
     for arguments in [&["show", &id, "--metrics"][..], &["diff", &id, &id], &["mirror", &id, "--csv", csv]] {
         let said = fails(&[arguments, &["--addr", &coordinator.address]].concat(), 8);
-        assert!(said.contains("of process 0, is not sound: its header says that it holds steps 4 to 8"), "{said}");
+        assert!(said.contains(&words), "{said}");
     }
 }

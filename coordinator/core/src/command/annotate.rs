@@ -1,4 +1,4 @@
-//! `Annotate`: tags and a note that people write on a run.
+//! `Annotate`: sets the tags and the note of a run.
 
 use lockstep_common::{RequestId, RunId, quoted};
 use serde::{Deserialize, Serialize};
@@ -7,20 +7,21 @@ use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, TEXT_BYTES};
 
-/// Tags of a run, and letters of one.
+/// Maximum number of tags per run.
 const TAGS: usize = 32;
+/// Maximum number of characters per tag.
 const TAG_LETTERS: usize = 64;
 
-/// A person writes on a run. It changes nothing about it.
+/// Sets the tags or the note of a run, also after its end. The training is not affected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Annotate {
-    /// However often it comes, it is applied once.
+    /// Id of the request; a repeated request is applied once (I4).
     pub request: RequestId,
-    /// The run.
+    /// The run, which may be archived.
     pub run: RunId,
-    /// In place of those that it has.
+    /// New tags, which replace all old ones; `None`: unchanged.
     pub tags: Option<Vec<String>>,
-    /// As well.
+    /// New note, which replaces the old one; `None`: unchanged.
     pub note: Option<String>,
 }
 
@@ -48,13 +49,13 @@ impl Apply for Annotate {
     }
 }
 
-/// Whether a run takes these tags and this note. Tags are words: they stand in filters and in names of other tools.
+/// Checks tags and note. Tags are words without spaces, because filters and other tools use them as names.
 ///
 /// # Errors
-/// `Annotation`, in words.
+/// `Annotation`, with the limit that is exceeded.
 pub fn check_annotation(tags: &[String], note: &str) -> Result<(), Refusal> {
     if tags.len() > TAGS {
-        return Err(Refusal::Annotation(format!("{} tags are too many: a run has at most {TAGS}", tags.len())));
+        return Err(Refusal::Annotation(format!("{} tags are too many: a run can have at most {TAGS}", tags.len())));
     }
     let sound = |tag: &&String| {
         !tag.is_empty()
@@ -62,11 +63,11 @@ pub fn check_annotation(tags: &[String], note: &str) -> Result<(), Refusal> {
             && tag.chars().all(|letter| letter.is_alphanumeric() || "-_.:/=".contains(letter))
     };
     if let Some(bad) = tags.iter().find(|tag| !sound(tag)) {
-        let words = format!("`{}` is no tag: expected up to {TAG_LETTERS} letters, digits and `-_.:/=`", quoted(bad));
+        let words = format!("`{}` is not a tag: use 1 to {TAG_LETTERS} letters, digits and `-_.:/=`", quoted(bad));
         return Err(Refusal::Annotation(words));
     }
     if note.len() > TEXT_BYTES {
-        return Err(Refusal::Annotation(format!("a note has at most {TEXT_BYTES} bytes, this one has {}", note.len())));
+        return Err(Refusal::Annotation(format!("the note has {} bytes: use at most {TEXT_BYTES}", note.len())));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What every command is: a change of the state, and where a client asks for it, a request.
+//! The trait of all commands, and requests: commands that clients may repeat.
 
 use std::collections::BTreeMap;
 
@@ -9,46 +9,46 @@ use crate::formats::encode;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::ClusterState;
 
-/// What a command does to the state.
+/// A command: a change of the state.
 pub(crate) trait Apply {
-    /// Changes the state as the log entry at `index`. `effects` are written with the state, in order.
+    /// Applies the command, which is the log entry at `index`. Adds to `effects`, which are stored together with the state, in order.
     ///
     /// Deterministic, and total: no value of the command panics.
     ///
     /// # Errors
-    /// Why the command was refused. Nothing changed then.
+    /// The reason why the command was refused; it has changed nothing then.
     fn apply(&self, state: &mut ClusterState, index: u64, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal>;
 
-    /// The request of a client, who repeats it until it is answered (I4); none for what agents and the leader say.
+    /// The request, if a client sent the command: clients repeat a request until it is answered (I4). `None` for commands of agents and
+    /// of the leader.
     fn request(&self) -> Option<Request<'_>> {
         None
     }
 }
 
-/// What a client asked: asked again under the same id, it gets the first answer.
+/// A client's request. If the same request comes again, it gets the first answer.
 pub(crate) struct Request<'a> {
-    /// Its id.
     pub(crate) id: &'a RequestId,
-    /// Whether it asks for a run.
+    /// Whether the command creates a run.
     pub(crate) makes_run: bool,
-    /// Digest of what it asks for.
+    /// Digest of the command, without the fields that the leader filled in.
     pub(crate) asked: Digest,
 }
 
 impl<'a> Request<'a> {
-    /// A request for a run, by a command that is called `name` in the log. What the leader filled in is no part of what is asked:
-    /// `asked` has none of it.
+    /// A request that creates a run. `name` is the command's name in the log. In `asked`, the fields that the leader filled in must be
+    /// cleared.
     pub(super) fn run(id: &'a RequestId, name: &str, asked: &impl Serialize) -> Self {
         Self { id, makes_run: true, asked: digest(name, asked) }
     }
 
-    /// A request for a change, likewise.
+    /// As [`Request::run`], for a request that creates no run.
     pub(super) fn change(id: &'a RequestId, name: &str, asked: &impl Serialize) -> Self {
         Self { id, makes_run: false, asked: digest(name, asked) }
     }
 }
 
-/// Of the command as the log has it: a map from its name to its fields.
+/// Digest of the command as the log encodes it: a map from its name to its fields.
 fn digest(name: &str, asked: &impl Serialize) -> Digest {
     Domain::Request.digest(&encode(&BTreeMap::from([(name, asked)])))
 }

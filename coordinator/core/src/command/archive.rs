@@ -1,4 +1,4 @@
-//! `Archive`: runs that ended long ago leave the state.
+//! `Archive`: removes runs that ended long ago from the state.
 
 use lockstep_common::RunId;
 use serde::{Deserialize, Serialize};
@@ -7,10 +7,10 @@ use super::apply::Apply;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::ClusterState;
 
-/// These runs go to the archive, as far as nothing of them is under way.
+/// Moves runs to the archive. Runs that may still have processes or unopened checkpoints stay in the state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ArchiveRuns {
-    /// Those that ended longest ago, by the leader's choice.
+    /// Ids that the leader chose: the runs that ended first.
     pub runs: Vec<RunId>,
 }
 

@@ -1,4 +1,4 @@
-//! `Cancel`: a client ends a run.
+//! `Cancel`: ends a run at a client's request.
 
 use lockstep_common::{RequestId, RunId};
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,14 @@ use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Status};
 
-/// A client ends a run.
+/// Ends a run that has not ended yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cancel {
-    /// However often it comes, it is applied once.
+    /// Id of the request; a repeated request is applied once (I4).
     pub request: RequestId,
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The run.
+    /// The run to end.
     pub run: RunId,
 }
 

@@ -1,4 +1,4 @@
-//! `Commit` and `CommitFailed`: what the leader found when it opened the blobs of a written checkpoint (I5).
+//! `Commit` and `CommitFailed`: the result of the leader's check of a written checkpoint (I5).
 
 use lockstep_common::manifest::Piece;
 use lockstep_common::{Digest, RunId};
@@ -8,52 +8,53 @@ use super::apply::Apply;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{Checkpoint, ClusterState};
 
-/// The leader opened every blob of a checkpoint whose shares are all there, and wrote its manifest: the checkpoint exists from now on.
+/// Commits a checkpoint: all shares are written, and the leader has opened every blob and written the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The run.
+    /// The run that wrote the checkpoint.
     pub run: RunId,
-    /// The generation that wrote it.
+    /// The generation that wrote the checkpoint; it may have ended since.
     pub generation: u64,
-    /// Steps completed.
+    /// Number of completed steps.
     pub step: u64,
-    /// Digest of the manifest, by which users name the checkpoint.
+    /// The checkpoint's id: digest of the manifest.
     pub checkpoint: Digest,
-    /// The blob of its manifest.
+    /// Blob that contains the manifest.
     pub manifest: Piece,
     /// Epoch of the next step.
     pub epoch: u64,
-    /// Digest of the state in it.
+    /// Digest of the state in the checkpoint.
     pub state: Digest,
-    /// The shares that were read, by [`crate::state::Written::shares_digest`]: if others have come meanwhile, nothing is committed.
+    /// [`crate::state::Written::shares_digest`] of the shares that the leader read. If the shares have changed since, nothing is
+    /// committed.
     pub shares: Digest,
 }
 
-/// The leader could not open what a checkpoint names, or its shares contradict each other.
+/// Rejects a checkpoint: the leader could not open one of its blobs, or its shares contradict each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommitFailed {
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The run.
+    /// The run that wrote the checkpoint.
     pub run: RunId,
-    /// The generation that wrote it.
+    /// The generation that wrote the checkpoint; it may have ended since.
     pub generation: u64,
-    /// Steps completed.
+    /// Number of completed steps.
     pub step: u64,
-    /// Why.
+    /// What is wrong, for users; cut to 4,096 bytes.
     pub reason: String,
 }
 
 impl Apply for Commit {
-    /// Commits, if the shares are still those that the leader read, and no checkpoint of an earlier step is still to be opened.
+    /// Commits if the leader has read the present shares, and no checkpoint of an earlier step waits to be opened.
     fn apply(&self, state: &mut ClusterState, _: u64, effects: &mut Vec<Effect>) -> Result<Outcome, Refusal> {
         let (id, step) = (&self.run, self.step);
         let of = (self.generation, step);
         let is_next = state.run(id).is_some_and(|run| run.next_to_open() == Some(of));
         let written = state.written_at(id, self.generation, step).filter(|_| is_next);
-        // If other shares have come, whoever leads opens those.
+        // If the shares have changed, the leader opens the new ones.
         let Some(written) = written.filter(|written| written.shares_digest() == self.shares) else {
             return Ok(Outcome::Done);
         };

@@ -1,4 +1,4 @@
-//! The closed enum of commands, and what the state asks each of them.
+//! The enum of all commands.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,46 +18,46 @@ use super::submit::Submit;
 /// A change of the cluster's state. In the log each is a map from the variant's name to the struct's fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// A client submits a job.
+    /// Creates a run from a client's job.
     Submit(Submit),
-    /// A client starts a new run from a checkpoint.
+    /// Creates a run from a checkpoint.
     Resume(Resume),
-    /// A client ends a run.
+    /// Ends a run at a client's request.
     Cancel(Cancel),
-    /// A person writes on a run.
+    /// Sets the tags or the note of a run.
     Annotate(Annotate),
-    /// An agent opened its stream.
+    /// An agent has connected.
     NodeJoined(NodeJoined),
-    /// A node's agent is about to end.
+    /// An agent announces its end.
     NodeLeaving(NodeLeaving),
-    /// A node's stream has ended.
+    /// An agent's stream has ended.
     NodeDetached(NodeDetached),
-    /// A node that is not there is forgotten.
+    /// Removes a node that is gone or lost.
     NodeForgotten(NodeForgotten),
-    /// A node was silent for longer than its lease.
+    /// A node's lease has ended.
     NodeLost(NodeLost),
-    /// A process said something, through its agent.
+    /// A report of a process, sent through its agent.
     Report(Report),
-    /// A client repeats a part of a run.
+    /// Creates a run that re-runs steps of another run.
     Replay(ReplayRun),
-    /// A person takes devices out of use, or gives them back.
+    /// Fences devices of a node, or removes their fences.
     Fence(FenceDevices),
-    /// The leader opened every blob of a checkpoint.
+    /// Commits a checkpoint whose blobs the leader has opened.
     Commit(Commit),
-    /// The leader could not open a checkpoint.
+    /// Rejects a checkpoint that the leader could not open.
     CommitFailed(CommitFailed),
-    /// The leader's configuration of what is decided here.
+    /// Sets the limits of retries.
     Configure(Configure),
-    /// Nothing was heard for too long of a generation that starts.
+    /// A generation took too long to start.
     Silent(WaitTimedOut),
-    /// The pause before a run's next attempt is over.
+    /// Ends the pause before a run's next attempt.
     Due(RetryDue),
-    /// Runs that ended long ago leave the state.
+    /// Moves runs that ended long ago to the archive.
     Archive(ArchiveRuns),
 }
 
 impl Command {
-    /// What it does, and how it is known when it comes again.
+    /// The command as an [`Apply`] object.
     pub(crate) fn dispatch(&self) -> &dyn Apply {
         match self {
             Self::Submit(command) => command,
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use crate::formats::{decode, encode};
 
-    /// A state remembers requests that another build has answered.
+    /// States contain digests of requests that earlier builds answered.
     #[test]
     fn a_request_is_known_by_the_bytes_of_its_command_in_the_log() {
         let mut kinds = BTreeSet::new();

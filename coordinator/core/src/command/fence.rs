@@ -1,4 +1,4 @@
-//! `Fence`: a person takes devices out of use, or gives them back.
+//! `Fence`: takes devices out of use, or returns them to use.
 
 use lockstep_common::{NodeId, RequestId};
 use serde::{Deserialize, Serialize};
@@ -7,18 +7,18 @@ use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Fence};
 
-/// A person takes a node's devices out of use, or gives them back.
+/// Fences devices of a node, or removes their fences. Runs with a process on a fenced device go to their next generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FenceDevices {
-    /// However often it comes, it is applied once.
+    /// Id of the request; a repeated request is applied once (I4).
     pub request: RequestId,
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The node.
+    /// The node that has the devices.
     pub node: NodeId,
-    /// The devices with this name; `None`: all of the node.
+    /// `cpu` (all CPU slots) or `cuda:N`; `None`: all devices of the node.
     pub device: Option<String>,
-    /// Out of use, or back.
+    /// `true`: take out of use; `false`: return to use.
     pub fenced: bool,
 }
 
@@ -41,7 +41,7 @@ impl Apply for FenceDevices {
 }
 
 impl FenceDevices {
-    /// The names of the devices that are meant, each once: those that the node has, and those that are fenced already.
+    /// Names of the selected devices, sorted and without duplicates. Includes fenced devices that the node no longer has.
     fn names(&self, state: &ClusterState) -> Result<Vec<String>, Refusal> {
         let id = &self.node;
         let node = state.node(id).ok_or_else(|| Refusal::NoDevice(format!("node `{id}`")))?;

@@ -1,6 +1,6 @@
-//! The commands of the replicated log: each is a struct with its own `apply`. What comes back is in `outcome.rs`.
+//! The commands of the replicated log. Each is a struct with its own `apply`; `outcome.rs` has their results.
 //!
-//! Time, randomness and identity enter as fields that the leader or the client filled in (I2).
+//! Times, secrets and request ids are fields, filled in by the leader or the client (I2).
 
 mod annotate;
 mod apply;

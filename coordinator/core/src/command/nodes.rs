@@ -1,4 +1,4 @@
-//! Nodes: an agent joins, leaves, is away, is lost, and is forgotten.
+//! Commands about nodes: an agent joins, announces its end, disconnects; a node is lost or removed.
 
 use lockstep_common::{NodeId, RequestId};
 use serde::{Deserialize, Serialize};
@@ -7,64 +7,64 @@ use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Device, Node, Presence};
 
-/// An agent opened its stream.
+/// An agent has connected: the node can get work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeJoined {
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The node's name.
+    /// Name of the node: `worker --name`.
     pub node: NodeId,
-    /// Drawn at the agent's start. Another one than before: its processes are gone.
+    /// Random id of the agent's start. If it differs from the node's previous one, all earlier processes of the node have ended.
     pub incarnation: String,
-    /// Names the agent's data directory, which one agent at a time uses; empty in agents that have none.
+    /// Id of the agent's data directory, which only one agent uses at a time; empty if the agent has none.
     #[serde(default)]
     pub agent: String,
-    /// Host name, for people.
+    /// Host name of the machine.
     pub host: String,
-    /// One process fits on each.
+    /// Devices, each with room for one process.
     pub devices: Vec<Device>,
 }
 
-/// A node's agent is about to end: it gets no more work. What runs there goes on until the agent says how that ended.
+/// An agent announces its end: the node gets no more work. Its processes count as running until the agent reports their ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeLeaving {
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The node.
+    /// The node that leaves.
     pub node: NodeId,
-    /// The incarnation that leaves.
+    /// Incarnation of the agent that leaves; the command does nothing if the node has another one.
     pub incarnation: String,
 }
 
-/// A node's stream has ended. What runs there goes on, and nothing more is placed there until the node is back. A node
-/// that was leaving has stopped its processes.
+/// An agent's stream has ended. The node's processes continue, but it gets no more work until its agent reconnects. If the node was
+/// leaving, it is gone now, with its processes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeDetached {
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The node.
+    /// The node that lost its stream.
     pub node: NodeId,
-    /// Index of the log entry with which that stream's agent joined; one that has joined again since is there.
+    /// Index of the log entry of that stream's `NodeJoined`. The command does nothing if the agent has joined again since.
     pub joined: u64,
 }
 
-/// A person, or the leader after a time, forgets a node that is not there.
+/// Removes a node that is gone or lost, at a user's request, or by the leader after `forget_node_s`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeForgotten {
-    /// However often it comes, it is applied once.
+    /// Id of the request; a repeated request is applied once (I4).
     pub request: RequestId,
-    /// The node.
+    /// The node to remove.
     pub node: NodeId,
 }
 
-/// A node was silent for longer than its lease.
+/// A node's lease has ended: all its processes count as ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeLost {
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The node.
+    /// The node that was silent.
     pub node: NodeId,
-    /// The incarnation that was silent; another one is not affected.
+    /// Incarnation of the silent agent; the command does nothing if the node has another one.
     pub incarnation: String,
 }
 

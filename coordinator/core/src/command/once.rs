@@ -1,23 +1,23 @@
-//! `apply`: one command on the state. What it does stands with the command; that it is done once, here.
+//! [`ClusterState::apply`]: applies each command, and each request only once.
 
 use super::apply::Request;
 use super::dispatch::Command;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{Answered, ClusterState};
 
-/// What a command did.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// The answer.
+    /// The answer to the caller.
     pub outcome: Outcome,
-    /// What must be done beside the state, in order.
+    /// Effects to store together with the state, in order.
     pub effects: Vec<Effect>,
 }
 
 impl ClusterState {
     /// Applies the command of the log entry at `index`.
     ///
-    /// Deterministic, and total: it does not panic, whatever a decoded command says.
+    /// Deterministic, and total: no decoded command makes it panic.
     pub fn apply(&mut self, index: u64, command: &Command) -> Applied {
         let command = command.dispatch();
         let request = command.request();
@@ -32,12 +32,12 @@ impl ClusterState {
         Applied { outcome, effects }
     }
 
-    /// The answer to a request that was answered before; a refusal, if its id was another request's. An answer counts for the kind of
-    /// request that it answered: an id that is used for another kind is a new request.
+    /// The earlier answer to this request, or a refusal if its id belongs to a different request. `None` for a new request. An answer
+    /// that created a run counts only for requests that create runs, and other answers only for other requests.
     fn answered(&self, request: &Request<'_>) -> Option<Outcome> {
         let Request { id, makes_run, asked } = request;
         let answered = self.request(id)?;
-        // A build that did not note what was asked answered any of them.
+        // Early builds stored no digest, so every request with this id counts as the same.
         let is_same = answered.asked.is_none_or(|before| before == *asked);
         let refusal = match (makes_run, &answered.outcome) {
             (true, Outcome::Run(run)) => {

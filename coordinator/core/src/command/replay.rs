@@ -1,4 +1,4 @@
-//! `Replay`: repeats a part of a run, to compare the bits.
+//! `Replay`: re-runs steps of a run, to compare their bits with the record.
 
 use std::collections::BTreeMap;
 
@@ -12,46 +12,46 @@ use crate::outcome::{Effect, Outcome, Refusal};
 use crate::placement::DeviceKind;
 use crate::state::{ClusterState, Measured, Replay, Restore, Run, Submission};
 
-/// A client repeats a part of a run.
+/// Creates a run that re-runs steps of another run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplayRun {
-    /// However often it comes, it is applied once.
+    /// Id of the request; a repeated request is applied once (I4).
     pub request: RequestId,
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// What is repeated.
+    /// The original run, and the last step to re-run.
     pub replay: Replay,
-    /// Where to begin: a checkpoint of the run, or the one that it was resumed from; `None`: where the run began.
+    /// Starting point: a checkpoint of the original run, or the one that it was resumed from. `None`: where the original run started.
     pub checkpoint: Option<Digest>,
-    /// The run that is repeated, which may be in the archive, as the leader found it.
+    /// The leader's copy of the original run, which may be archived.
     pub original: Box<Original>,
-    /// As in [`super::Submit`].
+    /// 32 random bytes of the leader, as in [`super::Submit`].
     pub secret: [u8; 32],
 }
 
-/// What a replay needs of the run that it repeats.
+/// Those properties of the original run that a replay needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Original {
-    /// What it was made of.
+    /// Job, code and data of the original run.
     pub made_of: MadeOf,
-    /// What it measured, if it has begun; a replay must measure the same.
+    /// Numerics that the original run measured; `None` if it never started. A replay must measure the same.
     pub measured: Option<BTreeMap<String, String>>,
-    /// What the checkpoint to begin from has, whether it is named or not, by its manifest; empty if the run began at step 0.
+    /// Numerics in the manifest of the checkpoint to start from; empty if the replay starts at step 0.
     pub restored: BTreeMap<String, String>,
-    /// The checkpoint that it was resumed from.
+    /// The checkpoint that the original run was resumed from.
     pub parent: Option<Digest>,
-    /// What could differ from that checkpoint.
+    /// Keys that were allowed to differ from that checkpoint.
     pub accepted: Vec<String>,
-    /// Ids of the checkpoints that it wrote.
+    /// Ids of the checkpoints that the original run wrote.
     pub checkpoints: Vec<Digest>,
-    /// Steps that it completed.
+    /// [`Run::last_step`] of the original run.
     pub last_step: u64,
-    /// What it trained on.
+    /// Kind of device that the original run was placed on.
     pub kind: Option<DeviceKind>,
 }
 
 impl Original {
-    /// As `run` is; `restored`: what the checkpoint to begin from has.
+    /// Copies the properties of `run`. `restored`: numerics of the checkpoint to start from.
     pub fn of(run: &Run, restored: BTreeMap<String, String>) -> Self {
         let Submission { job, base_dir, code, data, parent, accepted, .. } = run.submission.clone();
         let measured = run.state.measured.clone();
@@ -83,7 +83,7 @@ impl Apply for ReplayRun {
             Some(id) if Some(id) == *parent || checkpoints.contains(&id) => {
                 Some(Restore::from(state.checkpoint(&id)?.1))
             }
-            Some(id) => return Err(refused(format!("checkpoint `{}` is none of its own", id.short()))),
+            Some(id) => return Err(refused(format!("checkpoint `{}` belongs to another run", id.short()))),
         };
         let step = restore.as_ref().map_or(0, |restore| restore.step);
         if *until <= step || *until > *last_step {

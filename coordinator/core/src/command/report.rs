@@ -1,4 +1,4 @@
-//! `Report`: what a process said, through its agent.
+//! `Report`: a message of a process, sent through its agent.
 
 use lockstep_common::{NodeId, RunId};
 use serde::{Deserialize, Serialize};
@@ -7,32 +7,33 @@ use super::apply::Apply;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, ReportBody, Status};
 
-/// A process said something, through its agent.
+/// A message of a process, sent through its agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// Of which run.
+    /// The run of the process.
     pub run: RunId,
-    /// Of which generation; older ones are acknowledged and change nothing (fencing).
+    /// The generation of the process. Reports of older generations are acknowledged and change nothing.
     pub generation: u64,
-    /// Which process.
+    /// Process index, from 0.
     pub process: u32,
-    /// From 1 without gaps; one seen before is acknowledged and changes nothing, one from the future is refused.
+    /// Sequence number, from 1 without gaps. A report that was applied before is acknowledged and changes nothing; one after a gap is
+    /// refused.
     pub sequence: u64,
-    /// Whose agent brought it; `None` in logs of builds that did not say.
+    /// The agent that sent the report; `None` in logs of early builds.
     #[serde(default)]
     pub from: Option<Messenger>,
-    /// What it said.
+    /// What the process reports.
     pub body: ReportBody,
 }
 
-/// The agent that brought a report, as the coordinator knows it from its stream.
+/// The agent that sent a report, as the coordinator knows it from the agent's stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Messenger {
-    /// The node that it joined as.
+    /// The node's name that the agent joined with.
     pub node: NodeId,
-    /// Drawn at the agent's start: another one means that all its earlier processes are gone.
+    /// Random id of the agent's start, as in [`super::NodeJoined`].
     pub incarnation: String,
 }
 
@@ -52,8 +53,11 @@ impl Apply for Report {
 }
 
 impl Report {
-    /// Whether it changes anything: it is of the current generation of a run that goes on, from the agent that runs the process,
-    /// and was not applied before. One that comes before its turn, or from another agent, is refused.
+    /// Whether the report changes anything: it is from the current generation of a run that has not ended, from the agent that runs the
+    /// process, and was not applied before.
+    ///
+    /// # Errors
+    /// If the process does not exist, the report came after a gap, or it came from another agent.
     fn counts(&self, state: &ClusterState) -> Result<bool, Refusal> {
         let Self { run: id, generation, process, sequence, from, body, .. } = self;
         if state.archived(id).is_some() {
@@ -61,8 +65,7 @@ impl Report {
         }
         let run = state.run(id).ok_or_else(|| Refusal::NoRun(id.to_string()))?;
         let current = run.state.generation;
-        // Fencing: an older generation is heard out and changes nothing, and neither does anything after the end,
-        // but for the exits of a finished run's processes.
+        // Reports of an older generation change nothing. After the end of a run, only the exits of a finished run's processes count.
         let finished = matches!(run.state.status, Status::Finished { .. } | Status::Unsaved { .. });
         let exit_of_finished = finished && matches!(body, ReportBody::Exited { .. });
         if *generation < current || (run.state.status.is_final() && !exit_of_finished) {

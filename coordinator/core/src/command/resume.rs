@@ -1,4 +1,4 @@
-//! `Resume`: a checkpoint becomes the beginning of a new run.
+//! `Resume`: creates a run from a checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -11,43 +11,43 @@ use super::submit::{check_buildable, parse};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Measured, Restore, Run, Submission, accept};
 
-/// A client starts a new run from a checkpoint.
+/// Creates a run that continues from a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resume {
-    /// However often it comes, it is applied once.
+    /// Id of the request; a repeated request is applied once (I4).
     pub request: RequestId,
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The checkpoint.
+    /// Id of the checkpoint to start from.
     pub checkpoint: Digest,
-    /// What its manifest says, which the leader has read.
+    /// Contents of the checkpoint's manifest, which the leader has read.
     pub made_of: Box<MadeOf>,
-    /// What may differ from it, as `numerics.cpu.model`, or what stands before a dot in such a key.
+    /// Keys that may differ from the checkpoint, such as `numerics.cpu.model`, or their prefixes before a dot, such as `numerics`.
     pub accepted: Vec<String>,
-    /// Where the job's relative paths begin now; none: where they did.
+    /// Directory that the job's relative paths begin at now; `None`: as in the checkpoint.
     pub base_dir: Option<String>,
-    /// Data that was accepted as it is now, in the place of files of the same path.
+    /// Accepted data files, which replace the checkpoint's files of the same paths.
     pub data: Vec<DataFile>,
-    /// Code that was accepted as it is now; none: the checkpoint's.
+    /// Accepted code, which replaces the checkpoint's code; `None`: unchanged.
     pub code: Option<CodeVersion>,
-    /// As in [`super::Submit`].
+    /// 32 random bytes of the leader, as in [`super::Submit`].
     pub secret: [u8; 32],
 }
 
-/// What a checkpoint was made of, as its manifest says: a new run begins with it.
+/// Job, code, data and numerics of a checkpoint, from its manifest: a new run starts with them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MadeOf {
     /// The job in canonical form.
     pub job: String,
-    /// Where the job's relative paths begin.
+    /// Directory that the job's relative paths begin at.
     pub base_dir: String,
-    /// The code.
+    /// Version of the code; `None` if the job file was not in a Git work tree.
     pub code: Option<CodeVersion>,
-    /// The files that it trains on, with their digests.
+    /// Files and directories of the data, with their digests.
     pub data: Vec<DataFile>,
-    /// What is known to change bits.
+    /// Properties that are known to change bits.
     pub numerics: BTreeMap<String, String>,
-    /// What was otherwise than in a checkpoint that it comes from, and was accepted.
+    /// Accepted differences from the checkpoints that this one descends from.
     pub overrides: Vec<Override>,
 }
 
@@ -94,14 +94,18 @@ impl Apply for Resume {
 }
 
 impl Resume {
-    /// What the checkpoint was made of, with what was accepted in the place of what it had.
+    /// Job, code and data of the checkpoint, with the accepted replacements.
+    ///
+    /// # Errors
+    /// `NoData` for a file that the job does not have, `Job` for code that was not accepted.
     fn with_accepted(&self) -> Result<MadeOf, Refusal> {
         let mut made_of = MadeOf::clone(&self.made_of);
         let changed = accept::data(&mut made_of.data, &self.data).map_err(Refusal::NoData)?;
         accept::remember(&mut made_of.overrides, changed);
         if let Some(code) = &self.code {
             if !accept::accepts(&self.accepted, accept::CODE) {
-                return Err(Refusal::Job("other code than the checkpoint's was not accepted".to_owned()));
+                let words = "the code differs from the checkpoint's, and `code` was not accepted: add `--accept code`";
+                return Err(Refusal::Job(words.to_owned()));
             }
             let changed = accept::code(&mut made_of.code, code);
             accept::remember(&mut made_of.overrides, changed);

@@ -1,4 +1,4 @@
-//! How often a run is tried again, and what the leader's clock says of its attempts.
+//! Commands about retries: their limits, and timeouts that the leader's clock decides.
 
 use lockstep_common::RunId;
 use serde::{Deserialize, Serialize};
@@ -7,32 +7,32 @@ use super::apply::Apply;
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Retries};
 
-/// The leader's configuration of what is decided here.
+/// Sets the limits of retries, from the leader's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Configure {
-    /// How often a run is tried again.
+    /// Limits and pauses, for all runs.
     pub retries: Retries,
 }
 
-/// Nothing was heard for too long of processes of a generation that are not ready.
+/// A generation took too long to start, or a process took too long to confirm or contradict a report of corruption.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WaitTimedOut {
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The run.
+    /// The run that waits.
     pub run: RunId,
-    /// The generation that starts.
+    /// The generation that waits; the command does nothing if the run has another one.
     pub generation: u64,
-    /// For how long, in seconds.
+    /// The exceeded limit, in seconds: `start_limit_s`.
     pub seconds: u64,
 }
 
-/// The pause before a run's next attempt is over.
+/// Ends the pause before a run's next attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetryDue {
-    /// The run.
+    /// The run that pauses.
     pub run: RunId,
-    /// The generation that waited.
+    /// The generation that the pause precedes; the command does nothing if the run has another one.
     pub generation: u64,
 }
 

@@ -1,4 +1,4 @@
-//! `Submit`: a client's job becomes a run.
+//! `Submit`: creates a run from a client's job.
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::manifest::{CodeVersion, DataFile};
@@ -9,22 +9,22 @@ use super::apply::{Apply, Request};
 use crate::outcome::{Effect, Outcome, Refusal};
 use crate::state::{ClusterState, Run, Submission};
 
-/// A client submits a job.
+/// Creates a run from a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Submit {
-    /// At most once (I4).
+    /// Id of the request; a repeated request is applied once (I4).
     pub request: RequestId,
-    /// Milliseconds since the epoch, by the leader's clock.
+    /// Time by the leader's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The job in canonical form; checked before it is proposed, and again when applied.
+    /// The job in canonical form. It is checked before the proposal, and again when the command is applied.
     pub job: String,
-    /// Where the job's relative paths begin.
+    /// Directory that the job's relative paths begin at.
     pub base_dir: String,
-    /// The code.
+    /// Version of the code; `None` if the job file is not in a Git work tree.
     pub code: Option<CodeVersion>,
-    /// The data.
+    /// Files and directories of the data, with their digests.
     pub data: Vec<DataFile>,
-    /// 32 random bytes from the leader; the generations' secrets are derived from them.
+    /// 32 random bytes of the leader. The secret of each generation is derived from them.
     pub secret: [u8; 32],
 }
 
@@ -53,15 +53,16 @@ impl Apply for Submit {
     }
 }
 
-/// The job in canonical form, parsed.
+/// Parses and checks a job in canonical form.
 pub(super) fn parse(job: &str) -> Result<JobSpec, Refusal> {
     JobSpec::from_canonical(job.as_bytes()).map_err(|error| Refusal::Job(chain(&error)))
 }
 
-/// Refuses a job whose program nobody could build.
+/// Refuses a job whose program cannot be built, because its work tree is not stored.
 pub(super) fn check_buildable(job: &JobSpec, code: Option<&CodeVersion>) -> Result<(), Refusal> {
     if job.program.is_some() && code.is_none_or(|code| code.tree.is_none()) {
-        return Err(Refusal::Job("its program has no work tree that it could be built from".to_owned()));
+        let words = "it has no work tree to build its program from: submit it from the Git work tree of the program";
+        return Err(Refusal::Job(words.to_owned()));
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
-//! Format 6 of the state: postcard, where a type is the sequence of its fields.
+//! Format 6 of the state: postcard, which encodes a struct as the sequence of its fields, without names.
 //!
-//! The types below are frozen: they are what program version 0.1.0 wrote, without the words. To read one means to decode it
-//! here and to encode it again with field names, so that no hand-written conversion exists. `golden/state-6.txt` holds bytes of
-//! that program.
+//! The types below are frozen copies of the types of program version 0.1.0. A value is decoded into such a type and encoded again with
+//! field names, so no conversion is written by hand. `golden/state-6.txt` contains bytes of that program.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::encoding::{self, EncodingError};
 
-/// A row of format 6 in the encoding of format 8. `key` is the row's key in text form; a manifest keeps its own bytes.
+/// Converts a row of format 6 to format 8. `key` is the row's key in text form. The bytes of a manifest stay unchanged.
 ///
 /// # Errors
-/// `Postcard` or `Trailing` for bytes that format 6 did not write.
+/// `Postcard` or `Trailing` if the bytes are not of format 6.
 pub fn upgrade_row(key: &str, bytes: &[u8]) -> Result<Vec<u8>, EncodingError> {
     match key.split('/').next().unwrap_or_default() {
         "submission" => again::<Submission>(bytes),
@@ -24,20 +23,20 @@ pub fn upgrade_row(key: &str, bytes: &[u8]) -> Result<Vec<u8>, EncodingError> {
         "share" => again::<Share>(bytes),
         "node" => again::<Node>(bytes),
         "request" => again::<Answered>(bytes),
-        // A manifest; and of another kind none was written, which the reader of keys says.
+        // A manifest. Format 6 has no other kinds; the parser of keys rejects them later.
         _ => Ok(bytes.to_vec()),
     }
 }
 
-/// A command of the log that 0.1.0 wrote, without its version byte, in the encoding of format 8.
+/// Converts a command of version 0.1.0, without its version byte, to format 8.
 ///
 /// # Errors
-/// `Postcard` or `Trailing` for bytes that format 6 did not write.
+/// `Postcard` or `Trailing` if the bytes are not of format 6.
 pub(super) fn command(bytes: &[u8]) -> Result<Vec<u8>, EncodingError> {
     again::<Command>(bytes)
 }
 
-/// Decodes `bytes` as format 6 and encodes the value anew.
+/// Decodes `bytes` from format 6 and encodes the value in format 8.
 fn again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<Vec<u8>, EncodingError> {
     let (value, rest) = postcard::take_from_bytes::<T>(bytes)?;
     if rest.is_empty() { Ok(encoding::encode(&value)) } else { Err(EncodingError::Trailing(rest.len())) }

@@ -1,6 +1,6 @@
-//! Formats 7 and 8 of the state: manifests and shares stood in rows of their own, and a run's processes and numerics in its row.
+//! Formats 7 and 8 of the state: they have rows for manifests and shares, and the row of a run contains its processes and numerics.
 //!
-//! Their manifests and shares become blobs of the store, whose digests the rows of today have.
+//! The conversion writes manifests and shares to the store as blobs; rows of the present format contain the blobs' digests.
 
 use std::collections::BTreeMap;
 
@@ -12,38 +12,35 @@ use serde::de::DeserializeOwned;
 use super::encoding::{EncodingError, decode, encode};
 use crate::state::{Measured, Owed, StateError};
 
-/// Stores a blob, durably.
+/// Stores a blob durably and returns its digest and length.
 type Put<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Piece, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Rows by key.
+/// Encoded values of rows, by key.
 type Rows = BTreeMap<String, Vec<u8>>;
 
-/// The fields of a row.
+/// Names and values of a row's fields, in order.
 type Fields = Vec<(Value, Value)>;
 
-/// A state of an earlier format that cannot be rewritten.
+/// A state of an earlier format cannot be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
-    /// Rows that the format did not write, or one without another that it needs.
+    /// A row is not of this format, or needs another row that is missing.
     #[error(transparent)]
     Rows(#[from] StateError),
-    /// A blob could not be stored.
-    #[error("a manifest or a share cannot be moved to the store")]
+    /// A manifest or share could not be written to the store.
+    #[error("cannot write a manifest or share to the store")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The rows of format 8 in the place of today's. `put` stores a blob, durably.
-///
-/// # Errors
-/// As [`UpgradeError`] says.
+/// Converts rows of format 7 or 8 to the present format. `put` must store a blob durably.
 pub fn upgrade_rows(rows: &Rows, put: Put<'_>) -> Result<Rows, UpgradeError> {
     let mut put = |bytes: &[u8]| put(bytes).map_err(UpgradeError::Store);
     let (mut manifests, mut last) = (BTreeMap::new(), BTreeMap::new());
     for (key, value) in rows {
         if let Some(id) = key.strip_prefix("manifest/") {
-            let manifest = Manifest::decode(value).map_err(|_| contradiction(key, "it is no manifest"))?;
+            let manifest = Manifest::decode(value).map_err(|_| contradiction(key, "its value is not a manifest"))?;
             if Manifest::id(value).to_hex() != id {
-                return Err(contradiction(key, "it is not the digest of the manifest"));
+                return Err(contradiction(key, "its key is not the digest of its manifest"));
             }
             manifests.insert(id.to_owned(), (put(value)?, manifest.numerics));
         }
@@ -60,7 +57,7 @@ pub fn upgrade_rows(rows: &Rows, put: Put<'_>) -> Result<Rows, UpgradeError> {
                 let (piece, numerics) =
                     manifests.get(&manifest).ok_or_else(|| contradiction(key, &no_manifest(&manifest)))?;
                 fields.push(("manifest".into(), of(piece)));
-                // Rows come in the order of steps.
+                // Keys are sorted by step, so the last checkpoint's numerics remain.
                 last.insert(id, numerics);
                 upgraded.insert(key.clone(), written(&fields));
             }
@@ -74,7 +71,7 @@ pub fn upgrade_rows(rows: &Rows, put: Put<'_>) -> Result<Rows, UpgradeError> {
                 let manifest =
                     manifest.as_ref().and_then(Value::as_slice).and_then(|bytes| Manifest::decode(bytes).ok());
                 let (Some(generation), Some(manifest)) = (generation.and_then(|value| value.as_u64()), manifest) else {
-                    return Err(contradiction(key, "it holds no manifest"));
+                    return Err(contradiction(key, "it contains no generation or no valid manifest"));
                 };
                 upgraded.insert(key.clone(), encode(&owed(generation, manifest, &mut put)?));
             }
@@ -97,7 +94,7 @@ pub fn upgrade_rows(rows: &Rows, put: Put<'_>) -> Result<Rows, UpgradeError> {
     Ok(upgraded)
 }
 
-/// A written checkpoint as one share, which makes the same manifest.
+/// Converts a written checkpoint into one share that gives the same manifest.
 fn owed(
     generation: u64,
     manifest: Manifest,
@@ -110,7 +107,7 @@ fn owed(
     Ok(Owed { generation, shares, environment, numerics, overrides })
 }
 
-/// The row of a run becomes several.
+/// Splits the row of a run into several rows.
 fn split_run(
     key: &str,
     id: &str,
@@ -124,7 +121,7 @@ fn split_run(
     }
     measured.push(("restored".into(), of(restored)));
     let measured = written(&measured);
-    // It must be what it is taken for.
+    // Checks that the fields have the right types.
     typed::<Measured>(key, &measured)?;
     rows.insert(format!("measured/{id}"), measured);
     let progress =
@@ -133,7 +130,7 @@ fn split_run(
     if let Some(Value::Map(placement)) = taken(&mut fields, "placement") {
         for (process, placed) in placement {
             let (Some(process), Value::Map(mut placed)) = (process.as_u64(), placed) else {
-                return Err(contradiction(key, "its placement is none"));
+                return Err(contradiction(key, "its field `placement` is invalid"));
             };
             let sequence = taken(&mut placed, "sequence").unwrap_or(Value::from(0));
             rows.insert(format!("process/{id}/{process:010}"), written(&placed));
@@ -145,7 +142,7 @@ fn split_run(
 }
 
 fn no_manifest(id: &str) -> String {
-    format!("the row of its manifest `{id}` is missing")
+    format!("the row `manifest/{id}` is missing")
 }
 
 fn contradiction(key: &str, detail: &str) -> UpgradeError {
@@ -159,7 +156,7 @@ fn typed<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, UpgradeError
 fn read(key: &str, mut value: &[u8]) -> Result<Fields, UpgradeError> {
     match rmpv::decode::read_value(&mut value) {
         Ok(Value::Map(fields)) if value.is_empty() => Ok(fields),
-        _ => Err(contradiction(key, "it is no row of this format")),
+        _ => Err(contradiction(key, "its value is not a map of fields")),
     }
 }
 
@@ -190,11 +187,11 @@ fn bytes(value: &Value) -> Vec<u8> {
     bytes
 }
 
-/// An entry of the log that an earlier format kept and had not applied, in today's encoding. None for what is another command today:
-/// it says what only the build that wrote it can apply.
+/// Converts a log entry of an earlier format that was not applied yet. `None` for commands that have other contents in the present format:
+/// only the build that wrote them can apply them.
 ///
 /// # Errors
-/// `Postcard` or `Trailing` for bytes that the format did not write.
+/// `Postcard` or `Trailing` if the bytes are not of their format.
 pub fn upgrade_entry(data: &[u8]) -> Result<Option<Vec<u8>>, EncodingError> {
     let command = match data {
         [] => return Ok(Some(Vec::new())),

@@ -1,62 +1,62 @@
-//! What a replica begins with: its configuration, and what its disk holds.
+//! Configuration of a replica, and the data that it recovers from its disk.
 
 use super::message;
 use super::output::{HardState, LogEntry, LogPosition};
 use crate::state::ClusterState;
 
-/// Bytes of entries in one message, if there is more than one entry.
+/// Maximum total size of the entries in one message. A single entry may be larger.
 pub(super) const MESSAGE_BYTES: u64 = 1 << 20;
 
-/// Messages with entries under way to one follower.
+/// Maximum number of unacknowledged messages with entries per follower.
 pub(super) const MESSAGES_IN_FLIGHT: usize = 64;
 
-/// Bytes of proposals that are not committed yet; beyond, proposals are refused as `Busy`.
+/// Maximum total size of uncommitted proposals. Further proposals are refused as `Busy`.
 pub(super) const UNCOMMITTED_BYTES: u64 = 64 << 20;
 
-/// Bytes of entries that one turn applies at most.
+/// Maximum total size of the entries that one [`Output`](super::Output) applies.
 pub(super) const APPLY_BYTES: u64 = 16 << 20;
 
-/// Bytes of applied entries that stay in memory and on disk for followers that lag.
+/// Total size of applied entries that stay in memory and on disk for followers that lag.
 pub(super) const KEPT_BYTES: usize = 64 << 20;
 
-/// A replica's configuration. Times are in ticks, whose length the caller chooses.
+/// Configuration of a replica. Times are in ticks, whose length the caller chooses.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This replica: at least 1.
+    /// Id of this replica; at least 1.
     pub id: u64,
-    /// All replicas, this one too. The same in all of them, and fixed for the life of the cluster.
+    /// Ids of all replicas including this one, in ascending order. They must be equal in all replicas and never change.
     pub voters: Vec<u64>,
-    /// Silence of the leader after which the first voter stands for election; the others wait somewhat longer, each
-    /// its own time, so that they do not collide and nothing is drawn at random.
+    /// Silence of the leader after which the first voter starts an election; more than twice `heartbeat_ticks`. Each further voter waits
+    /// longer by a fixed time, so elections do not collide and need no random numbers.
     pub election_ticks: usize,
-    /// Between heartbeats; several times less than `election_ticks`.
+    /// Ticks between heartbeats; at least 1.
     pub heartbeat_ticks: usize,
-    /// Applied entries that stay in memory and on disk for followers that lag; others get a snapshot.
+    /// Number of applied entries that stay in memory and on disk for followers that lag. Followers that need older ones get a snapshot.
     pub kept_entries: usize,
 }
 
-/// What a store holds: everything that was in a `Persist`, put together.
+/// The recovered contents of the database: the combined result of every written [`Persist`](super::Persist).
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// The log begins behind this entry.
+    /// The log begins after this entry.
     pub truncated: LogPosition,
-    /// The log.
+    /// The entries of the log, without gaps.
     pub entries: Vec<LogEntry>,
-    /// The promises.
+    /// Term, vote and commit index of raft.
     pub hard_state: HardState,
-    /// The last entry that `state` knows of.
+    /// The last entry that `state` contains.
     pub applied_index: u64,
-    /// The state, from its rows.
+    /// The state, rebuilt from its rows.
     pub state: ClusterState,
 }
 
-/// A configuration, or recovered data, that no replica can go on with.
+/// A replica cannot start with this configuration or recovered data.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// Contradicts itself.
-    #[error("the configuration of the replica is not sound: {0}")]
+    /// The configuration is invalid.
+    #[error("invalid configuration of the replica: {0}")]
     Config(String),
-    /// Parts of the log are missing, or are not of this log.
+    /// The log has gaps, or contradicts the recovered state.
     #[error("the log is damaged: {0}")]
     Log(String),
 }
@@ -65,22 +65,24 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), RecoverError> {
         let refuse = |what: String| Err(RecoverError::Config(what));
         if self.id == 0 || self.voters.contains(&0) {
-            return refuse("ids begin at 1".into());
+            return refuse("the ids of replicas must be at least 1".into());
         }
         if !self.voters.contains(&self.id) {
             return refuse(format!("replica {} is not among the voters {:?}", self.id, self.voters));
         }
         if !self.voters.is_sorted_by(|a, b| a < b) {
-            return refuse(format!("the voters {:?} are not in order, or one stands twice", self.voters));
+            return refuse(format!("the voters {:?} must be in ascending order, without duplicates", self.voters));
         }
         if self.heartbeat_ticks == 0 || self.election_ticks <= 2 * self.heartbeat_ticks {
             let (election, heartbeat) = (self.election_ticks, self.heartbeat_ticks);
-            return refuse(format!("{election} ticks to an election are too few for {heartbeat} between heartbeats"));
+            return refuse(format!(
+                "the election timeout of {election} ticks must be more than twice the heartbeat interval of {heartbeat} ticks"
+            ));
         }
         Ok(())
     }
 
-    /// This voter's own time to an election.
+    /// Election timeout of this voter, in ticks.
     pub(super) fn own_election_ticks(&self) -> usize {
         let position = self.voters.iter().position(|&voter| voter == self.id).unwrap_or(0);
         self.election_ticks + position * (self.election_ticks / self.voters.len()).max(1)
@@ -106,14 +108,14 @@ impl Recovered {
         let HardState { term, commit, .. } = self.hard_state;
         if commit > before.index || term < before.term {
             return damaged(format!(
-                "it ends with entry {} of term {}, but {commit} entries were committed by term {term}",
+                "it ends with entry {} of term {}, but {commit} entries were committed up to term {term}",
                 before.index, before.term
             ));
         }
         if self.applied_index < self.truncated.index || self.applied_index > commit {
             let first = self.truncated.index;
             return damaged(format!(
-                "{} entries were applied, but the log begins behind {first} and {commit} were committed",
+                "{} entries were applied, but the log begins after entry {first}, and {commit} entries were committed",
                 self.applied_index
             ));
         }

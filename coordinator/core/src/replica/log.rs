@@ -1,4 +1,4 @@
-//! The tail of the log in memory, from which raft reads.
+//! The last entries of the log, in memory, from which raft reads.
 
 use std::cell::Cell;
 
@@ -8,16 +8,16 @@ use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 use super::config::KEPT_BYTES;
 use super::output::LogPosition;
 
-/// The log behind `truncated`.
+/// The entries of the log after `truncated`.
 pub(super) struct LogTail {
     pub(super) voters: Vec<u64>,
     pub(super) hard_state: HardState,
     pub(super) truncated: LogPosition,
     entries: Vec<Entry>,
     bytes: usize,
-    /// The latest snapshot that was made for a follower.
+    /// The last snapshot that was made for a follower; `None` if it is older than the log.
     pub(super) snapshot: Option<Snapshot>,
-    /// Set if a follower needs a snapshot and there is none.
+    /// Set when raft requests a snapshot and `snapshot` is missing or too old.
     pub(super) snapshot_wanted: Cell<bool>,
 }
 
@@ -42,12 +42,12 @@ impl LogTail {
         self.entries.get(at).map(|entry| entry.term).ok_or(StorageError::Unavailable)
     }
 
-    /// Appends; what is at and above the first entry's index is replaced.
+    /// Appends entries. They replace all entries at and after the index of the first one.
     pub(super) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         assert!(
             (self.truncated.index + 1..=self.last_index() + 1).contains(&first.index),
-            "raft appends behind what it has applied, and without gaps"
+            "raft appends after its applied entries, and without gaps"
         );
         let size = |entries: &[Entry]| entries.iter().map(|entry| entry.data.len()).sum::<usize>();
         let kept = (first.index - self.truncated.index - 1) as usize;
@@ -57,7 +57,7 @@ impl LogTail {
         self.entries.extend_from_slice(entries);
     }
 
-    /// Forgets everything up to `position`, which a snapshot of another replica covers.
+    /// Removes all entries, because a snapshot of another replica contains everything up to `position`.
     pub(super) fn replace(&mut self, position: LogPosition) {
         self.truncated = position;
         self.entries.clear();
@@ -65,8 +65,8 @@ impl LogTail {
         self.snapshot = None;
     }
 
-    /// Drops old entries that were applied, if there are twice as many as are to be kept. Says where the log begins
-    /// then.
+    /// Removes old applied entries if there are more than twice as many as `kept_entries`, or more than twice [`KEPT_BYTES`]. Returns the
+    /// new beginning of the log, if it changed.
     pub(super) fn compact(&mut self, applied: u64, kept_entries: usize) -> Option<LogPosition> {
         if self.entries.len() <= 2 * kept_entries && self.bytes <= 2 * KEPT_BYTES {
             return None;

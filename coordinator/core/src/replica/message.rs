@@ -1,6 +1,7 @@
-//! Messages between replicas: our own mirror of raft's, so that its old protobuf library parses nothing from a network.
+//! Messages between replicas. They have types of their own, so that raft's old protobuf library parses no bytes from a network.
 //!
-//! Messages are a version byte and postcard; commands in them have a version of their own. What raft would answer with a panic is refused here or in `Replica::step`, with words.
+//! A message is a version byte and postcard. Commands in messages have a separate version. Messages at which raft would panic are rejected
+//! here or in `Replica::step`, with an error.
 
 use raft::eraftpb::{ConfState, Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use serde::{Deserialize, Serialize};
@@ -9,39 +10,30 @@ use super::output::{LogEntry, LogPosition};
 use crate::command::Command;
 use crate::formats::{self, COMMAND_VERSION, EncodingError};
 
-/// Bytes of one command at most: the largest is a checkpoint share of a large model.
+/// Maximum size of one encoded command, in bytes.
 pub(super) const COMMAND_BYTES: usize = 16 << 20;
 
-/// Version of messages.
+/// Version byte of messages.
 const VERSION: u8 = 1;
 
-/// No index or term gets this far: beyond, arithmetic on it could overflow.
+/// Limit of indices and terms. Larger numbers are rejected, because arithmetic with them could overflow.
 const LIMIT: u64 = 1 << 62;
 
-/// A message that was refused; nothing changed.
+/// A message was rejected.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
 pub enum StepError {
-    /// Not a message of this version.
-    #[error("not a message of a replica of this version")]
+    /// The bytes are not a message, or not a command, of this version.
+    #[error("not a valid message or command of this version of Lockstep")]
     Malformed(#[source] Option<EncodingError>),
-    /// From or to somebody else.
-    #[error("a message from replica {from} to replica {to} does not belong here")]
-    Stranger {
-        /// The sender.
-        from: u64,
-        /// The receiver.
-        to: u64,
-    },
-    /// Its parts contradict each other, or this replica's log.
-    #[error("a message of replica {from} makes no sense: {detail}")]
-    Nonsense {
-        /// The sender.
-        from: u64,
-        /// What is wrong.
-        detail: String,
-    },
-    /// Refused by raft.
-    #[error("raft refused a message")]
+    /// The message is for another replica, or its sender is not a voter.
+    #[error("rejected a message from replica {from} to replica {to}: wrong receiver or unknown sender")]
+    Stranger { from: u64, to: u64 },
+    /// The message contradicts itself, or this replica's log.
+    #[error("rejected an invalid message of replica {from}: {detail}")]
+    Nonsense { from: u64, detail: String },
+    /// Raft returned an error.
+    #[error("raft rejected the message")]
     Raft(#[source] raft::Error),
 }
 
@@ -87,7 +79,7 @@ struct Wire {
     snapshot: Option<(LogPosition, Vec<u8>)>,
 }
 
-/// Encodes what raft wants to send.
+/// Encodes a message of raft.
 pub(super) fn encode(message: &Message) -> Vec<u8> {
     let kind = KINDS.iter().find(|(_, raft)| *raft == message.get_msg_type());
     let (kind, _) = kind.expect("raft sends no other kinds: proposals, reads and transfers are not used");
@@ -112,7 +104,7 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
     versioned(&wire)
 }
 
-/// Decodes a message, and checks all that can be checked without the log. Only voters know each other.
+/// Decodes a message, and checks everything that does not need the log. Only voters may send messages.
 pub(super) fn decode(bytes: &[u8], id: u64, voters: &[u64]) -> Result<Message, StepError> {
     let wire: Wire = unversioned(bytes)?;
     let Wire { from, to, .. } = wire;
@@ -135,22 +127,22 @@ pub(super) fn decode(bytes: &[u8], id: u64, voters: &[u64]) -> Result<Message, S
         return nonsense("a term or an index is out of range".into());
     }
     if !wire.entries.is_empty() && wire.kind != Kind::Append {
-        return nonsense(format!("entries in a message of kind {:?}", wire.kind));
+        return nonsense(format!("a message of kind {:?} must have no entries", wire.kind));
     }
     if wire.snapshot.is_some() != (wire.kind == Kind::Snapshot) || position.term > wire.term {
-        return nonsense("a snapshot where none belongs, or of a later term".into());
+        return nonsense("its snapshot is missing, unexpected, or of a later term".into());
     }
     if wire.snapshot.is_some() && (position.index == 0 || position.term == 0) {
-        return nonsense("a snapshot of nothing".into());
+        return nonsense("its snapshot has index 0 or term 0".into());
     }
-    // Raft takes term 0 for that of any entry behind the end of its log.
+    // Raft uses term 0 for entries after the end of its log, so it would match there.
     if wire.kind == Kind::Append && (wire.index == 0) != (wire.log_term == 0) {
         return nonsense(format!("entry {} cannot be of term {}", wire.index, wire.log_term));
     }
     let mut before = LogPosition { index: wire.index, term: wire.log_term };
     for entry in &wire.entries {
         if entry.index != before.index + 1 || entry.term < before.term.max(1) || entry.term > wire.term {
-            return nonsense(format!("entry {} of term {} stands in the wrong place", entry.index, entry.term));
+            return nonsense(format!("entry {} of term {} is out of order", entry.index, entry.term));
         }
         if let Err(error) = decode_command(&entry.data) {
             return nonsense(format!("entry {}: {error}", entry.index));
@@ -182,7 +174,7 @@ fn into_message(wire: Wire, voters: &[u64]) -> Message {
     message
 }
 
-/// A raft snapshot.
+/// Makes a raft snapshot with these rows as data.
 pub(super) fn snapshot(position: LogPosition, data: Vec<u8>, voters: &[u64]) -> Snapshot {
     let mut metadata = SnapshotMetadata { index: position.index, term: position.term, ..SnapshotMetadata::default() };
     metadata.set_conf_state(ConfState { voters: voters.to_vec(), ..ConfState::default() });
@@ -191,7 +183,7 @@ pub(super) fn snapshot(position: LogPosition, data: Vec<u8>, voters: &[u64]) -> 
     snapshot
 }
 
-/// Where a raft snapshot was taken.
+/// Index and term of the last entry that a raft snapshot contains.
 pub(super) fn position(snapshot: &Snapshot) -> LogPosition {
     LogPosition { index: snapshot.get_metadata().index, term: snapshot.get_metadata().term }
 }
@@ -204,24 +196,24 @@ pub(super) fn into_raft(entry: LogEntry) -> Entry {
     Entry { index: entry.index, term: entry.term, data: entry.data.into(), ..Entry::default() }
 }
 
-/// Rows of a state as the data of a snapshot.
+/// Encodes the rows of a state as the data of a snapshot.
 pub(super) fn encode_rows(rows: &[(String, Vec<u8>)]) -> Vec<u8> {
     versioned(&rows)
 }
 
-/// Reads what [`encode_rows`] wrote.
+/// Decodes the data of a snapshot.
 pub(super) fn decode_rows(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, StepError> {
     unversioned(bytes)
 }
 
-/// A command as the data of a log entry.
+/// Encodes a command as the data of a log entry.
 pub(super) fn encode_command(command: &Command) -> Vec<u8> {
     let mut data = vec![COMMAND_VERSION];
     data.append(&mut formats::encode(command));
     data
 }
 
-/// Reads what [`encode_command`] wrote; none for the empty first entry of a leader.
+/// Decodes the data of a log entry; `None` for the empty first entry of a leader's term.
 pub(super) fn decode_command(data: &[u8]) -> Result<Option<Command>, StepError> {
     let command = match data {
         [] => return Ok(None),

@@ -1,5 +1,5 @@
-//! One voter of the replicated log, without I/O: the caller brings ticks, messages and proposals, and takes what is to
-//! be sent, made durable and answered.
+//! One voter of the replicated log, without I/O. The caller passes ticks, messages and proposals in, and takes messages to send, data to
+//! write and answers out.
 //!
 //! ```text
 //! loop { input: tick | step | propose
@@ -8,7 +8,7 @@
 //!            if let Some(p) = out.persist { store(p); send(out.after_persist); replica.persisted(p.number) } } }
 //! ```
 //!
-//! The same type runs in production and under the simulation: nothing in it knows a clock, a disk or a network.
+//! The same type runs in production and in the simulation, because it uses no clock, disk or network.
 
 mod config;
 mod log;

@@ -1,4 +1,4 @@
-//! The replica: raft, the tail of its log, the state, and the proposals that wait for an answer.
+//! The replica: raft, the last log entries, the state, and the proposals without an answer.
 
 use std::collections::BTreeMap;
 
@@ -13,37 +13,37 @@ use crate::command::Command;
 use crate::outcome::{Effect, Outcome};
 use crate::state::ClusterState;
 
-/// Elections' worth of time after which a snapshot that was not acknowledged counts as lost, and may be sent again.
+/// Number of election timeouts after which an unacknowledged snapshot counts as lost and may be sent again.
 const SNAPSHOT_PATIENCE: usize = 5;
 
 /// One voter of the replicated log.
 ///
-/// Its owner calls one method for every input, and then [`Replica::take_output`] until there is none.
+/// The owner calls a method for each input, and then [`Replica::take_output`] until it returns `None`.
 pub struct Replica {
     config: Config,
     raw: RawNode<LogTail>,
     state: ClusterState,
     applied_index: u64,
-    /// Index and term that each proposal has in the log, if it stays there.
+    /// Term and ticket of each unanswered proposal, by log index.
     pending: BTreeMap<u64, (u64, Ticket)>,
     replies: Vec<(Ticket, Result<Outcome, ProposeError>)>,
     leadership: Leadership,
-    /// The index of the empty entry with which this leader began its term.
+    /// Index of the empty first entry of this leader's term; `None` if the replica is not the leader.
     own_term_begins: Option<u64>,
-    /// The number of a `Persist` that is being written.
+    /// Number of the `Persist` that is not durable yet.
     writing: Option<u64>,
-    /// The state in the snapshot that raft was given and has not handed out yet.
+    /// Decoded state of the snapshot that raft has accepted and not returned yet.
     received: Option<(LogPosition, ClusterState)>,
-    /// Ticks left until a snapshot that was sent counts as lost, by receiver.
+    /// Ticks until a sent snapshot counts as lost, by receiver.
     snapshots_sent: BTreeMap<u64, usize>,
 }
 
 impl Replica {
-    /// A replica that goes on from what its store holds.
+    /// Starts a replica from its recovered data. A replica that lost its disk must not return under its old id, because it could vote twice
+    /// in one term.
     ///
     /// # Errors
-    /// `Config` for a configuration that contradicts itself, `Log` for a damaged log. A replica whose disk was lost must
-    /// not come back under its old id: it could break its promises.
+    /// `Config` for an invalid configuration, `Log` for a damaged log.
     pub fn new(config: Config, recovered: Recovered) -> Result<Self, RecoverError> {
         config.check()?;
         recovered.check()?;
@@ -60,7 +60,7 @@ impl Replica {
         let raft_config = raft::Config {
             id: config.id,
             election_tick: config.election_ticks,
-            // Raft draws its timeout from this range, which holds one value: nothing is left to chance.
+            // Raft draws its timeout from this range. The range has one value, so the timeout is not random.
             min_election_tick: election_ticks,
             max_election_tick: election_ticks + 1,
             heartbeat_tick: config.heartbeat_ticks,
@@ -77,7 +77,7 @@ impl Replica {
         let unsound = |error: raft::Error| RecoverError::Config(error.to_string());
         let mut raw = RawNode::new(&raft_config, log, &logger).map_err(unsound)?;
         if config.voters.len() == 1 {
-            // Nobody else could be the leader.
+            // A single voter becomes the leader at once.
             raw.campaign().map_err(unsound)?;
         }
         let mut replica = Self {
@@ -97,31 +97,31 @@ impl Replica {
         Ok(replica)
     }
 
-    /// The state, as far as this replica has applied the log.
+    /// The state after the last applied entry.
     pub fn state(&self) -> &ClusterState {
         &self.state
     }
 
-    /// The last entry that was applied.
+    /// Index of the last applied entry.
     pub fn applied_index(&self) -> u64 {
         self.applied_index
     }
 
-    /// Who leads, as far as this replica knows.
+    /// The present term and leader, as known to this replica.
     pub fn leadership(&self) -> Leadership {
         let raft = &self.raw.raft;
         let leader = (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id);
         Leadership { term: raft.term, leader, is_self: raft.state == StateRole::Leader }
     }
 
-    /// Whether this replica leads and has applied everything that earlier leaders committed: only then does its state
-    /// hold all that was ever acknowledged.
+    /// Whether this replica is the leader and has applied all entries that earlier leaders committed. Only then does its state contain
+    /// everything that was acknowledged.
     pub fn is_serving(&self) -> bool {
         self.raw.raft.state == StateRole::Leader
             && self.own_term_begins.is_some_and(|index| self.applied_index >= index)
     }
 
-    /// A tick has passed.
+    /// Advances the replica's time by one tick.
     pub fn tick(&mut self) {
         self.raw.tick();
         let mut lost = Vec::new();
@@ -141,10 +141,10 @@ impl Replica {
         self.after_input();
     }
 
-    /// A message came from another replica.
+    /// Handles a message of another replica.
     ///
     /// # Errors
-    /// For a message that is no good; nothing changed, and others still may come.
+    /// If the message is invalid. The replica stays usable.
     pub fn step(&mut self, bytes: &[u8]) -> Result<(), StepError> {
         let message = message::decode(bytes, self.config.id, &self.config.voters)?;
         self.check_against_log(&message)?;
@@ -157,7 +157,7 @@ impl Replica {
             received = Some((message::position(snapshot), state));
         }
         let stepped = self.raw.step(message).map_err(StepError::Raft);
-        // Raft may have ignored the snapshot, or put it in the place of an earlier one.
+        // Raft may have ignored the snapshot, or replaced an earlier one by it.
         let wanted = self.raw.snap().map(message::position);
         if received.as_ref().is_some_and(|(position, _)| Some(*position) == wanted) {
             self.received = received;
@@ -166,7 +166,7 @@ impl Replica {
         stepped
     }
 
-    /// Proposes a command. The answer comes in an output's `replies`, under `ticket`.
+    /// Proposes a command. A later output contains the answer in its `replies`, with this `ticket`.
     pub fn propose(&mut self, ticket: Ticket, command: &Command) {
         if let Err(error) = self.try_propose(ticket, command) {
             self.replies.push((ticket, Err(error)));
@@ -188,17 +188,17 @@ impl Replica {
         Ok(())
     }
 
-    /// The write with this number is durable.
+    /// Reports that the `Persist` with this number is durable. Other numbers are ignored.
     pub fn persisted(&mut self, number: u64) {
         if self.writing.take_if(|writing| *writing == number).is_some() {
             self.raw.on_persist_ready(number);
-            // Not earlier: raft wants what is applied to be durable, and a snapshot is not until now.
+            // Not earlier: raft requires that applied entries are durable, and a snapshot is durable only now.
             self.raw.advance_apply_to(self.applied_index);
             self.after_input();
         }
     }
 
-    /// The next piece of work; none if there is nothing to do, or a write is not reported as durable yet.
+    /// The next work for the caller. `None` if there is none, or if the last `Persist` was not reported as durable yet.
     pub fn take_output(&mut self) -> Option<Output> {
         if self.writing.is_some() {
             return None;
@@ -257,7 +257,7 @@ impl Replica {
 
         let applied = self.applied_index > applied_before;
         if entries.is_empty() && hard_state.is_none() && truncated.is_none() && !applied {
-            // Nothing to wait for.
+            // Nothing to write, so these messages need not wait.
             out.now.extend(after_persist);
             self.raw.on_persist_ready(number);
             return;
@@ -285,7 +285,7 @@ impl Replica {
         let mut effects = Vec::new();
         for entry in entries {
             self.applied_index = entry.index;
-            let command = message::decode_command(&entry.data).expect("entries are decoded once before they get in");
+            let command = message::decode_command(&entry.data).expect("entries were decoded before they were appended");
             let Some(command) = command else { continue };
             let applied = self.state.apply(entry.index, &command);
             effects.extend(applied.effects.into_iter().map(|effect| (entry.index, effect)));
@@ -297,7 +297,7 @@ impl Replica {
         effects
     }
 
-    /// Notes a change of leadership, and gives up proposals of a term that has passed.
+    /// Answers proposals of earlier terms with an error, and updates `own_term_begins`.
     fn after_input(&mut self) {
         let now = self.leadership();
         let stays = |term: u64| now.is_self && term == now.term;
@@ -311,13 +311,13 @@ impl Replica {
         if !now.is_self {
             self.own_term_begins = None;
         } else if self.own_term_begins.is_none() {
-            // A leader's first entry is appended as it takes office, and nothing can have been proposed since.
+            // A new leader appends an empty entry at once, and nothing was proposed since.
             self.own_term_begins = Some(self.raw.raft.raft_log.last_index());
         }
     }
 
-    /// Refuses what raft would end the process for: it can only come from a replica with another history. Messages of
-    /// earlier terms are left to raft, which ignores them.
+    /// Rejects messages at which raft would panic. Only a replica with another history can send them. Messages of earlier terms pass,
+    /// because raft ignores them.
     fn check_against_log(&self, message: &Message) -> Result<(), StepError> {
         let raft = &self.raw.raft;
         let last = raft.raft_log.last_index();
@@ -325,7 +325,7 @@ impl Replica {
         match message.get_msg_type() {
             _ if message.term < raft.term => Ok(()),
             MessageType::MsgHeartbeat if message.commit > last => {
-                nonsense(format!("it says that entry {} is here, but the log ends at {last}", message.commit))
+                nonsense(format!("it commits entry {}, but the log ends at {last}", message.commit))
             }
             MessageType::MsgAppendResponse
                 if message.term == raft.term
@@ -333,7 +333,7 @@ impl Replica {
                     && !message.reject
                     && message.index > last =>
             {
-                nonsense(format!("it has entry {}, but the leader's log ends at {last}", message.index))
+                nonsense(format!("it acknowledges entry {}, but the leader's log ends at {last}", message.index))
             }
             _ => Ok(()),
         }

@@ -1,137 +1,129 @@
-//! What a replica hands out: messages, durable writes, answers.
+//! Outputs of a replica: messages, durable writes and answers.
 
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Effect, Outcome, ToArchive};
 
-/// The caller's name for a proposal.
+/// Number by which the caller identifies a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// A turn's worth of work, in the order of the fields.
+/// Work for the caller, to be done in the order of the fields.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// To be sent at once.
+    /// Messages to send at once.
     pub now: Vec<PeerMessage>,
-    /// To be answered at once: what an answer tells of is durable in a majority's logs, and applied here.
+    /// Answers to return at once. An answered command is durable in the logs of a majority, and applied here.
     pub replies: Vec<(Ticket, Result<Outcome, ProposeError>)>,
-    /// To be written in one transaction, and then reported with `Replica::persisted`; no further output comes before.
+    /// Data to write in one transaction. Its durability must be reported with `Replica::persisted`; there is no further output before.
     pub persist: Option<Persist>,
-    /// To be sent when `persist` is durable.
+    /// Messages to send when `persist` is durable.
     pub after_persist: Vec<PeerMessage>,
-    /// Present if it changed.
+    /// New term and leader; `None` if they did not change.
     pub leadership: Option<Leadership>,
 }
 
 /// A message to another replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerMessage {
-    /// The receiver's id.
+    /// Id of the receiver.
     pub to: u64,
-    /// For the receiver's `Replica::step`.
+    /// Argument of the receiver's `Replica::step`.
     pub bytes: Vec<u8>,
 }
 
-/// One transaction. Its parts are written in the order of the fields.
+/// One transaction, to be written in the order of the fields.
 #[derive(Debug, PartialEq)]
 pub struct Persist {
-    /// For `Replica::persisted`.
+    /// Argument of `Replica::persisted`.
     pub number: u64,
-    /// Whether it must survive a power cut before `after_persist` leaves. If not, it may be written lazily, but in
-    /// order: a store never holds this without all that came before. Effects stored elsewhere must be durable no
-    /// later than `applied_index`.
+    /// Whether the transaction must survive a power failure before `after_persist` is sent. If not, it may be written later, but in order:
+    /// the database never contains it without all earlier ones. Effects in other databases must be durable before `applied_index` is.
     pub sync: bool,
-    /// The log begins behind this entry; all up to it is to be dropped. Present if it changed.
+    /// New beginning of the log: entries up to this one must be removed. `None` if it did not change.
     pub truncated: Option<LogPosition>,
-    /// Entries to append. They replace whatever the log has at and above the first one's index.
+    /// Entries to append. They replace all entries at and after the index of the first one.
     pub entries: Vec<LogEntry>,
-    /// Present if it changed.
+    /// New raft state; `None` if it did not change.
     pub hard_state: Option<HardState>,
-    /// The state machine's rows.
+    /// Changes of the state's rows.
     pub rows: Rows,
-    /// Effects with the index of the log entry that caused each, in order; but for what goes to the archive.
+    /// Effects, each with the index of the log entry that caused it, in order. Archived runs are in `archived` instead.
     pub effects: Vec<(u64, Effect)>,
-    /// Runs that leave the state for the archive.
+    /// Runs to write to the archive.
     pub archived: Vec<ToArchive>,
-    /// The last entry that `rows` and `effects` know of.
+    /// Index of the last entry whose changes are in `rows` and `effects`.
     pub applied_index: u64,
 }
 
-/// Keys and values of rows.
+/// Rows: keys in text form, and encoded values.
 pub type RowList = Vec<(String, Vec<u8>)>;
 
-/// A write of state machine rows.
+/// Changes of the state's rows.
 #[derive(Debug, PartialEq)]
 pub enum Rows {
-    /// These rows changed; none: the row is gone.
+    /// Changed rows with their new values; `None`: the row was removed.
     Changed(Vec<(String, Option<Vec<u8>>)>),
-    /// A snapshot of another replica took the place of everything: these are all rows, and the whole log goes.
+    /// A snapshot of another replica replaces the state: these are all rows, and the whole log must be removed.
     Replaced(RowList),
 }
 
-/// An entry of the log.
+/// One entry of the replicated log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// Its place, from 1.
+    /// Position in the log, from 1.
     pub index: u64,
-    /// The term of the leader that made it.
+    /// Term of the leader that appended the entry.
     pub term: u64,
-    /// The encoded command; empty: none, the first entry of a leader.
+    /// The encoded command; empty in the first entry of a leader's term.
     pub data: Vec<u8>,
 }
 
-/// A place in the log.
+/// Position in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPosition {
-    /// Index; 0: before the first entry.
+    /// Index of an entry; 0: before the first entry.
     pub index: u64,
-    /// Term of the entry there.
+    /// Term of that entry.
     pub term: u64,
 }
 
-/// What a voter promised.
+/// Raft's durable state of a voter, besides the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HardState {
-    /// The highest term seen.
+    /// The highest known term.
     pub term: u64,
-    /// Whom it voted for in this term; 0: nobody.
+    /// Id of the replica that got this voter's vote in this term; 0: none.
     pub vote: u64,
-    /// The last entry known to be committed.
+    /// Index of the last entry that is known to be committed.
     pub commit: u64,
 }
 
-/// Who leads, as far as this replica knows.
+/// The present term and leader, as known to a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// The term.
+    /// The present term.
     pub term: u64,
-    /// The leader's id.
+    /// Id of the leader; `None` if it is unknown.
     pub leader: Option<u64>,
     /// Whether this replica is the leader.
     pub is_self: bool,
 }
 
-/// Why a proposal has no outcome.
+/// A proposal has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
 pub enum ProposeError {
-    /// Another replica leads, or none does. Nothing was written.
-    #[error("this coordinator is not the leader{}", leader.map(|id| format!(": number {id} is")).unwrap_or_default())]
-    NotLeader {
-        /// Who leads.
-        leader: Option<u64>,
-    },
-    /// Leadership was lost meanwhile: the command may or may not be applied. Ask again with the same request id.
-    #[error("leadership was lost meanwhile: the outcome is not known")]
+    /// Another replica is the leader, or none is. Nothing was written.
+    #[error("this coordinator is not the leader{}", leader.map(|id| format!(": replica {id} is")).unwrap_or_default())]
+    NotLeader { leader: Option<u64> },
+    /// The command may be applied or not. The caller can repeat it with the same request id.
+    #[error("the coordinator lost its leadership before the command was committed, so its outcome is unknown")]
     Indeterminate,
-    /// Too much is under way. Nothing was written.
-    #[error("too many writes are under way")]
+    /// There are too many uncommitted proposals. Nothing was written.
+    #[error("too many uncommitted writes: retry later")]
     Busy,
     /// Nothing was written.
-    #[error("the command takes {bytes} bytes, more than the limit of {limit}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
+    #[error("the command takes {bytes} bytes, more than the limit of {limit} bytes")]
+    TooLarge { bytes: usize, limit: usize },
 }

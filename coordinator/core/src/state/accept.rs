@@ -1,4 +1,4 @@
-//! What a resumed run may have other than its checkpoint, because a person said so; and what it then had.
+//! Accepted differences between a resumed run and its checkpoint (`coord resume --accept`): checks and records them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,21 +7,21 @@ use lockstep_common::numerics::{of_earlier_builds, of_gpu_libraries};
 
 use super::runs::bounded;
 
-/// Whether one of `accepted` names `key`: whole, or as what stands before a dot in it.
+/// Whether `accepted` contains `key`, or a prefix of `key` that ends before a dot.
 pub(crate) fn accepts(accepted: &[String], key: &str) -> bool {
     accepted
         .iter()
         .any(|name| key.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
-/// Where `now` differs from what a checkpoint has.
+/// The differences between the numerics `was` of a checkpoint and `now`, sorted by key.
 pub(crate) fn numerics(was: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<Override> {
     let text = |map, key| value(map, key).unwrap_or("nothing").to_owned();
     let differ = differing(was, now).into_iter();
     differ.map(|key| Override { key: format!("numerics.{key}"), was: text(was, key), now: text(now, key) }).collect()
 }
 
-/// The keys by which two numerics fingerprints differ, in order.
+/// The keys whose values differ between two numerics fingerprints, sorted. Keys about GPU libraries are ignored if both are of CPUs.
 pub(crate) fn differing<'a>(a: &'a BTreeMap<String, String>, b: &'a BTreeMap<String, String>) -> Vec<&'a str> {
     let on_cpus = [a, b].iter().all(|map| map.get("device").is_some_and(|device| device == "cpu"));
     let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
@@ -29,13 +29,15 @@ pub(crate) fn differing<'a>(a: &'a BTreeMap<String, String>, b: &'a BTreeMap<Str
     compared.filter(|key| value(a, key) != value(b, key)).map(String::as_str).collect()
 }
 
-/// The value of a key of a numerics fingerprint. A build that did not measure the key yet counts with the value that it had.
+/// The value of a key of a numerics fingerprint. If an earlier build did not measure the key yet, the value that it is known to have had.
 pub(crate) fn value<'a>(numerics: &'a BTreeMap<String, String>, key: &str) -> Option<&'a str> {
     numerics.get(key).map(String::as_str).or_else(|| of_earlier_builds(key))
 }
 
-/// Puts `files` in the place of those of the same path, which a job may name twice; what changed by it. The path that there is not, if
-/// there is one.
+/// Replaces each file in `all` that has the path of one of `files`; a job may name a path twice. Returns the differences.
+///
+/// # Errors
+/// The first path that is not in `all`.
 pub(crate) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Override>, String> {
     let mut changed = Vec::new();
     for file in files {
@@ -50,22 +52,22 @@ pub(crate) fn data(all: &mut [DataFile], files: &[DataFile]) -> Result<Vec<Overr
     Ok(changed)
 }
 
-/// What a process may say that it derived anew: a few words on a few keys of the data.
+/// The overrides that are accepted from a process: at most [`DERIVED`] with keys of data, and cut texts.
 pub(crate) fn derived(said: &[Override]) -> Vec<Override> {
     let of_data = said.iter().filter(|one| one.key.starts_with("data.")).take(DERIVED);
     let short = |one: &Override| Override { key: bounded(&one.key), was: bounded(&one.was), now: bounded(&one.now) };
     of_data.map(short).collect()
 }
 
-/// Overrides that one process derives at most.
+/// Maximum number of overrides in one `Derived` report.
 const DERIVED: usize = 8;
 
-/// The key of the code that a program is built from.
+/// Key in `--accept` for the code that a program is built from.
 pub(crate) const CODE: &str = "code";
 
-/// Puts `new` in the place of what there was; what changed by it.
+/// Replaces the code by `new`. Returns the difference, if there is one.
 pub(crate) fn code(was: &mut Option<CodeVersion>, new: &CodeVersion) -> Vec<Override> {
-    // What a program is built from: the tree, and where in it.
+    // These decide what is built: the commit, the uncommitted changes, and the directory of the job.
     let text = |code: &CodeVersion| {
         let tree = code.tree.as_ref().map_or_else(|| "nothing".to_owned(), |tree| tree.digest.to_hex());
         format!("commit {}, tree {tree}, directory `{}`", code.commit, code.directory)
@@ -76,7 +78,7 @@ pub(crate) fn code(was: &mut Option<CodeVersion>, new: &CodeVersion) -> Vec<Over
     if one.was == one.now { Vec::new() } else { vec![one] }
 }
 
-/// Adds `new` to what is known, each once.
+/// Adds the overrides in `new` that `known` does not contain yet.
 pub(crate) fn remember(known: &mut Vec<Override>, new: Vec<Override>) {
     for one in new {
         if !known.contains(&one) {
@@ -102,7 +104,7 @@ mod tests {
         assert_eq!(
             numerics(&earlier, &map(&[("threads", "1"), ("other", "1")])).len(),
             1,
-            "no such key was ever implied"
+            "earlier builds imply no value of this key"
         );
     }
 
@@ -114,7 +116,7 @@ mod tests {
         };
         let mut without = map("cpu", "");
         without.remove("nccl.runtime");
-        assert_eq!(numerics(&map("cpu", "2.29.7"), &without), [], "an older build wrote it down");
+        assert_eq!(numerics(&map("cpu", "2.29.7"), &without), [], "an older build recorded it");
         assert_eq!(numerics(&map("cuda", "2.29.7"), &map("cuda", "2.30.0")).len(), 1);
         without.insert("cudnn.used".to_owned(), "off".to_owned());
         assert_eq!(numerics(&map("cpu", "2.29.7"), &without).len(), 1);

@@ -1,6 +1,6 @@
-//! Runs that ended long ago. The state keeps what commands ask of them; all else is in the archive of whoever stores the state.
+//! Runs that ended long ago. The state keeps only the data that commands need; the archive in the coordinator's database has the rest.
 //!
-//! An archived run is the rows that it had: [`ArchivedRun::whole`] makes it again.
+//! The archive contains the run's rows, from which [`ArchivedRun::whole`] rebuilds the run.
 
 use std::collections::BTreeMap;
 
@@ -13,37 +13,37 @@ use crate::formats::{decode, encode};
 use crate::outcome::{Effect, ToArchive};
 use crate::view::RunRow;
 
-/// A run in the archive, as the state knows it for a list.
+/// The part of an archived run's row in lists that the state contains.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listed {
-    /// Its id.
+    /// Id of the archived run.
     pub id: RunId,
-    /// Index of the log entry that created it: where the archive has the rest.
+    /// Index of the log entry that created the run: its key in the archive.
     pub number: u64,
-    /// Written on it by people.
+    /// Present tags, which may be newer than the archive.
     pub tags: Vec<String>,
 }
 
 impl ArchivedRun {
-    /// What a list needs of it besides what the archive has for lists.
+    /// The data that a list needs in addition to the archive's.
     pub fn listed(&self, id: &RunId) -> Listed {
         Listed { id: id.clone(), number: self.number, tags: self.tags.iter().cloned().collect() }
     }
 
-    /// The job in canonical form, from the rows that went to the archive.
+    /// The job in canonical form, from the archived rows.
     ///
     /// # Errors
-    /// `Value`, or `Contradiction` if it is not there.
+    /// `Value` if the submission cannot be decoded, `Contradiction` if it is missing.
     pub fn job(id: &RunId, rows: &[(String, Vec<u8>)]) -> Result<String, StateError> {
         let key = RowKey::Submission(id.clone()).to_string();
         let Some((_, value)) = rows.iter().find(|(of, _)| *of == key) else {
-            return Err(StateError::Contradiction { key, detail: "it is not in the archive".to_owned() });
+            return Err(StateError::Contradiction { key, detail: "the archive does not contain it".to_owned() });
         };
         let submission: Submission = decode(value).map_err(|source| StateError::Value { key, source })?;
         Ok(submission.job)
     }
 
-    /// What the archive has for lists of a run that an earlier build archived, from the rows that went there.
+    /// The encoded [`RunRow`], from the archived rows. For runs that an earlier build archived without one.
     ///
     /// # Errors
     /// As [`ClusterState::from_rows`].
@@ -51,12 +51,12 @@ impl ArchivedRun {
         Ok(encode(&RunRow::of(&self.whole(id, rows)?)))
     }
 
-    /// The whole run, from the rows that went to the archive.
+    /// Rebuilds the run from the archived rows.
     ///
     /// # Errors
     /// As [`ClusterState::from_rows`].
     pub fn whole(&self, id: &RunId, mut rows: Vec<(String, Vec<u8>)>) -> Result<Run, StateError> {
-        // Earlier builds kept what lists show of it among them.
+        // Earlier builds archived the row for lists among them.
         rows.retain(|(key, _)| !key.starts_with("list/"));
         let mut run = ClusterState::run_of_rows(id, rows)?;
         run.checkpoints = self.checkpoints.iter().map(|made| (made.step, made.clone())).collect();
@@ -67,10 +67,10 @@ impl ArchivedRun {
 }
 
 impl Listed {
-    /// Its row, from what the archive has for lists; with what was written on it since.
+    /// Makes the row from `for_lists` of the archive, with the present tags.
     ///
     /// # Errors
-    /// `Value`.
+    /// `Value` if `for_lists` cannot be decoded.
     pub fn row(self, for_lists: &[u8]) -> Result<RunRow, StateError> {
         let row: RunRow = decode(for_lists)
             .map_err(|source| StateError::Value { key: RowKey::Archived(self.id.clone()).to_string(), source })?;
@@ -79,7 +79,7 @@ impl Listed {
 }
 
 impl Run {
-    /// Whether nothing of it is under way any more: no process may run, and no checkpoint waits to be opened.
+    /// Whether the run has ended, no process of it may be running, and no checkpoint waits to be opened. Then it can be archived.
     pub fn is_settled(&self) -> bool {
         let gone = |phase| matches!(phase, ProcessPhase::Finished { exited: true, .. });
         let is_over = match self.state.status {
@@ -94,24 +94,24 @@ impl Run {
 }
 
 impl ClusterState {
-    /// An archived run.
+    /// The archived run with this id; `None` if it is not archived.
     pub fn archived(&self, id: &RunId) -> Option<&ArchivedRun> {
         self.archived.get(id)
     }
 
-    /// All runs in the archive, by id.
+    /// All archived runs, sorted by id.
     pub fn all_archived(&self) -> impl Iterator<Item = (&RunId, &ArchivedRun)> {
         self.archived.iter()
     }
 
-    /// Runs that have not ended, in the order of their submission.
+    /// Runs that have not ended, in the order of submission.
     pub fn going_on(&self) -> Vec<&Run> {
         let mut runs = self.runs();
         runs.retain(|run| !run.state.status.is_final());
         runs
     }
 
-    /// Runs that could go to the archive, those that ended first at the front; without the `keep` that ended last.
+    /// Runs that can be archived, in the order of their ends, without the last `keep`.
     pub fn to_archive(&self, keep: usize) -> Vec<RunId> {
         let settled = self.runs.values().filter(|run| run.is_settled());
         let mut settled: Vec<(u64, RunId)> =
@@ -121,7 +121,7 @@ impl ClusterState {
         settled.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// How many runs of the archive ended how.
+    /// Number of archived runs by status.
     pub fn archived_by_status(&self) -> BTreeMap<StatusKind, usize> {
         let mut counts = BTreeMap::new();
         for run in self.archived.values() {
@@ -130,13 +130,13 @@ impl ClusterState {
         counts
     }
 
-    /// The last checkpoint of each run that has one.
+    /// The last committed checkpoint of each run that has one, also of archived runs.
     pub fn last_checkpoints(&self) -> impl Iterator<Item = &Checkpoint> {
         let made = self.runs.values().filter_map(|run| run.checkpoints.values().next_back());
         made.chain(self.archived.values().filter_map(|run| run.checkpoints.last()))
     }
 
-    /// Moves a run to the archive, if it may go there.
+    /// Moves a run to the archive if it is settled. Otherwise does nothing.
     pub(crate) fn archive(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.get(id).filter(|run| run.is_settled()) else { return };
         let processes = run.state.placement.keys().map(|&process| RowKey::Process(id.clone(), process));
@@ -155,7 +155,7 @@ impl ClusterState {
         self.runs.remove(id);
     }
 
-    /// An archived run, to be written on.
+    /// As [`ClusterState::archived`], for changes: marks the run's row as changed.
     pub(crate) fn archived_mut(&mut self, id: &RunId) -> Option<&mut ArchivedRun> {
         let archived = self.archived.get_mut(id)?;
         self.changed.insert(RowKey::Archived(id.clone()));

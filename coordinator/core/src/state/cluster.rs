@@ -1,4 +1,4 @@
-//! The whole state, how it is read, and the note of what changed.
+//! The whole state, its accessors, and the set of changed rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,70 +14,68 @@ use super::runs::{ArchivedRun, Checkpoint, Measured, ProcessState, Run};
 use crate::outcome::Refusal;
 use crate::placement::DeviceKind;
 
-/// What the log has made of the cluster.
+/// The replicated state: the result of all applied commands.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterState {
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
-    /// Runs that have left for the archive.
     pub(super) archived: BTreeMap<RunId, ArchivedRun>,
-    /// All runs, those in the archive too, in the order of their submission: how many were before a number is a binary search.
+    /// All runs, also archived ones, sorted by number for binary search.
     pub(super) numbers: Vec<(u64, RunId)>,
-    /// Their names, but for replays, which have the name of the run that they repeat.
+    /// Names of all runs except replays, which have the name of their original run.
     pub(super) names: BTreeSet<(String, RunId)>,
-    /// Where each committed checkpoint is: its run, and its step.
+    /// Run and step of each committed checkpoint.
     pub(super) checkpoints: BTreeMap<Digest, (RunId, u64)>,
     pub(super) requests: Requests,
-    /// How often runs are tried again.
+    /// Limits of retries, for all runs.
     pub(super) retries: Retries,
-    /// Rows that differ from what `take_changes` last gave.
+    /// Keys of rows that changed since the last `take_changes`.
     pub(super) changed: BTreeSet<RowKey>,
 }
 
 impl ClusterState {
-    /// Runs that are not in the archive, in the order of their submission.
+    /// Runs that are not archived, in the order of submission.
     pub fn runs(&self) -> Vec<&Run> {
         let mut runs: Vec<&Run> = self.runs.values().collect();
         runs.sort_by_key(|run| run.submission.number);
         runs
     }
 
-    /// All runs, also in the archive, each with its number, in the order of their submission: the last `limit` of those before number
-    /// `before`.
+    /// Numbers and ids of runs, also archived ones, in the order of submission: the last `limit` runs before number `before`.
     pub fn listed(&self, before: u64, limit: usize) -> &[(u64, RunId)] {
         let end = self.older_than(before);
         &self.numbers[end.saturating_sub(limit)..end]
     }
 
-    /// How many runs were submitted before number `number`.
+    /// Number of runs that were submitted before number `number`.
     pub fn older_than(&self, number: u64) -> usize {
         self.numbers.partition_point(|(at, _)| *at < number)
     }
 
-    /// The run with this id; none if there is none, or if it is in the archive.
+    /// The run with this id; `None` if it does not exist or is archived.
     pub fn run(&self, id: &RunId) -> Option<&Run> {
         self.runs.get(id)
     }
 
-    /// All nodes that ever joined, by name.
+    /// All nodes that joined and were not removed, sorted by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
     }
 
-    /// The node with this name.
+    /// The node with this name; `None` if it never joined or was removed.
     pub fn node(&self, id: &NodeId) -> Option<&Node> {
         self.nodes.get(id)
     }
 
-    /// How often runs are tried again.
+    /// Limits of retries, for all runs.
     pub fn retries(&self) -> Retries {
         self.retries
     }
 
-    /// A committed checkpoint, and what the run that made it trained on.
+    /// A committed checkpoint, and the kind of device that its run trained on.
     ///
     /// # Errors
-    /// `NoCheckpoint`.
+    /// `NoCheckpoint` if there is none with this id.
     pub fn checkpoint(&self, id: &Digest) -> Result<(Option<DeviceKind>, &Checkpoint), Refusal> {
         let found = self.checkpoints.get(id).and_then(|(run, step)| match self.runs.get(run) {
             Some(run) => Some((run.state.kind, run.checkpoints.get(step)?)),
@@ -86,7 +84,7 @@ impl ClusterState {
         found.ok_or_else(|| Refusal::NoCheckpoint(id.to_string()))
     }
 
-    /// Runs that have a process on this device.
+    /// The run that occupies this device, and the index of its process there.
     pub fn occupant(&self, node: &NodeId, device: u32) -> Option<(&Run, u32)> {
         self.runs.values().filter(|run| !run.state.status.is_final()).find_map(|run| {
             let here = |placed: &super::ProcessState| placed.node == *node && placed.device == device;
@@ -94,12 +92,12 @@ impl ClusterState {
         })
     }
 
-    /// A remembered request.
+    /// The stored answer to a request.
     pub(crate) fn request(&self, id: &RequestId) -> Option<&Answered> {
         self.requests.get(id)
     }
 
-    /// Remembers a request, and forgets the oldest one beyond its limit.
+    /// Stores the answer to a request, and removes the oldest one if there are too many.
     pub(crate) fn remember(&mut self, id: &RequestId, answered: Answered) {
         self.changed.insert(RowKey::Request(id.clone()));
         if let Some(forgotten) = self.requests.insert(id.clone(), answered) {
@@ -114,43 +112,43 @@ impl ClusterState {
         }
     }
 
-    /// The run, to be changed.
+    /// As [`ClusterState::run`], for changes: marks the run's row as changed.
     pub(crate) fn run_mut(&mut self, id: &RunId) -> Option<&mut Run> {
         let run = self.runs.get_mut(id)?;
         self.changed.insert(RowKey::Run(id.clone()));
         Some(run)
     }
 
-    /// Adds a run, and notes it in the index that lists and names ask.
+    /// Adds a run to the state and to the indexes of numbers and names.
     pub(super) fn add_run(&mut self, run: Run) {
         self.index(run.submission.number, run.id(), &run.job.name, run.submission.replay.is_some());
         self.runs.insert(run.id().clone(), run);
     }
 
-    /// Makes a run be found by its number, and by its name.
+    /// Adds a run to the indexes of numbers and names.
     pub(super) fn index(&mut self, number: u64, id: &RunId, name: &str, is_replay: bool) {
-        // A new run has the greatest number; whoever reads rows, which come in another order, sorts afterwards.
+        // A new run has the greatest number. `with_rows` adds runs in another order, and sorts them afterwards.
         self.numbers.push((number, id.clone()));
         if !is_replay {
             self.names.insert((name.to_owned(), id.clone()));
         }
     }
 
-    /// A process of a run, to be changed; its number of reports: [`ClusterState::heard`].
+    /// A process of a run, for changes: marks its row as changed. [`ClusterState::heard`] changes its sequence number.
     pub(super) fn process_mut(&mut self, id: &RunId, process: u32) -> Option<&mut ProcessState> {
         let placed = self.runs.get_mut(id)?.state.placement.get_mut(&process)?;
         self.changed.insert(RowKey::Process(id.clone(), process));
         Some(placed)
     }
 
-    /// What was measured of a run's processes, to be changed.
+    /// The measurements of a run, for changes: marks their row as changed.
     pub(super) fn measured_mut(&mut self, id: &RunId) -> Option<&mut Measured> {
         let run = self.runs.get_mut(id)?;
         self.changed.insert(RowKey::Measured(id.clone()));
         Some(&mut run.state.measured)
     }
 
-    /// Notes that a run has other processes, or is about to have none.
+    /// Marks the rows of all processes of a run as changed. Must be called before processes are removed, and after they are added.
     pub(super) fn placement_changed(&mut self, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
         for &process in run.state.placement.keys() {
@@ -158,7 +156,7 @@ impl ClusterState {
         }
     }
 
-    /// A process has said its report `sequence`.
+    /// Stores the time and the sequence number of a report.
     pub(crate) fn heard(&mut self, at_ms: u64, id: &RunId, process: u32, sequence: u64) {
         let Some(run) = self.runs.get_mut(id) else { return };
         run.state.heard_at_ms = at_ms;
@@ -168,7 +166,7 @@ impl ClusterState {
         self.changed.extend([RowKey::Progress(id.clone()), RowKey::Reported(id.clone(), process)]);
     }
 
-    /// How far a run is.
+    /// Stores the progress of a run.
     pub(super) fn progressed(&mut self, id: &RunId, progress: Progress) {
         if let Some(run) = self.runs.get_mut(id) {
             run.state.progress = Some(progress);
@@ -176,7 +174,7 @@ impl ClusterState {
         }
     }
 
-    /// Adds a committed checkpoint.
+    /// Adds a committed checkpoint to its run, which may be archived.
     pub(super) fn add_checkpoint(&mut self, id: &RunId, made: Checkpoint) {
         let (step, digest) = (made.step, made.id);
         if let Some(run) = self.runs.get_mut(id) {
@@ -190,7 +188,7 @@ impl ClusterState {
         self.checkpoints.insert(digest, (id.clone(), step));
     }
 
-    /// Adds a share of a checkpoint.
+    /// Adds or replaces one process's share of a checkpoint.
     pub(super) fn add_share(&mut self, id: &RunId, step: u64, process: u32, blob: Piece) {
         if let Some(run) = self.runs.get_mut(id) {
             self.changed.insert(RowKey::Share(id.clone(), step, process));
@@ -198,7 +196,6 @@ impl ClusterState {
         }
     }
 
-    /// Drops one share.
     pub(super) fn drop_share(&mut self, id: &RunId, step: u64, process: u32) {
         if let Some(run) = self.runs.get_mut(id)
             && run.shares.remove(&(step, process)).is_some()
@@ -207,7 +204,7 @@ impl ClusterState {
         }
     }
 
-    /// Drops the shares of a run's checkpoints that `which` names by step.
+    /// Removes the shares of a run's checkpoints whose step satisfies `which`.
     pub(super) fn drop_shares(&mut self, id: &RunId, which: impl Fn(u64) -> bool) {
         if let Some(run) = self.runs.get_mut(id) {
             let gone = run.shares.keys().filter(|(step, _)| which(*step));

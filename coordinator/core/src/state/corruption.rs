@@ -1,12 +1,12 @@
-//! Silent corruption: replicas that should be equal and are not. The majority decides which process was wrong, or else
-//! what comes out when the steps are made again; the device that was wrong is fenced, and the run goes back.
+//! Silent corruption: replicas that should be equal differ. The majority decides which process was wrong. Without a majority, the steps
+//! are re-run and the results compared. The wrong device is fenced, and the run restarts from its last checkpoint.
 //!
-//! A process whose state went wrong adds wrong gradients to everybody's, so that by the time it is found no replica may be
-//! as it should be. Therefore processes keep a *trail* of what each rank computed since they last agreed: made again, the
-//! first step that comes out otherwise tells whose ranks were the first to be wrong.
+//! A process with a wrong state adds wrong gradients to the common sum, so all replicas may be wrong when the difference is found.
+//! Therefore processes keep a *trail*: one number for each rank's result of each step since the replicas were last equal. After a re-run,
+//! the first step that differs from the old trail shows which ranks were wrong first.
 //!
-//! Nothing of it is in a checkpoint: processes compare before each one, so the last one that was written is from a step
-//! at which all agreed.
+//! No checkpoint contains the corruption: processes compare their states before each checkpoint, so the last one was written while all
+//! replicas were equal.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ use super::node::Fence;
 use super::runs::{Claim, Corruption, Grounds, Run, Verdict, bounded};
 use crate::outcome::Effect;
 
-/// Differences of which nobody knows who was wrong, after which a run is given up.
+/// Number of corruptions without a known wrong device after which a run fails.
 const OPEN_LIMIT: usize = 3;
 
-/// Tensors that are remembered of a difference; a few steps after the first wrong one, all may differ.
+/// Maximum number of differing tensors that are stored. A few steps after the first wrong result, all tensors may differ.
 const TENSORS: usize = 20;
 
-/// What a process says of a difference.
+/// The contents of a [`ReportBody::Corrupt`](super::ReportBody::Corrupt).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found<'a> {
     pub(super) step: u64,
@@ -34,15 +34,15 @@ pub(super) struct Found<'a> {
 }
 
 impl Run {
-    /// Differences of which it is not known yet who was wrong.
+    /// Corruptions without a verdict, oldest first.
     pub fn open_corruptions(&self) -> impl Iterator<Item = &Corruption> {
         self.state.corruptions.iter().filter(|corruption| corruption.verdict.is_none())
     }
 }
 
 impl ClusterState {
-    /// The processes of the current generation differ: the run goes back to its last checkpoint, without the device that
-    /// was wrong if that is known.
+    /// Handles a confirmed report that replicas differ: fences the wrong device if it is known, and restarts the run from its last
+    /// checkpoint, or fails the run.
     pub(super) fn corrupt(
         &mut self,
         at_ms: u64,
@@ -52,9 +52,9 @@ impl ClusterState {
         effects: &mut Vec<Effect>,
     ) {
         let Some(run) = self.run_mut(id) else { return };
-        if found.fingerprints.len() != run.state.placement.len() {
-            let reason =
-                format!("of {} processes it says what {} have", run.state.placement.len(), found.fingerprints.len());
+        let (reported, processes) = (found.fingerprints.len(), run.state.placement.len());
+        if reported != processes {
+            let reason = format!("it reported {reported} fingerprints of {processes} processes");
             return self.fail(at_ms, id, Some(process), &reason);
         }
         let claim = |(placed, fingerprint): (&super::ProcessState, &u64)| Claim {
@@ -75,7 +75,7 @@ impl ClusterState {
         };
         let before = run.open_corruptions().filter(|before| before.step == now.step).last();
         let unstable = before.map(|before| changed_their_mind(before, &now, run.job.ranks));
-        // Each device stands by what it had: then with these devices it cannot be known.
+        // The re-run gave the same different results on the same devices: a further re-run would decide nothing.
         let stalemate = before.is_some_and(|before| before.trail == now.trail) && unstable == Some(Vec::new());
         now.verdict = minority(&now.claims)
             .map(|wrong| Verdict { wrong, grounds: Grounds::Majority })
@@ -97,7 +97,7 @@ impl ClusterState {
         self.place_queued();
     }
 
-    /// All processes of a generation, which made the steps again, had `fingerprint` after `step`, and `trail` on the way.
+    /// Decides open corruptions at `step`: in a re-run all processes had `fingerprint` after `step`, and computed `trail`.
     pub(super) fn agreed(
         &mut self,
         at_ms: u64,
@@ -113,7 +113,7 @@ impl ClusterState {
         let places: Vec<(&NodeId, u32)> = placement.values().map(|placed| (&placed.node, placed.device)).collect();
         let mut wrong = Vec::new();
         for found in run.state.corruptions.iter_mut().filter(|found| found.verdict.is_none() && found.step == step) {
-            // A device that is alone and stands by what it had proves nothing.
+            // A single device that took part in the corruption repeats its own results, which proves nothing.
             let took_part =
                 |place: &(&NodeId, u32)| found.claims.iter().any(|claim| (&claim.node, claim.device) == *place);
             if places.len() >= 2 || places.iter().any(|place| !took_part(place)) {
@@ -129,7 +129,7 @@ impl ClusterState {
         self.place_queued();
     }
 
-    /// Fences devices that were wrong after `step` of a run.
+    /// Fences devices that had a wrong state after `step` of a run.
     fn fence_wrong(
         &mut self,
         at_ms: u64,
@@ -144,7 +144,7 @@ impl ClusterState {
     }
 }
 
-/// Those who differ from what more than half agree on; `None` without such a majority.
+/// Indices of the claims that differ from the fingerprint of more than half of the claims; `None` if there is no such majority.
 fn minority(claims: &[Claim]) -> Option<Vec<u32>> {
     let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
     for claim in claims {
@@ -154,8 +154,8 @@ fn minority(claims: &[Claim]) -> Option<Vec<u32>> {
     Some((0_u32..).zip(claims).filter(|(_, claim)| claim.fingerprint != right).map(|(index, _)| index).collect())
 }
 
-/// Whose ranks were the first to come out otherwise than when the steps were made again; or, if none was, who had another
-/// state in the end. Nobody, if that holds for all: then it is not known who began.
+/// Processes whose ranks were the first to differ from the re-run. If no rank differed, processes whose final fingerprint did. Empty if
+/// that is true of all processes, because then it is unknown which was wrong first.
 fn wrong_by_replay(found: &Corruption, fingerprint: u64, trail: &[u64], ranks: u32) -> Vec<u32> {
     let processes = found.claims.len() as u32;
     let wrong: Vec<u32> = match first_difference(&found.trail, trail, ranks) {
@@ -165,7 +165,8 @@ fn wrong_by_replay(found: &Corruption, fingerprint: u64, trail: &[u64], ranks: u
     if wrong.len() < processes as usize { wrong } else { Vec::new() }
 }
 
-/// Processes of `now` whose device computed or had something else `before`, in the same steps, and was the first to.
+/// Processes of `now` whose device was the first to give other results than `before` in the same steps. Empty if that is true of all
+/// processes.
 fn changed_their_mind(before: &Corruption, now: &Corruption, ranks: u32) -> Vec<u32> {
     let place = |claim: &Claim| (claim.node.clone(), claim.device);
     let places = |found: &Corruption| found.claims.iter().map(place).collect::<Vec<_>>();
@@ -187,7 +188,7 @@ fn changed_their_mind(before: &Corruption, now: &Corruption, ranks: u32) -> Vec<
     if changed.len() < places_now.len() { changed } else { Vec::new() }
 }
 
-/// The ranks that differ in the first step in which any does, as far as both trails go.
+/// The ranks that differ in the first step in which any rank differs. Compares up to the end of the shorter trail.
 fn first_difference(a: &[u64], b: &[u64], ranks: u32) -> Option<Vec<u32>> {
     let steps = a.chunks_exact(ranks as usize).zip(b.chunks_exact(ranks as usize));
     let differ = |(a, b): (&[u64], &[u64])| (0..ranks).filter(|&rank| a[rank as usize] != b[rank as usize]).collect();
@@ -209,17 +210,17 @@ fn undecided(run: &Run, stalemate: bool) -> String {
     });
     let sides: Vec<String> = sides.collect();
     let why = if stalemate {
-        "the steps were made again, and each device stands by what it had".to_owned()
+        "a re-run gave the same fingerprints on the same devices".to_owned()
     } else {
-        format!("{OPEN_LIMIT} times it could not be found who was wrong")
+        format!("{OPEN_LIMIT} times the wrong device could not be found")
     };
     let next = match run.last_checkpoint() {
-        Some(_) => "resume from the last checkpoint",
-        None => "submit the run again: it has no checkpoint",
+        Some(last) => format!("run `coord resume {}`", last.checkpoint.short()),
+        None => "submit the run again, because it has no checkpoint".to_owned(),
     };
     format!(
-        "silent corruption: after step {} the processes differ (all agreed after step {}): {}; {why}: take one out of use \
-         with `coord fence`, and {next}",
+        "silent corruption: the replicas differ after step {} (equal after step {}): {}; {why}: take the suspect device out of use \
+         with `coord fence NODE DEVICE`, and {next}",
         last.step,
         last.agreed,
         sides.join(", ")

@@ -1,9 +1,10 @@
-//! What the end of a process means for its run: the one place that judges.
+//! The consequence of a process's end for its run. It is decided only here.
 //!
-//! Others that are gone, an order to stop and a node that leaves are nobody's fault: the run goes on in its next generation, as
-//! often as that happens, and pauses only if generation after generation ends before its first step. A crash or a reason that may
-//! pass costs one of the run's [`Retries`](super::Retries), counted for each of the two until a checkpoint is committed,
-//! and from the second on the run pauses. A reason that would come again ends the run.
+//! - Lost peers, an order to stop and a leaving node are nobody's fault: the run restarts in its next generation, without a limit. It
+//!   pauses only if several generations in a row end before their first step.
+//! - Crashes and transient errors are counted separately against the run's [`Retries`](super::Retries), until a checkpoint is committed.
+//!   From the second one on, the run pauses before it restarts.
+//! - A permanent error fails the run.
 
 use lockstep_common::{Ending, RunId};
 
@@ -11,17 +12,17 @@ use super::cluster::ClusterState;
 use super::runs::{ProcessExit, ProcessPhase, Run, Status, bounded, shortened};
 use crate::outcome::Effect;
 
-/// What is known of a process that has ended, or is about to.
+/// The end of a process that has ended, or is about to.
 pub(super) struct End<'a> {
     pub(super) ending: Ending,
-    /// Exit code, or 128 + signal; 0 for one that says itself that it gives up.
+    /// Exit code, or 128 + signal; 0 if the process itself reported the error.
     pub(super) code: i32,
-    /// Its last output.
+    /// The last lines of its output.
     pub(super) output: &'a str,
 }
 
 impl ClusterState {
-    /// Ends a run for a reason that would come again, said by `process` or found by comparing.
+    /// Fails a run with a permanent error: of `process`, or if it is `None`, of the run.
     pub(crate) fn fail(&mut self, at_ms: u64, id: &RunId, process: Option<u32>, reason: &str) {
         let Some(run) = self.runs.get(id) else { return };
         let reason = match process {
@@ -31,7 +32,7 @@ impl ClusterState {
         self.end_run(at_ms, id, Status::Failed { reason });
     }
 
-    /// A process of the current generation ended.
+    /// Decides the consequence of the end of a process of the current generation.
     pub(super) fn ended(&mut self, at_ms: u64, id: &RunId, process: u32, end: &End<'_>, effects: &mut Vec<Effect>) {
         let retries = self.retries;
         let Some(placed) = self.process_mut(id, process) else { return };
@@ -54,8 +55,8 @@ impl ClusterState {
         let spent = match &ending {
             Ending::Permanent { what } => return self.fail(at_ms, id, Some(process), what),
             Ending::Finished | Ending::PeersGone | Ending::Dismissed | Ending::NodeLeaving => {
-                // It costs nothing, and is not tried as fast as a machine can: processes that do not reach each other would
-                // start for ever.
+                // These endings have no limit, but the run pauses if generations end before their first step. Otherwise processes that
+                // cannot reach each other would restart without a pause, for ever.
                 run.state.futile = if run.state.progress.is_none() { run.state.futile.saturating_add(1) } else { 0 };
                 pause_ms = retries.pause_ms(run.state.futile);
                 None
@@ -84,14 +85,14 @@ impl ClusterState {
         self.place_queued();
     }
 
-    /// Generations that wait for processes to be ready, or for one to say whether all differ.
+    /// Runs, with their generations, that wait for a process to be ready or to confirm that replicas differ.
     pub fn starting(&self) -> Vec<(RunId, u64)> {
         let starting = self.runs.values().filter(|run| run.awaited().is_some());
         starting.map(|run| (run.id().clone(), run.state.generation)).collect()
     }
 
-    /// A generation that has waited for `seconds` without a word is given up: the first process that it waits for failed for a reason
-    /// that may pass, so that its node comes last in the next attempt.
+    /// Ends a generation that has waited for `seconds`. The first process that it waits for counts as failed with a transient error, so its
+    /// node is used last in the next generation.
     pub(crate) fn start_anew(
         &mut self,
         at_ms: u64,
@@ -103,15 +104,17 @@ impl ClusterState {
         let Some(run) = self.runs.get(id) else { return };
         let Some(process) = run.awaited().filter(|_| run.state.generation == generation) else { return };
         let what = match run.state.status {
-            Status::Starting => format!("it was not ready, and nothing was heard of the run's start for {seconds} s"),
-            _ => format!("it was silent for {seconds} s after another had said that all differ"),
+            Status::Starting => format!("it was not ready {seconds} s after the run was placed (`start_limit_s`)"),
+            _ => format!(
+                "it did not confirm within {seconds} s (`start_limit_s`) that the replicas differ, as reported by another node"
+            ),
         };
         let end = End { ending: Ending::Transient { what }, code: 0, output: "" };
         self.ended(at_ms, id, process, &end, effects);
     }
 
-    /// Runs whose pause is over at `now_ms`, each with the generation that waits. A clock that went back holds no run longer
-    /// than the longest pause.
+    /// Runs whose pause is over at `now_ms`, with their generations. A pause also ends if it would last longer than the longest pause,
+    /// because then the clock was set back.
     pub fn due(&self, now_ms: u64) -> Vec<(RunId, u64)> {
         let longest = self.retries.longest_pause_ms;
         let is_due = |run: &&Run| {
@@ -121,7 +124,7 @@ impl ClusterState {
         self.runs.values().filter(is_due).map(|run| (run.id().clone(), run.state.generation)).collect()
     }
 
-    /// The pause before generation `generation` is over.
+    /// Ends the pause before `generation` and places the run. Does nothing if the run does not pause, or has another generation.
     pub(crate) fn end_pause(&mut self, id: &RunId, generation: u64) {
         if self.runs.get(id).is_some_and(|run| run.pauses() && run.state.generation == generation)
             && let Some(run) = self.run_mut(id)
@@ -132,22 +135,21 @@ impl ClusterState {
     }
 }
 
-/// Why the run is given up with this ending.
+/// The reason of a run that fails because its retries are used up.
 fn too_often(run: &Run, process: u32, end: &End<'_>, output: &str) -> String {
     let name = run.name_of(process);
-    let number = |times: u32| if times == 1 { "1 process".to_owned() } else { format!("{times} processes") };
     let between = "without a new checkpoint in between";
     if let Ending::Transient { what } = &end.ending {
-        let (processes, what) = (number(run.state.transients), shortened(what));
-        return format!("{processes} gave up for a reason that may pass, {between}; the last, {name}: {what}");
+        let (count, what) = (processes(run.state.transients), shortened(what));
+        return format!("{count} failed with a transient error {between}; the last, {name}: {what}");
     }
     let last = if output.trim().is_empty() { "nothing" } else { output.trim_end() };
-    let (processes, code) = (number(run.state.exits), end.code);
-    format!("{processes} ended {between}; the last, {name}, ended with code {code} and wrote: {last}")
+    let (count, code) = (processes(run.state.exits), end.code);
+    format!("{count} crashed {between}; the last, {name}, ended with code {code} and wrote: {last}")
 }
 
 impl Run {
-    /// The process without whose word nothing goes on.
+    /// The first process that the generation waits for.
     fn awaited(&self) -> Option<u32> {
         match self.state.status {
             Status::Starting => {
@@ -159,40 +161,33 @@ impl Run {
         }
     }
 
-    /// Whether it waits for the pause before its next attempt.
+    /// Whether the run is queued and pauses before its next attempt.
     pub fn pauses(&self) -> bool {
         self.state.due_at_ms > 0 && matches!(self.state.status, Status::Queued { .. })
     }
 
-    /// What it waits for meanwhile, for people.
+    /// The reason of a pausing run, for users.
     pub(super) fn pause(&self) -> Option<String> {
         if !self.pauses() {
             return None;
         }
-        let since = "since the last checkpoint its";
+        let since = "since the last checkpoint";
         let words = match self.state.last_exit.as_ref().and_then(|exit| exit.ending.as_ref()) {
             Some(Ending::Transient { what }) => {
-                format!("{since} {} process gave up: {what}", ordinal(self.state.transients))
+                format!("{} failed with a transient error {since}; the last: {what}", processes(self.state.transients))
             }
             Some(ending @ (Ending::PeersGone | Ending::Dismissed | Ending::NodeLeaving | Ending::Finished)) => {
                 let futile = self.state.futile;
-                format!("{futile} generations in a row made no step; the last ended when a process {ending}")
+                format!("{futile} generations in a row completed no step; in the last one, a process {ending}")
             }
             Some(Ending::Crashed { .. } | Ending::Permanent { .. }) | None => {
-                format!("{since} {} process has crashed", ordinal(self.state.exits))
+                format!("{} crashed {since}", processes(self.state.exits))
             }
         };
         Some(format!("pauses before its next attempt: {words}"))
     }
 }
 
-fn ordinal(number: u32) -> String {
-    let ending = match (number % 10, number % 100) {
-        (_, 11..=13) => "th",
-        (1, _) => "st",
-        (2, _) => "nd",
-        (3, _) => "rd",
-        _ => "th",
-    };
-    format!("{number}{ending}")
+fn processes(number: u32) -> String {
+    if number == 1 { "1 process".to_owned() } else { format!("{number} processes") }
 }

@@ -1,4 +1,4 @@
-//! Runs and checkpoints by what people type: an id, the beginning of one, or a run's name.
+//! Finds runs and checkpoints by what users type: an id, a unique prefix of an id, or a run's name.
 
 use std::collections::BTreeSet;
 
@@ -7,48 +7,48 @@ use lockstep_common::{Digest, RunId};
 use super::cluster::ClusterState;
 use super::runs::{ArchivedRun, Run};
 
-/// Candidates that an error names at most.
+/// Maximum number of matches that an error lists.
 const NAMED_CANDIDATES: usize = 5;
 
-/// No id is less: runs of a name stand together, the one with the least id first.
+/// The least run id. A name with this id is the first possible entry of that name in the index of names.
 const LEAST_ID: &str = "0000000000";
 
-/// Nothing, or not one thing, fits what was typed.
+/// The typed text matches no run or checkpoint, or more than one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
-    /// Nothing fits.
+    /// No run or checkpoint matches the text.
     #[error("there is no {what} `{prefix}`")]
     Nothing {
         /// `run` or `checkpoint`.
         what: &'static str,
-        /// What was typed.
+        /// The typed text, cut to 80 characters.
         prefix: String,
     },
-    /// More than one fits.
-    #[error("`{prefix}` fits {count} {what}s: {candidates}")]
+    /// More than one run or checkpoint matches the text.
+    #[error("`{prefix}` matches {count} {what}s: {candidates}; type more characters of the id")]
     NotUnique {
         /// `run` or `checkpoint`.
         what: &'static str,
-        /// What was typed.
+        /// The typed text, cut to 80 characters.
         prefix: String,
-        /// How many fit.
+        /// Number of matching runs or checkpoints.
         count: usize,
-        /// The first ones, with what tells them apart.
+        /// The first matches, with name and status, or run and step.
         candidates: String,
     },
 }
 
-/// A run that was found.
+/// A run, archived or not.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'a> {
-    /// The state has it.
+    /// The run is in memory.
     Here(&'a Run),
-    /// It is in the archive.
+    /// The run is archived.
     Archived(&'a RunId, &'a ArchivedRun),
 }
 
 impl<'a> Found<'a> {
-    /// Its id.
+    /// The id of the run.
     pub fn id(self) -> &'a RunId {
         match self {
             Self::Here(run) => run.id(),
@@ -66,16 +66,16 @@ impl<'a> Found<'a> {
 }
 
 impl ClusterState {
-    /// The run with this id, also in the archive.
+    /// The run with this id, archived or not.
     pub fn found(&self, id: &RunId) -> Option<Found<'_>> {
         let archived = || self.archived.get_key_value(id).map(|(id, run)| Found::Archived(id, run));
         self.run(id).map(Found::Here).or_else(archived)
     }
 
-    /// The run with the id `typed`, or the only one whose id begins so or whose name it is.
+    /// The run with the id `typed`. If there is none, the only run whose id begins with `typed` or whose name is `typed`.
     pub fn find_run(&self, typed: &str) -> Result<Found<'_>, NotFound> {
         let mut fits: BTreeSet<&RunId> = BTreeSet::new();
-        // The least id that begins so; those that do stand together.
+        // Ids are sorted, so all ids that begin with `typed` follow the least possible one.
         if let Ok(least) = format!("{typed:0<10}").parse::<RunId>()
             && !typed.is_empty()
         {
@@ -83,7 +83,7 @@ impl ClusterState {
             fits.extend(self.runs.range(&least..).map(|(id, _)| id).take_while(begins));
             fits.extend(self.archived.range(&least..).map(|(id, _)| id).take_while(begins));
         }
-        // A whole id means that run, whatever others are called.
+        // A complete id has precedence over names.
         if fits.first().is_none_or(|id| id.as_str() != typed)
             && let Ok(least) = LEAST_ID.parse::<RunId>()
         {
@@ -98,10 +98,10 @@ impl ClusterState {
         one("run", typed, fits, |found| found.described())
     }
 
-    /// The committed checkpoint whose id begins with `prefix`.
+    /// The only committed checkpoint whose id begins with `prefix`.
     pub fn find_checkpoint(&self, prefix: &str) -> Result<Digest, NotFound> {
         let mut fits: Vec<(Digest, String)> = Vec::new();
-        // The least digest that begins so; those that do stand together.
+        // Digests are sorted, so all digests that begin with `prefix` follow the least possible one.
         if let Ok(least) = format!("{prefix:0<64}").parse::<Digest>()
             && !prefix.is_empty()
         {

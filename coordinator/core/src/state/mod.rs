@@ -1,7 +1,7 @@
-//! The replicated state: what the log's commands have made of the cluster so far.
+//! The replicated state: the result of all applied commands of the log.
 //!
-//! [`ClusterState::apply`] is a function of state, index and command (I2). What a command changed is known by row
-//! ([`RowKey`]), so that a store writes only that.
+//! [`ClusterState::apply`] is a function of state, index and command (I2). The state records which rows ([`RowKey`]) a command changed, so
+//! that only these are written to disk.
 
 pub(crate) mod accept;
 mod archived;

@@ -1,4 +1,4 @@
-//! A node: a machine whose agent has joined.
+//! Nodes: machines whose agents have joined.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,63 +9,64 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// A device of a node: room for one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// `cpu` (as often as the agent offers slots) or `cuda:N`.
+    /// `cpu` (once per CPU slot) or `cuda:N`.
     pub name: String,
-    /// What it is, for people.
+    /// Model name of the processor or GPU.
     pub model: String,
-    /// Its memory.
+    /// Total memory of the device.
     pub memory_bytes: u64,
 }
 
-/// A node.
+/// A machine whose agent has joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// Its name.
+    /// Name of the node: `worker --name`.
     pub id: NodeId,
-    /// Its agent's incarnation.
+    /// Random id of the agent's start. If it changes, all earlier processes of the node have ended.
     pub incarnation: String,
-    /// Names its agent's data directory; empty for an agent that has none.
+    /// Id of the agent's data directory; empty if the agent has none.
     #[serde(default)]
     pub agent: String,
-    /// Host name, for people.
+    /// Host name of the machine.
     pub host: String,
-    /// One process fits on each.
+    /// Devices, each with room for one process.
     pub devices: Vec<Device>,
-    /// Whether it is there. Earlier builds wrote a truth: whether its agent is heard.
+    /// Whether the agent is connected, and otherwise why not. Early builds stored a boolean `alive`.
     #[serde(alias = "alive", deserialize_with = "presence")]
     pub presence: Presence,
-    /// Index of the log entry with which it joined last.
+    /// Index of the log entry of the last `NodeJoined`.
     #[serde(default)]
     pub joined: u64,
-    /// Since when it is there, or is not: milliseconds since the epoch.
+    /// Time of the last change of `presence`, in milliseconds since the Unix epoch.
     pub changed_at_ms: u64,
-    /// Devices that get no process, by name: CPU slots of a node share its processor and memory, and so one name.
+    /// Devices that get no process, by name. All CPU slots of a node have the name `cpu` and are fenced together, because they share the
+    /// processor and memory.
     pub fences: BTreeMap<String, Fence>,
 }
 
-/// Whether a node is there.
+/// State of a node's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
-    /// Its agent is connected: it takes work.
+    /// The agent is connected: the node gets work.
     Alive,
-    /// Its agent's stream has ended, and its lease has not. Its processes go on.
+    /// The agent's stream has ended, but the lease has not. The processes continue.
     Detached,
-    /// Its agent ends, and stops its processes.
+    /// The agent is about to end, and stops its processes.
     Leaving,
-    /// Its agent has ended as it said.
+    /// The agent has ended as announced.
     Gone,
-    /// It was silent for longer than its lease.
+    /// The agent was silent for longer than its lease.
     Lost,
 }
 
 impl Presence {
-    /// Whether its processes may be running.
+    /// Whether processes of the node may be running.
     pub fn may_run(self) -> bool {
         matches!(self, Self::Alive | Self::Detached | Self::Leaving)
     }
 
-    /// As `coord nodes` and the API write it.
+    /// Name in `coord nodes` and in documents.
     pub fn word(self) -> &'static str {
         match self {
             Self::Alive => "alive",
@@ -97,11 +98,11 @@ fn presence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Presence, D::E
     })
 }
 
-/// Why a device gets no process, until a person gives it back.
+/// A fence: the device gets no process until a user runs `coord unfence`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
-    /// Since when, in milliseconds since the epoch.
+    /// Time of the fence, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The run whose state it got wrong, and the step at which that was found; `None`: by hand.
+    /// The run that the device computed wrongly, and the step at which the corruption was found; `None` if a user fenced the device.
     pub wrong: Option<(RunId, u64)>,
 }

@@ -1,4 +1,4 @@
-//! Nodes that join, go away for a while, leave, are lost and are forgotten.
+//! Changes of nodes: presence, removal and fences.
 
 use lockstep_common::{NodeId, RunId};
 
@@ -8,12 +8,13 @@ use super::row_key::RowKey;
 use super::runs::{ProcessPhase, Run};
 use crate::outcome::{Effect, Refusal};
 
-/// Nodes that are kept. Each is in the state that is held in memory, and in every list of nodes.
+/// Maximum number of nodes, because all of them are in memory and in every list of nodes.
 pub const NODES: usize = 4096;
 
 impl Node {
-    /// Whether another agent than this one asks for the node's name while the node's own may be there. Two with one data directory
-    /// cannot live at a time on one host; two hosts have one only if it was copied, or lies on a shared disk.
+    /// Whether the agent that requests this node's name is another one, while the node's own agent may be running. Two agents with the same
+    /// data directory on one host are the same agent, because the directory is locked. On two hosts they are not: the directory was copied
+    /// or is on a shared disk.
     fn is_another(&self, incarnation: &str, agent: &str, host: &str) -> bool {
         let another = self.agent != agent || self.host != host;
         self.presence.may_run() && !self.agent.is_empty() && self.incarnation != incarnation && another
@@ -21,16 +22,16 @@ impl Node {
 }
 
 impl ClusterState {
-    /// Why an agent cannot have the name of `node` now: another one has it, and may be there.
+    /// The refusal if an agent cannot have the name `node` now, because another agent uses it and may be running.
     pub fn name_taken(&self, node: &NodeId, incarnation: &str, agent: &str, host: &str) -> Option<Refusal> {
         let known = self.nodes.get(node).filter(|known| known.is_another(incarnation, agent, host))?;
         Some(Refusal::NodeTaken { node: node.clone(), host: known.host.clone(), other: host.to_owned() })
     }
 
-    /// Makes room for a node, known or not.
+    /// Makes room for `node`: if there are [`NODES`] other nodes, removes the one that has been away for longest.
     ///
     /// # Errors
-    /// `TooManyNodes`, if none can be forgotten for it.
+    /// `TooManyNodes` if no node can be removed.
     pub(crate) fn make_room(&mut self, node: &NodeId) -> Result<(), Refusal> {
         let is_there = self.nodes.contains_key(node) || self.nodes.len() < NODES || self.forget_oldest();
         is_there.then_some(()).ok_or(Refusal::TooManyNodes(NODES))
@@ -46,14 +47,14 @@ impl ClusterState {
         self.changed.insert(RowKey::Node(id.clone()));
     }
 
-    /// The node is gone, and its processes with it.
+    /// Sets the presence of a node to gone or lost; its processes count as ended.
     pub(crate) fn node_gone(&mut self, at_ms: u64, id: &NodeId, presence: Presence, effects: &mut Vec<Effect>) {
         self.set_presence(at_ms, id, presence);
         self.processes_gone(id, effects);
         self.place_queued();
     }
 
-    /// Forgets the node that has been away for longest, but for those with a fence. False if there is none.
+    /// Removes the node without fences that has been gone or lost for longest. Returns `false` if there is none.
     fn forget_oldest(&mut self) -> bool {
         let away = self.nodes.values().filter(|node| !node.presence.may_run() && node.fences.is_empty());
         let Some(oldest) = away.min_by_key(|node| node.changed_at_ms).map(|node| node.id.clone()) else { return false };
@@ -61,7 +62,7 @@ impl ClusterState {
         true
     }
 
-    /// Whether the node is in one of `presences`, with this incarnation of its agent.
+    /// Whether the node has this incarnation and one of `presences`.
     pub(crate) fn is_in(&self, id: &NodeId, incarnation: &str, presences: &[Presence]) -> bool {
         let node = self.nodes.get(id);
         node.is_some_and(|node| node.incarnation == incarnation && presences.contains(&node.presence))
@@ -74,8 +75,8 @@ impl ClusterState {
         }
     }
 
-    /// No process runs on `node` any more. One that had finished has left all that it owed; a run that still needed
-    /// another goes to its next generation.
+    /// Marks all processes on `node` as ended. Finished processes had reported everything. A run with an unfinished process there goes to
+    /// its next generation.
     pub(crate) fn processes_gone(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
         let touched: Vec<RunId> = self
             .runs
@@ -102,7 +103,7 @@ impl ClusterState {
         }
     }
 
-    /// Takes a device out of use; runs that have a process on it move.
+    /// Takes devices with this name out of use. Runs with a process on them go to their next generation.
     pub(crate) fn fence(&mut self, node: &NodeId, device: &str, fence: &Fence, effects: &mut Vec<Effect>) {
         let Some(found) = self.nodes.get_mut(node) else { return };
         found.fences.entry(device.to_owned()).or_insert_with(|| fence.clone());
@@ -117,7 +118,7 @@ impl ClusterState {
         }
     }
 
-    /// Gives a device back.
+    /// Removes the fence of the devices with this name.
     pub(crate) fn unfence(&mut self, node: &NodeId, device: &str) {
         if let Some(found) = self.nodes.get_mut(node) {
             found.fences.remove(device);

@@ -1,7 +1,7 @@
-//! The queue: runs are placed in the order of their submission.
+//! The queue: runs are placed in the order of submission.
 //!
-//! A run that waits holds back the later ones that want devices of the same kind, so that it is not starved by small
-//! ones. One that would not fit even if every device was free holds nobody back.
+//! A waiting run blocks later runs that need devices of the same kind, so that small runs do not starve it. A run that would not fit even
+//! if all devices were free blocks no other run.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::runs::{ProcessPhase, ProcessState, Status};
 use crate::placement::{self, Allocation, Demand, DeviceKind, Pool};
 
 impl ClusterState {
-    /// Places what can be placed, and tells the rest what they wait for.
+    /// Places all queued runs that can be placed, and updates the reasons of the others.
     pub(crate) fn place_queued(&mut self) {
         let mut pool = self.pool();
         let mut held_by: BTreeMap<DeviceKind, RunId> = BTreeMap::new();
@@ -26,12 +26,12 @@ impl ClusterState {
         for id in queued {
             let Some(run) = self.runs.get(&id) else { continue };
             if let Some(reason) = run.pause() {
-                // It wants no device now, and takes its turn when it does.
+                // It needs no device now, so it blocks no other run.
                 self.set_queued(&id, reason);
                 continue;
             }
             if let Some(reason) = run.waits_for_owed() {
-                // It keeps its turn: it had devices a moment ago.
+                // It blocks later runs: the wait is short, and it had devices before.
                 if let Some(kind) = run.state.kind {
                     held_by.entry(kind).or_insert_with(|| id.clone());
                 }
@@ -71,7 +71,7 @@ impl ClusterState {
         }
     }
 
-    /// The devices of nodes that are there, less those that have a process.
+    /// The devices of alive and detached nodes, with fenced and occupied ones marked.
     fn pool(&self) -> Pool {
         let mut pool = Pool::default();
         for node in self.nodes.values() {

@@ -1,4 +1,4 @@
-//! Requests that were applied, so that one which comes again changes nothing (I4).
+//! Applied requests and their answers, so that a repeated request changes nothing (I4).
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
 
-/// Requests that are remembered. A client asks again within seconds; this is hours of people's commands.
+/// Maximum number of stored requests. Clients repeat a request within seconds, and users send this many in hours.
 pub(crate) const REMEMBERED: usize = 4096;
 
 /// A request that was applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Answered {
-    /// By the log entry at this index.
+    /// Index of the log entry that applied the request.
     pub(crate) index: u64,
-    /// With this outcome.
     pub(crate) outcome: Outcome,
-    /// A digest of what was asked; none in rows of builds that did not note it.
+    /// Digest of the request, to detect another request with the same id; `None` in rows of early builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked: Option<Digest>,
 }
 
-/// The remembered requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
     by_id: BTreeMap<RequestId, Answered>,
@@ -38,7 +36,7 @@ impl Requests {
         self.by_id.iter()
     }
 
-    /// Remembers `id`, and returns the oldest if that makes one too many, which is forgotten.
+    /// Stores a request. If there are more than [`REMEMBERED`], removes the oldest and returns its id.
     pub(super) fn insert(&mut self, id: RequestId, answered: Answered) -> Option<RequestId> {
         self.by_index.insert(answered.index, id.clone());
         if let Some(before) = self.by_id.insert(id, answered) {

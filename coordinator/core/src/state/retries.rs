@@ -1,17 +1,17 @@
-//! How often a run is tried again.
+//! Limits of retries.
 
 use serde::{Deserialize, Serialize};
 
-/// How often a run is tried again after processes that ended too early, without a new checkpoint in between.
+/// Limits and pauses of retries. A new checkpoint resets the counters of its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retries {
-    /// Processes that crashed, with which the run is given up; at least 1.
+    /// Number of crashed processes at which the run fails; at least 1.
     pub crashes: u32,
-    /// Processes that gave up for a reason that may pass, with which the run is given up; at least 1.
+    /// Number of processes with transient errors at which the run fails; at least 1.
     pub transients: u32,
-    /// Pause before the third attempt, in milliseconds; it doubles with each further one. The second follows at once.
+    /// Pause before the third attempt, in milliseconds; it doubles before each later attempt. The second attempt starts at once.
     pub pause_ms: u64,
-    /// Where the doubling ends, in milliseconds.
+    /// Longest pause, in milliseconds.
     pub longest_pause_ms: u64,
 }
 
@@ -22,7 +22,7 @@ impl Default for Retries {
 }
 
 impl Retries {
-    /// The pause before the next attempt, after `count` processes that ended for one cause.
+    /// Pause in milliseconds before the next attempt, after `count` failures of one kind.
     pub fn pause_ms(&self, count: u32) -> u64 {
         let doubled = count.saturating_sub(2).min(32);
         if count < 2 { 0 } else { self.pause_ms.saturating_mul(1 << doubled).min(self.longest_pause_ms) }

@@ -1,4 +1,4 @@
-//! The keys of the state's rows, and what is wrong with rows that are no state.
+//! Keys of the state's rows, and errors in rows.
 
 use std::fmt;
 
@@ -6,61 +6,56 @@ use lockstep_common::{NodeId, RequestId, RunId};
 
 use crate::formats::EncodingError;
 
-/// The key of a row. Its text form begins with the kind; numbers are padded, so that texts sort as numbers.
+/// Key of a row. Its text form begins with the kind. Numbers are padded, so that texts sort like numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RowKey {
-    /// What a run began with.
+    /// The immutable submission of a run.
     Submission(RunId),
-    /// A run in the archive.
+    /// The part of an archived run that stays in the state.
     Archived(RunId),
-    /// Where a run stands.
+    /// The mutable properties of a run.
     Run(RunId),
-    /// What was measured of a run's processes.
+    /// Measurements of a run's processes.
     Measured(RunId),
-    /// How far a run is, as its reports say.
+    /// The progress of a run, and the time of its last report.
     Progress(RunId),
     /// A process of a run's current generation.
     Process(RunId, u32),
-    /// The last report of that process that was applied.
+    /// Sequence number of the last applied report of a process.
     Reported(RunId, u32),
     /// A committed checkpoint of a run, by step.
     Checkpoint(RunId, u64),
-    /// A share of a checkpoint, by step and process.
+    /// One process's share of a checkpoint, by step and process.
     Share(RunId, u64, u32),
-    /// A node.
+    /// A node, with its devices and fences.
     Node(NodeId),
-    /// A remembered request.
+    /// The answer to a request.
     Request(RequestId),
-    /// A written checkpoint of a generation that has ended, by step.
+    /// A written checkpoint of an ended generation, by step.
     Owed(RunId, u64),
-    /// How often runs are tried again; absent if nobody has said.
+    /// Limits of retries; absent if they are the defaults.
     Retries,
 }
 
-/// Rows that are no state.
+/// Rows that are not a valid state.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
 pub enum StateError {
-    /// Not a key of a row.
-    #[error("`{key}` is not the key of a row of the state")]
-    Key {
-        /// The key.
-        key: String,
-    },
-    /// A value that cannot be read.
+    /// The text is not the key of a row.
+    #[error("unknown row key `{key}`")]
+    Key { key: String },
+    /// The value cannot be decoded.
     #[error("the row `{key}` cannot be read")]
     Value {
-        /// Its key.
         key: String,
-        /// Why.
         #[source]
         source: EncodingError,
     },
-    /// A row that contradicts its key, or needs another row that is not there.
-    #[error("the row `{key}` does not belong here: {detail}")]
+    /// A row contradicts its key, is missing, or needs another row that is missing.
+    #[error("the row `{key}` is inconsistent: {detail}")]
     Contradiction {
-        /// Its key.
         key: String,
-        /// What is wrong.
+        /// The contradiction, as a clause about the row.
         detail: String,
     },
 }
@@ -86,7 +81,7 @@ impl fmt::Display for RowKey {
 }
 
 impl RowKey {
-    /// Reads the text form.
+    /// Parses the text form; `None` unless it is exactly as `Display` writes it.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let (kind, id) = (parts.next()?, parts.next()?);

@@ -1,7 +1,7 @@
-//! The state as rows: what a store keeps, and what a raft snapshot carries.
+//! The state as rows, as the database stores it and raft snapshots transfer it.
 //!
-//! A row is a key in plain text and a value in the encoding of [`crate::formats`]. What changes often is in rows of its own, apart from
-//! what is large: a report rewrites two rows of some bytes, however many processes the run has.
+//! A row is a key in plain text and a value in the encoding of [`crate::formats`]. Values that change often are in small rows of their own:
+//! a report rewrites two rows of less than 200 bytes together, whatever the number of processes.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ use crate::formats::{self, encode};
 use super::runs::{ArchivedRun, Checkpoint, ProcessState, Restore, Run, RunProgress, RunState, Submission};
 
 impl ClusterState {
-    /// All rows, by key.
+    /// All rows, sorted by [`RowKey`].
     pub fn rows(&self) -> Vec<(String, Vec<u8>)> {
         self.keys().iter().filter_map(|key| Some((key.to_string(), self.row(key)?))).collect()
     }
@@ -49,7 +49,7 @@ impl ClusterState {
         keys
     }
 
-    /// The rows that changed since the last call, each with its new value, or none if it is gone.
+    /// The rows that changed since the last call, with their new values; `None` for removed rows.
     pub fn take_changes(&mut self) -> Vec<(String, Option<Vec<u8>>)> {
         let changed = std::mem::take(&mut self.changed);
         changed.iter().map(|key| (key.to_string(), self.row(key))).collect()
@@ -80,10 +80,10 @@ impl ClusterState {
         }
     }
 
-    /// The state with these rows, in any order: what [`ClusterState::rows`] gave.
+    /// Rebuilds the state from the rows that [`ClusterState::rows`] returned, in any order.
     ///
     /// # Errors
-    /// `Key` or `Value` for bytes that are no row, `Contradiction` if rows do not belong together.
+    /// `Key` or `Value` if a row is invalid, `Contradiction` if rows are missing or inconsistent.
     pub fn from_rows(rows: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, StateError> {
         let (rows, mut state) = Self::with_rows(rows)?;
         let there: BTreeSet<&RowKey> = rows.iter().collect();
@@ -97,23 +97,23 @@ impl ClusterState {
         Ok(state)
     }
 
-    /// The run of these rows, which were archived.
+    /// Rebuilds a run from its archived rows.
     pub(super) fn run_of_rows(id: &RunId, rows: Vec<(String, Vec<u8>)>) -> Result<Run, StateError> {
         let (_, mut state) = Self::with_rows(rows)?;
         state.runs.remove(id).ok_or_else(|| StateError::Contradiction {
             key: RowKey::Submission(id.clone()).to_string(),
-            detail: "it is not in the archive".to_owned(),
+            detail: "the archive does not contain it".to_owned(),
         })
     }
 
-    /// The keys of these rows, and what they make.
+    /// The parsed keys of `rows`, and the state that they make.
     fn with_rows(rows: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<(Vec<RowKey>, Self), StateError> {
         let parsed = rows.into_iter().map(|(text, value)| match RowKey::parse(&text) {
             Some(key) => Ok((key, value)),
             None => Err(StateError::Key { key: text }),
         });
         let mut rows: Vec<(RowKey, Vec<u8>)> = parsed.collect::<Result<_, _>>()?;
-        // The order of the enum: a run's submission comes before all else of it.
+        // In the order of the enum, so that a run's submission comes before its other rows.
         rows.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut state = Self::default();
         for (key, value) in &rows {
@@ -127,8 +127,7 @@ impl ClusterState {
         Ok((rows.into_iter().map(|(key, _)| key).collect(), state))
     }
 
-    /// Whether the checkpoint that `run` begins from is there, and all of its own processes' rows are. Each row may be as it was written, and
-    /// be of another time than the others.
+    /// Checks that the state contains the checkpoint that `run` starts from. A valid row may be older than the other rows.
     fn check_run(&self, run: &Run) -> Result<(), StateError> {
         let contradiction =
             |detail: String| Err(StateError::Contradiction { key: RowKey::Run(run.id().clone()).to_string(), detail });
@@ -136,14 +135,17 @@ impl ClusterState {
             && !self.checkpoint(&restore.checkpoint).is_ok_and(|(_, made)| Restore::from(made) == *restore)
         {
             return contradiction(format!(
-                "the row of checkpoint `{}`, which it begins from, is missing",
+                "the row of checkpoint `{}`, from which the run starts, is missing or differs",
                 restore.checkpoint
             ));
         }
         Ok(())
     }
 
-    /// The state of a run whose own row has come.
+    /// The state of a run, if its row was added already.
+    ///
+    /// # Errors
+    /// `Contradiction` for the row `key`, if the run's row is missing.
     fn loaded(&mut self, id: &RunId, key: &RowKey) -> Result<&mut RunState, StateError> {
         let run = self.runs.get_mut(id).filter(|run| run.state.generation > 0);
         let missing = || StateError::Contradiction {
@@ -162,25 +164,25 @@ impl ClusterState {
             RowKey::Submission(id) => {
                 let submission: Submission = decode(key, value)?;
                 if submission.id != *id {
-                    return Err(contradiction("it is another run's"));
+                    return Err(contradiction(&format!("it belongs to run `{}`", submission.id)));
                 }
                 let job = JobSpec::from_canonical(submission.job.as_bytes())
-                    .map_err(|error| contradiction(&format!("its job is refused: {error}")))?;
+                    .map_err(|error| contradiction(&format!("its job is invalid: {error}")))?;
                 let mut run = Run::new(submission, job);
-                run.state.generation = 0; // Until its own row comes.
+                run.state.generation = 0; // Until the run's own row is added.
                 self.add_run(run);
             }
             RowKey::Run(id) => {
                 let run = self.runs.get_mut(id).ok_or_else(orphan)?;
                 let state: RunState = decode(key, value)?;
                 if state.generation == 0 {
-                    return Err(contradiction("there is no generation 0"));
+                    return Err(contradiction("its generation is 0"));
                 }
                 run.state = state;
             }
             RowKey::Archived(id) => {
                 if self.runs.contains_key(id) {
-                    return Err(contradiction("the run is not in the archive"));
+                    return Err(contradiction("the run has other rows, too, so it is not archived"));
                 }
                 let run: ArchivedRun = decode(key, value)?;
                 self.index(run.number, id, &run.name, run.is_replay);
@@ -204,7 +206,7 @@ impl ClusterState {
             RowKey::Checkpoint(id, step) => {
                 let checkpoint: Checkpoint = decode(key, value)?;
                 if checkpoint.step != *step {
-                    return Err(contradiction(&format!("it is of step {}", checkpoint.step)));
+                    return Err(contradiction(&format!("its checkpoint is of step {}", checkpoint.step)));
                 }
                 if !self.runs.contains_key(id) && !self.archived.contains_key(id) {
                     return Err(orphan());
@@ -218,7 +220,7 @@ impl ClusterState {
             RowKey::Node(id) => {
                 let node: Node = decode(key, value)?;
                 if node.id != *id {
-                    return Err(contradiction("it is another node's"));
+                    return Err(contradiction(&format!("it belongs to node `{}`", node.id)));
                 }
                 self.nodes.insert(id.clone(), node);
             }

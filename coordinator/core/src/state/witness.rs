@@ -1,10 +1,10 @@
-//! Reports on what all processes have: that they differ, or that they agree after all. Such a report can put the device of another
-//! node out of use, and all processes send the same; so it counts once a process of a second node confirms it.
+//! Confirmation of comparisons: reports that all replicas are equal, or differ. Such a report can fence the device of another node.
+//! All processes compare, so all send the same report, and it counts only when a process on a second node confirms it.
 //!
 //! ```text
-//!  first report ─ kept in the run ─ the same of another node ───────────> it counts
-//!                              ├─── another one of another node ────────> transient failure: they contradict each other
-//!                              └─── the others end without such a report > transient failure of the one that sent it
+//!  first report ─ stored in the run ─ the same report of another node ───────> it counts
+//!                                ├─── a different report of another node ────> transient error: they contradict each other
+//!                                └─── the others end without such a report ──> transient error of the process that sent it
 //! ```
 
 use std::collections::BTreeSet;
@@ -14,28 +14,28 @@ use lockstep_common::NodeId;
 use super::runs::{ProcessPhase, Run, Unconfirmed};
 use crate::state::reports::ReportBody;
 
-/// Unconfirmed reports of one generation that are kept; of more, the oldest is forgotten.
+/// Maximum number of unconfirmed reports per generation. The oldest is evicted first.
 const UNCONFIRMED: usize = 8;
 
-/// Whether a report counts.
+/// The decision whether a comparison counts.
 pub(super) enum Confirmation {
-    /// It counts, with what both witnesses know.
+    /// It counts. Tensors and trail are combined from both reports.
     Confirmed(ReportBody),
-    /// It waits for a witness.
+    /// It waits for a report of another node.
     Waits,
-    /// Another node says otherwise.
+    /// A report of another node contradicts it: error message.
     Contradicted(String),
 }
 
 impl Run {
-    /// Compares what `process` says of all processes after `step` with what those of other nodes said.
+    /// Checks a comparison of all replicas after `step`, which `process` sent, against the stored reports of other nodes.
     pub(super) fn confirm(&mut self, process: u32, step: u64, body: &ReportBody) -> Confirmation {
         let nodes: BTreeSet<&NodeId> = self.state.placement.values().map(|placed| &placed.node).collect();
         if nodes.len() < 2 {
             return Confirmation::Confirmed(body.clone());
         }
         let node = self.node_of(process).cloned();
-        // Nobody goes on after `Corrupt`, so that a second one is about the same, whatever its step.
+        // A process stops after `Corrupt`, so two of them are about the same corruption, even if their steps differ.
         let doubts = |body: &ReportBody| matches!(body, ReportBody::Corrupt { .. });
         let same = |other: &ReportBody| step_of(other) == Some(step) || (doubts(other) && doubts(body));
         let of_others = |first: &&Unconfirmed| same(&first.body) && self.sent_from(first) != node.as_ref();
@@ -46,7 +46,7 @@ impl Run {
         match both(&first.body, body) {
             Some(body) => Confirmation::Confirmed(body),
             None => Confirmation::Contradicted(format!(
-                "{} and {} say different things of what all processes have after step {step}",
+                "{} and {} contradict each other about the replicas after step {step}",
                 first.processes.first().map_or_else(String::new, |process| self.name_of(*process)),
                 self.name_of(process)
             )),
@@ -69,22 +69,22 @@ impl Run {
         self.node_of(*report.processes.first()?)
     }
 
-    /// Whether `process` has said that all differ: it ends after that, and its report waits for a witness.
+    /// Whether `process` has reported that replicas differ, and its report waits for confirmation. The process ends after that report.
     pub(super) fn has_doubted(&self, process: u32) -> bool {
         self.doubts().any(|doubt| doubt.processes.contains(&process))
     }
 
-    /// The process that said that all differ, if nobody of another node did, and that in words.
+    /// The process that reported that replicas differ, if no process on another node has confirmed it, and a message for users.
     pub(super) fn unconfirmed_doubt(&self) -> Option<(u32, String)> {
         let doubt = self.doubts().next()?;
         let (process, step) = (*doubt.processes.first()?, step_of(&doubt.body)?);
         let name = self.name_of(process);
         let words =
-            format!("{name} says that the processes differ after step {step}, and none of another node says so");
+            format!("{name} reported that the replicas differ after step {step}, but no other node has confirmed it");
         Some((process, words))
     }
 
-    /// The first process of another node than those that said that all differ, if there is one that has not finished.
+    /// If a process reported that replicas differ: the first unfinished process on another node, which could still confirm it.
     pub(super) fn silent_witness(&self) -> Option<u32> {
         let from = self.sent_from(self.doubts().next()?)?;
         let mut others = self.state.placement.iter().filter(|(_, placed)| placed.node != *from);
@@ -103,7 +103,8 @@ fn step_of(body: &ReportBody) -> Option<u64> {
     }
 }
 
-/// What two processes say, if it is the same. One whose peers were gone by then may know less of tensors and trails.
+/// Combines the reports of two processes; `None` if they contradict each other. A process whose peers had ended may know no tensors, or
+/// only a part of the trail.
 fn both(first: &ReportBody, second: &ReportBody) -> Option<ReportBody> {
     match (first, second) {
         (

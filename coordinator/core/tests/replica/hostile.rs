@@ -1,18 +1,18 @@
-//! Bytes that no replica sent: a typed error or nothing, never a panic (I11).
+//! Arbitrary bytes as messages: the replica returns a typed error or ignores them, and never panics (I11).
 
 use lockstep_core::replica::{PeerMessage, Recovered, Replica, StepError};
 use proptest::prelude::*;
 
 use super::lab::{Lab, config};
 
-/// All kinds of messages: an election, entries, heartbeats, a snapshot.
+/// Messages of all kinds: of an election, entries, heartbeats, a snapshot.
 fn messages() -> Vec<PeerMessage> {
     let mut lab = Lab::with_leader(3, 12, &[3]);
     lab.tick(20, &[]);
     lab.sent
 }
 
-/// Steps a message, and lets the replica live with it.
+/// Passes a message to the replica, and then runs the replica for 25 ticks.
 fn step(replica: &mut Replica, bytes: &[u8]) -> Result<(), StepError> {
     let stepped = replica.step(bytes);
     for _ in 0..25 {

@@ -1,4 +1,4 @@
-//! Replicas with a perfect network and disk, which remember every message and every write.
+//! Replicas with a perfect network and perfect disks. All messages and writes are recorded.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use lockstep_core::replica::{
 };
 use lockstep_core::{ClusterState, Command, Outcome};
 
-/// What a replica has written.
+/// Everything that a replica has written.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) truncated: LogPosition,
@@ -22,7 +22,7 @@ pub(crate) struct Disk {
 pub(crate) struct Lab {
     pub(crate) replicas: BTreeMap<u64, Replica>,
     pub(crate) disks: BTreeMap<u64, Disk>,
-    /// Every message that was delivered.
+    /// All delivered messages, in order.
     pub(crate) sent: Vec<PeerMessage>,
     pub(crate) replies: BTreeMap<Ticket, Result<Outcome, ProposeError>>,
 }
@@ -70,7 +70,7 @@ impl Lab {
         }
     }
 
-    /// A lab in which number 1 leads and `commands` nodes have joined, while those in `absent` hear nothing.
+    /// A lab in which replica 1 is the leader and `commands` nodes have joined. Replicas in `absent` received no messages.
     pub(crate) fn with_leader(voters: u64, commands: u64, absent: &[u64]) -> Self {
         let mut lab = Self::new(voters);
         lab.tick(12, absent);
@@ -87,7 +87,7 @@ impl Lab {
         self.replicas.get_mut(&1).unwrap().propose(ticket, command);
     }
 
-    /// Lets time pass for number 1 only: the others follow.
+    /// Advances the time of replica 1 only, so that no other replica starts an election.
     pub(crate) fn tick(&mut self, ticks: u32, absent: &[u64]) {
         for _ in 0..ticks {
             self.replicas.get_mut(&1).unwrap().tick();
@@ -95,7 +95,7 @@ impl Lab {
         }
     }
 
-    /// Delivers messages until there are none; those from and to the absent are lost.
+    /// Delivers messages until there are none. Messages from and to `absent` replicas are lost.
     pub(crate) fn settle(&mut self, absent: &[u64]) {
         let ids: Vec<u64> = self.replicas.keys().copied().filter(|id| !absent.contains(id)).collect();
         let mut flying: VecDeque<PeerMessage> = ids.iter().flat_map(|&id| self.drain(id)).collect();
@@ -109,7 +109,7 @@ impl Lab {
         }
     }
 
-    /// Takes and writes everything that a replica has to give.
+    /// Takes all outputs of a replica and writes them; returns the messages to send.
     pub(crate) fn drain(&mut self, id: u64) -> Vec<PeerMessage> {
         let mut messages = Vec::new();
         while let Some(out) = self.replicas.get_mut(&id).unwrap().take_output() {

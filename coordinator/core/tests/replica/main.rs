@@ -1,4 +1,4 @@
-//! One replica at a time: when it answers, what it refuses, and how it comes back.
+//! Tests of single replicas: when they answer, what they refuse, and how they recover.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod hostile;

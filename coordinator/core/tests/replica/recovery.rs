@@ -1,4 +1,4 @@
-//! Coming back: from one's own disk, from a damaged one, and from far behind.
+//! Recovery of a replica: from its disk, from a damaged disk, and with a snapshot of the leader.
 
 use lockstep_common::{Digest, Domain};
 use lockstep_core::replica::{Config, HardState, RecoverError, Recovered, Replica, Ticket};
@@ -26,7 +26,7 @@ fn a_replica_goes_on_from_its_disk_and_its_log_stays_short() {
 fn what_was_logged_and_not_applied_is_applied_again() {
     let lab = Lab::with_leader(1, 4, &[]);
     let mut disk = lab.disks[&1].clone();
-    // The lazy write of rows did not make it.
+    // The lazy write of the rows was lost.
     (disk.applied_index, disk.hard_state.commit) = (0, 0);
     disk.rows.clear();
     let mut replica = Replica::new(config(1, 1), disk.recover()).unwrap();
@@ -53,7 +53,7 @@ fn a_replica_that_is_far_behind_gets_a_snapshot() {
 #[test]
 fn a_snapshot_that_was_lost_is_sent_again() {
     let mut lab = Lab::with_leader(3, 30, &[3]);
-    // Number 3 is heard once, so that the leader sends it a snapshot; and then hears nothing.
+    // Replica 3 answers the leader, so the leader sends it snapshots; all of them are lost.
     for _ in 0..200 {
         lab.replicas.get_mut(&1).unwrap().tick();
         let mut flying = lab.drain(1);
@@ -84,7 +84,7 @@ fn damaged_logs_and_unsound_configurations_are_refused() {
     };
     assert!(refused(|log| drop(log.entries.pop())).contains("entries were committed"));
     assert!(refused(|log| drop(log.entries.remove(1))).contains("follows entry"));
-    assert!(refused(|log| log.entries[1].data[0] = 99).contains("not a message"));
+    assert!(refused(|log| log.entries[1].data[0] = 99).contains("not a valid message or command"));
     assert!(refused(|log| log.hard_state = HardState::default()).contains("it ends with entry"));
     assert!(refused(|log| log.applied_index = 1).contains("1 entries were applied"));
     assert!(refused(|log| log.applied_index += 1).contains("entries were applied"));
@@ -101,8 +101,8 @@ fn damaged_logs_and_unsound_configurations_are_refused() {
     assert!(!unsound(|config| config.id = 2));
 }
 
-/// Stores hold these bytes, and replicas of two builds exchange them. A new field with a default changes the first digest and
-/// nothing else; any other change needs a new version byte and a reader for the one before ([`lockstep_core::formats`]).
+/// Databases contain these bytes, and replicas of two builds exchange them. A new field with a default changes only the first digest. Any
+/// other change needs a new version byte, and a reader for the previous version ([`lockstep_core::formats`]).
 #[test]
 fn the_format_of_log_entries_and_messages_is_frozen() {
     let lab = Lab::with_leader(3, 3, &[]);

@@ -1,4 +1,4 @@
-//! A cluster of one, and when answers come.
+//! A cluster of one replica, and the time of answers.
 
 use lockstep_common::RequestId;
 use lockstep_core::command::Submit;

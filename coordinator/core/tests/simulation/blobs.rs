@@ -1,4 +1,4 @@
-//! The store: blobs of shares and manifests, of all tests, as a blob is named by what it holds.
+//! The store: blobs of shares and manifests. All tests share it, because the name of a blob is its digest.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

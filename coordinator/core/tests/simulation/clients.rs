@@ -1,7 +1,7 @@
-//! Clients: each asks for one thing at a time, and asks again, elsewhere, until it has an answer.
+//! Clients: each sends one command at a time, and repeats it to other replicas until it has an answer.
 //!
-//! What a process says carries its generation in it (as the samples that its ranks consumed, and as its throughput), so that
-//! `invariants::fencing` can see from where a checkpoint or progress came.
+//! Reports contain the generation of their process, as `consumed` samples of its ranks and as its throughput, so that
+//! `invariants::fencing` can tell from which generation a checkpoint or progress came.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +19,11 @@ use lockstep_core::{ClusterState, Command, ReportBody};
 use super::blobs;
 use super::random::Random;
 
-/// Ranks of every job, and steps.
+/// Ranks and steps of every job.
 const RANKS: u32 = 4;
 const STEPS: u64 = 1000;
 
-/// Runs that are submitted or resumed at most: the state stays small enough to be compared often.
+/// Maximum number of runs, so that the state stays small and can be compared often.
 const RUNS: usize = 12;
 
 const JOB: &str = r#"
@@ -38,23 +38,23 @@ const JOB: &str = r#"
     checkpoint = { every_steps = 1 }
 "#;
 
-/// A question without an answer yet.
+/// A proposal without an answer.
 pub(crate) struct Asked {
     pub(crate) ticket: Ticket,
     pub(crate) since: u64,
 }
 
-/// A client: what it wants, and where it asked.
+/// A client, with its unanswered command and its last proposal of it.
 #[derive(Default)]
 pub(crate) struct Client {
     pub(crate) wants: Option<Command>,
     pub(crate) asked: Option<Asked>,
 }
 
-/// Reports of a process that were acknowledged, by run, generation and process.
+/// Sequence number of the last acknowledged report, by run, generation and process.
 pub(crate) type Spools = BTreeMap<(RunId, u64, u32), u64>;
 
-/// The next thing that a client wants, from what it sees in some replica's state.
+/// The next command of a client, chosen at random from the state of some replica.
 pub(crate) fn next_command(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random) -> Option<Command> {
     let request =
         RequestId::from_bytes([random.next().to_le_bytes(), random.next().to_le_bytes()].concat().try_into().unwrap());
@@ -117,7 +117,7 @@ fn joined(at_ms: u64, random: &mut Random) -> Command {
     })
 }
 
-/// What a leader says of a checkpoint that it found written, whenever that was: that it opened its blobs, or could not.
+/// The command of a leader that opened, or could not open, the blobs of a written checkpoint. The leader may have changed since.
 fn opened(state: &ClusterState, at_ms: u64, random: &mut Random) -> Option<Command> {
     let written = state.written();
     let (run, generation, step) = random.pick(&written)?.clone();
@@ -142,7 +142,7 @@ fn opened(state: &ClusterState, at_ms: u64, random: &mut Random) -> Option<Comma
     }
 }
 
-/// The next report of some process: of a current generation, or of one that was left and does not know it yet.
+/// The next report of some process, of its run's current generation or of an earlier one.
 fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random) -> Option<Command> {
     let mut known: Vec<(RunId, u64, u32)> = spools.keys().cloned().collect();
     if random.chance(900) || known.is_empty() {
@@ -163,8 +163,8 @@ fn report(state: &ClusterState, spools: &Spools, at_ms: u64, random: &mut Random
     Some(Command::Report(Report { at_ms, run, generation, process, sequence, from, body }))
 }
 
-/// What a process says as its `sequence`th report: it gets ready, then takes a checkpoint at every sixth report, and
-/// trains in between. Now and then it dies.
+/// Report number `sequence` of a process: first `Ready`, then a share of a checkpoint as every sixth report, and otherwise progress. At
+/// random the process ends.
 fn said(
     run: &RunId,
     (generation, training): (u64, bool),

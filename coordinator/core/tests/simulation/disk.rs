@@ -1,4 +1,4 @@
-//! A replica's disk: transactions reach it in order; those that are not synced may be lost in a crash.
+//! The disk of a replica: transactions are written in order, and a crash may lose those that were not synced.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ struct Contents {
 #[derive(Default)]
 pub(crate) struct Disk {
     durable: Contents,
-    /// Written, not synced, oldest first.
+    /// Transactions that were written and not synced, oldest first.
     cached: Vec<Persist>,
 }
 
@@ -34,7 +34,7 @@ impl Disk {
         }
     }
 
-    /// The power fails: of what was not synced, the first transactions may have reached the disk.
+    /// Simulates a power failure: a random number of the first unsynced transactions stays, the others are lost.
     pub(crate) fn crash(&mut self, random: &mut Random) {
         let kept = random.below(self.cached.len() as u64 + 1) as usize;
         for persist in self.cached.drain(..).take(kept) {

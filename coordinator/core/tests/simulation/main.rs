@@ -1,7 +1,7 @@
-//! Seeded, single-threaded simulation of three replicas: loss, duplication, reordering, partitions, crashes that lose
-//! what was not durable, and clients that ask again. It drives the very `Replica` that production drives.
+//! Seeded, single-threaded simulation of three replicas with clients that repeat their commands. Messages are lost, duplicated and
+//! reordered, the network is partitioned, and crashes lose data that was not durable. It runs the same `Replica` as production.
 //!
-//! `LOCKSTEP_SIM_SEEDS=1000` runs more seeds; a failing seed is printed with the command that repeats it.
+//! `LOCKSTEP_SIM_SEEDS=1000` runs more seeds. A failing seed is printed with the command that repeats it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod blobs;
@@ -14,14 +14,15 @@ mod world;
 
 use world::{Faults, World};
 
-/// Seeds of a plain run: a few seconds.
+/// Number of seeds without `LOCKSTEP_SIM_SEEDS`; they take a few seconds.
 const SEEDS: u64 = 25;
 
-/// Simulated ticks with faults, and then without.
+/// Number of simulated ticks with faults.
 const STORMY: u64 = 1200;
+/// Number of simulated ticks without faults, afterwards.
 const CALM: u64 = 300;
 
-/// Prints how to repeat a run that panics.
+/// Prints the command that repeats the simulation, if it panics.
 struct Repeat(u64);
 
 impl Drop for Repeat {
@@ -60,7 +61,7 @@ fn invariants_hold_whatever_fails() {
         seen.add(&simulate(seed, Faults::STORM).seen);
     }
     if one.is_none() {
-        // A simulation in which nothing happens holds everything.
+        // If nothing happened, the invariants would hold trivially.
         assert!(seen.leaders > 40 && seen.crashes > 40 && seen.snapshots > 5, "{seen:?}");
         assert!(seen.acknowledged > 1000 && seen.indeterminate > 5 && seen.repeated > 5, "{seen:?}");
         assert!(seen.commits > 40 && seen.rewinds > 40 && seen.fenced > 20, "{seen:?}");

@@ -1,4 +1,4 @@
-//! The network between replicas: messages are lost, doubled, late, and cut off by partitions.
+//! The network between replicas: it loses, duplicates and delays messages, and has partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use super::world::Faults;
 
 #[derive(Default)]
 pub(crate) struct Network {
-    /// By time of delivery, and in order of sending within.
+    /// Messages under way with their senders, sorted by time of delivery, then by order of sending.
     flying: BTreeMap<(u64, u64), (u64, PeerMessage)>,
     sent: u64,
-    /// Directed links that carry nothing.
+    /// Directed links (from, to) that lose all messages.
     cut: BTreeSet<(u64, u64)>,
 }
 
@@ -23,20 +23,20 @@ impl Network {
         }
         let copies = 1 + u64::from(random.chance(faults.doubled));
         for _ in 0..copies {
-            // Most arrive in the next tick, in order; some overtake each other.
+            // Most messages arrive in the next tick, in order. Late ones are overtaken.
             let delay = if random.chance(faults.late) { 1 + random.below(30) } else { 1 };
             self.sent += 1;
             self.flying.insert((now + delay, self.sent), (from, message.clone()));
         }
     }
 
-    /// The next message that is due.
+    /// The next message whose time of delivery has come, with its sender.
     pub(crate) fn receive(&mut self, now: u64) -> Option<(u64, PeerMessage)> {
         let (&(due, _), _) = self.flying.first_key_value()?;
         if due > now { None } else { self.flying.pop_first().map(|(_, message)| message) }
     }
 
-    /// Cuts links anew: one replica off, a single direction, or none.
+    /// Chooses new cut links: all links of one replica, all links from it, one link in both directions, or none.
     pub(crate) fn repartition(&mut self, ids: &[u64], random: &mut Random) {
         self.cut.clear();
         let Some(&one) = random.pick(ids) else { return };

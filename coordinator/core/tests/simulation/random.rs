@@ -1,4 +1,4 @@
-//! `SplitMix64` (Steele, Lea, Flood 2014): the simulation's only source of chance.
+//! `SplitMix64` (Steele, Lea, Flood 2014): the only source of random numbers in the simulation.
 
 pub(crate) struct Random(u64);
 
@@ -15,12 +15,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`, which is above 0.
+    /// A number in `0..end`. `end` must not be 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// True `per_mille` times in a thousand.
+    /// `true` with a probability of `per_mille` / 1000.
     pub(crate) fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }

@@ -1,4 +1,4 @@
-//! The world of one seed: replicas, disks, network, clients, and the faults that befall them.
+//! The simulation of one seed: replicas, disks, network, clients, and faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,28 +22,28 @@ use super::random::Random;
 const VOTERS: [u64; 3] = [1, 2, 3];
 const CLIENTS: usize = 6;
 
-/// Ticks after which a client asks somebody else.
+/// Ticks after which a client proposes its command again, possibly to another replica.
 const PATIENCE: u64 = 40;
 
-/// States are compared after every entry whose index is a multiple of this: comparing is most of the time spent.
+/// States are compared only after entries whose index is a multiple of this, because comparisons take most of the time.
 const COMPARED: u64 = 4;
 
-/// Of a thousand ticks, those in which an idle client thinks of something to ask.
+/// Probability per tick, in thousandths, that an idle client sends a new command.
 const BUSY: u64 = 300;
 
-/// How often what goes wrong, per thousand.
+/// Probabilities of faults, in thousandths.
 #[derive(Clone, Copy)]
 pub(crate) struct Faults {
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) late: u64,
-    /// For each replica and tick.
+    /// Per replica and tick.
     pub(crate) crash: u64,
-    /// For each tick.
+    /// Per tick.
     pub(crate) repartition: u64,
-    /// For each replica and tick: its clock stands still.
+    /// Per replica and tick: the replica's clock does not advance.
     pub(crate) slow_clock: u64,
-    /// For each write: it takes some ticks.
+    /// Per write: the write takes 1 to 5 ticks.
     pub(crate) slow_disk: u64,
 }
 
@@ -54,7 +54,7 @@ impl Faults {
         Self { lost: 30, doubled: 20, late: 100, crash: 2, repartition: 10, slow_clock: 50, slow_disk: 100 };
 }
 
-/// What happened, so that a test can tell a simulation from a standstill.
+/// Counts of events, so that a test can check that enough happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) leaders: u64,
@@ -68,10 +68,10 @@ pub(crate) struct Seen {
     pub(crate) fenced: u64,
 }
 
-/// A replica that is up.
+/// A running replica.
 struct Up {
     replica: Replica,
-    /// A write under way: when it is done, and what is sent then.
+    /// A write under way: the time of its end, its data, and the messages to send afterwards.
     writing: Option<(u64, Persist, Vec<PeerMessage>)>,
     applied: u64,
     served: bool,
@@ -84,7 +84,7 @@ pub(crate) struct World {
     now: u64,
     up: BTreeMap<u64, Up>,
     disks: BTreeMap<u64, Disk>,
-    /// When each replica that is down comes back.
+    /// Time at which each crashed replica restarts.
     down: BTreeMap<u64, u64>,
     network: Network,
     clients: Vec<Client>,
@@ -131,7 +131,7 @@ impl World {
         world
     }
 
-    /// Everything that happened, in one digest.
+    /// Digest of all events.
     pub(crate) fn trace(&self) -> Digest {
         Digest::of(&self.trace)
     }
@@ -156,7 +156,7 @@ impl World {
         }
     }
 
-    /// No more faults, and all replicas come back.
+    /// Ends all faults and restarts all crashed replicas.
     pub(crate) fn heal(&mut self) {
         self.faults = Faults::NONE;
         self.network.heal();
@@ -166,7 +166,7 @@ impl World {
         self.answered_since_healed = 0;
     }
 
-    /// Checks what is to hold at the end of a run that was healed.
+    /// Checks the invariants that must hold at the end, after [`World::heal`].
     pub(crate) fn check_end(&mut self) {
         let replicas: Vec<&Replica> = self.up.values().map(|up| &up.replica).collect();
         liveness::check(&replicas, VOTERS.len(), self.answered_since_healed);
@@ -214,7 +214,7 @@ impl World {
     fn crash(&mut self, id: u64) {
         let Some(up) = self.up.remove(&id) else { return };
         let disk = self.disks.get_mut(&id).unwrap();
-        // A write that was under way may have reached the disk; then nobody was told.
+        // A write that was under way may have reached the disk without being reported as durable.
         if let Some((_, persist, _)) = up.writing
             && self.random.chance(500)
         {
@@ -260,7 +260,7 @@ impl World {
         }
     }
 
-    /// Takes all that a replica has to give, as its owner does in production.
+    /// Processes all outputs of a replica, as its owner does in production.
     fn drive(&mut self, id: u64) {
         while let Some(out) = self.up.get_mut(&id).and_then(|up| up.replica.take_output()) {
             let Output { now, replies, persist, after_persist, leadership } = out;
@@ -291,7 +291,7 @@ impl World {
         }
     }
 
-    /// Lets the invariants see a replica that may have applied something.
+    /// Checks the invariants of a replica that may have applied entries.
     fn look_at(&mut self, id: u64) {
         let Some(up) = self.up.get_mut(&id) else { return };
         let (applied, serves) = (up.replica.applied_index(), up.replica.is_serving());
@@ -335,7 +335,7 @@ impl World {
         self.ask(client);
     }
 
-    /// Asks the replica that leads, as far as some replica knows.
+    /// Sends the client's command to the replica that some replica believes to be the leader.
     fn ask(&mut self, client: usize) {
         let Some(&any) = self.random.pick(&VOTERS) else { return };
         let hint = self.up.get(&any).and_then(|up| up.replica.leadership().leader);
@@ -351,7 +351,7 @@ impl World {
 
     fn answered(&mut self, ticket: Ticket, reply: Result<Outcome, ProposeError>) {
         let asked = |client: &&mut Client| client.asked.as_ref().is_some_and(|asked| asked.ticket == ticket);
-        // A client that has lost patience hears no late answer.
+        // A client ignores answers to earlier proposals.
         let Some(client) = self.clients.iter_mut().find(asked) else { return };
         client.asked = None;
         let outcome = match reply {

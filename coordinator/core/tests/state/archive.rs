@@ -1,4 +1,4 @@
-//! Runs that ended long ago leave the state, and are what they were to whoever asks.
+//! Archived runs: they leave the state, and clients see them unchanged.
 
 use lockstep_common::RunId;
 use lockstep_core::command::{Annotate, ArchiveRuns};
@@ -9,7 +9,7 @@ use lockstep_core::{ClusterState, Command, Effect, Outcome, Refusal, ReportBody}
 
 use super::cluster::{Cluster, block, final_state};
 
-/// A run that has finished, with checkpoints at steps 5 and 10, and whose processes have gone.
+/// A finished run with checkpoints at steps 5 and 10, whose processes have exited.
 fn finished(cluster: &mut Cluster, name: &str) -> RunId {
     let run = cluster.submit(&[&format!("name={name}")]);
     cluster.all_ready(&run);
@@ -31,7 +31,7 @@ fn archive(cluster: &mut Cluster, runs: &[&RunId]) {
     assert_eq!(cluster.apply(&Command::Archive(ArchiveRuns { runs })), Outcome::Done);
 }
 
-/// What the archive has of `run`.
+/// The archived form of `run`.
 fn kept(cluster: &Cluster, run: &RunId) -> ToArchive {
     let mut archived = cluster.effects.iter().filter_map(|effect| match effect {
         Effect::Archive(kept) if kept.run == *run => Some(kept.clone()),
@@ -61,7 +61,7 @@ fn a_run_in_the_archive_is_shown_as_it_was_and_takes_words_of_people() {
     let listed = |for_lists: &[u8]| cluster.state.archived(&run).unwrap().listed(&run).row(for_lists).unwrap();
     assert_eq!(listed(&stored.for_lists), before.row);
     assert_eq!(stored.number, before.row.number);
-    // An earlier build kept the row among the others.
+    // Earlier builds archived the row for lists among the others.
     let mut earlier = stored.rows.clone();
     earlier.push((format!("list/{run}"), stored.for_lists.clone()));
     assert_eq!(listed(&archived.for_lists(&run, earlier).unwrap()), before.row);
@@ -84,7 +84,7 @@ fn a_run_in_the_archive_is_shown_as_it_was_and_takes_words_of_people() {
     for typed in ["first", run.as_str(), &run.as_str()[..6]] {
         assert_eq!(cluster.state.find_run(typed).unwrap().id(), &run, "{typed}");
     }
-    // The state that a store holds is the same.
+    // The state rebuilt from its rows is the same.
     let again = ClusterState::from_rows(cluster.store()).unwrap();
     assert_eq!(again.rows(), cluster.state.rows());
     for state in [&again, &cluster.state] {
@@ -126,7 +126,7 @@ fn only_what_is_over_goes_and_those_that_ended_last_stay() {
     archive(&mut cluster, &[&runs[0]]);
     assert!(cluster.state.run(&running).is_some(), "it goes on");
     assert_eq!(kept(&cluster, &runs[0]).rows.len(), 6, "once");
-    // Processes that have not ended yet are still named to their nodes.
+    // Processes that have not exited yet stay in the desired state of their nodes.
     cluster.checkpoint(&running, 10);
     for process in 0..2 {
         cluster.say(&running, process, ReportBody::Finished { step: 10, state: final_state() });

@@ -1,5 +1,5 @@
-//! A state with a log in front of it, and shorthands for commands. Every command's row changes are folded into a store,
-//! which must then equal the state: a change that is not noted as one fails whichever test makes it.
+//! A state with shorthands for commands. After each command, its changed rows are added to a store, which must then equal the state. So any
+//! test fails that changes a row without marking it as changed.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -42,13 +42,13 @@ pub(crate) struct Cluster {
     store: BTreeMap<String, Vec<u8>>,
 }
 
-/// A process that a node should run.
+/// A process in the desired state of a node, with its assignment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Assigned {
     assignment: Assignment,
     pub(crate) process: u32,
     pub(crate) device: String,
-    /// Empty until all are ready.
+    /// Addresses of all processes; empty until all are ready.
     pub(crate) peers: Vec<String>,
     pub(crate) save: Save,
 }
@@ -61,7 +61,7 @@ impl Deref for Assigned {
     }
 }
 
-/// What a process says that has written `share`.
+/// The report of a process that has written `share`.
 pub(crate) fn written(share: &Share) -> ReportBody {
     ReportBody::Share { step: share.step, blob: put(&share.encode()) }
 }
@@ -94,13 +94,13 @@ pub(crate) fn block(step: u64) -> ReportBody {
     ReportBody::Block { progress: Some(progress), bytes: vec![step as u8] }
 }
 
-/// The state that the shares of two processes at the last step hold.
+/// Digest of the state in the shares of two processes at the last step.
 pub(crate) fn final_state() -> Digest {
     let tensors: Vec<_> = (0..2).flat_map(|process| share(process, 2, 10).tensors).collect();
     manifest::state_digest(&tensors)
 }
 
-/// A state that no checkpoint holds.
+/// Digest of a state that is in no checkpoint.
 pub(crate) fn other_state() -> Digest {
     Domain::State.digest(b"other")
 }
@@ -132,7 +132,7 @@ pub(crate) fn share(process: u32, processes: u32, step: u64) -> Share {
     }
 }
 
-/// What a leader proposes that has read the shares of a written checkpoint.
+/// The command that a leader proposes after it has read the shares of a written checkpoint.
 pub(crate) fn opened(at_ms: u64, (run, generation, step): (RunId, u64, u64), written: &Written) -> Command {
     let share = |blob: &Piece| Share::decode(&get(blob)).unwrap();
     let shares = written.shares.iter().map(|(process, blob)| (*process, share(blob))).collect();
@@ -200,7 +200,7 @@ impl Cluster {
         assert_eq!(self.apply(&command), Outcome::Done);
     }
 
-    /// The node's stream ends, or `earlier` one of it.
+    /// The node's stream ends; if `earlier`, a stream before the present one.
     pub(crate) fn detach(&mut self, node: &str, earlier: bool) {
         let (at_ms, node) = (self.now(), node.parse().unwrap());
         let joined = self.state.node(&node).map_or(0, |node| node.joined - u64::from(earlier));
@@ -277,7 +277,7 @@ impl Cluster {
         self.apply(&Command::Cancel(Cancel { request: self.request(), at_ms: self.now(), run: run.clone() }))
     }
 
-    /// A report that the agent brings on whose node the process is placed.
+    /// A report, sent by the agent of the node on which the process is placed.
     pub(crate) fn report(
         &mut self,
         run: &RunId,
@@ -317,21 +317,21 @@ impl Cluster {
         assert_eq!(self.run(run).state.status, Status::Running);
     }
 
-    /// All processes write their shares, and the leader finds every blob.
+    /// All processes write their shares, and the leader opens every blob.
     pub(crate) fn checkpoint(&mut self, run: &RunId, step: u64) -> Digest {
         let processes = self.run(run).state.placement.len() as u32;
         for process in 0..processes {
             self.say(run, process, written(&share(process, processes, step)));
         }
         self.open();
-        // Those of earlier steps come first.
+        // Checkpoints of earlier steps are committed first.
         while !self.state.written().is_empty() && !self.run(run).checkpoints.contains_key(&step) {
             self.open();
         }
         self.run(run).checkpoints[&step].id
     }
 
-    /// What the leader proposes once it has opened the blobs of everything that is written, and found them all.
+    /// The commands that the leader proposes after it has opened all blobs of all written checkpoints.
     pub(crate) fn opened(&self) -> Vec<Command> {
         let commit = |(run, generation, step): (RunId, u64, u64)| {
             let written = self.state.written_at(&run, generation, step).unwrap();
@@ -340,14 +340,14 @@ impl Cluster {
         self.state.written().into_iter().map(commit).collect()
     }
 
-    /// The leader opens everything that is written, and finds all blobs.
+    /// The leader opens all written checkpoints without an error.
     pub(crate) fn open(&mut self) {
         for command in self.opened() {
             assert_eq!(self.apply(&command), Outcome::Done);
         }
     }
 
-    /// The leader does not find what the checkpoint at `step` names.
+    /// The leader does not find a blob of the checkpoint at `step`.
     pub(crate) fn open_in_vain(&mut self, run: &RunId, step: u64) {
         let written = self.state.written().into_iter().find(|(id, _, at)| (id, *at) == (run, step));
         let generation = written.map_or(self.run(run).state.generation, |(_, generation, _)| generation);
@@ -375,7 +375,7 @@ impl Cluster {
         self.run(id).state.status.to_string()
     }
 
-    /// What `node` should run, in the order of runs' ids and of processes, with all that it is told of each.
+    /// The desired state of `node` with all assignments, sorted by run id and process index.
     pub(crate) fn desired(&self, node: &str) -> Vec<Assigned> {
         let node = node.parse().unwrap();
         let of_run = |run: &&Run| {

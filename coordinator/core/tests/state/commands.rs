@@ -1,4 +1,4 @@
-//! Commands as the log keeps them.
+//! Encoded commands in the log.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use lockstep_core::formats::upgrade_entry;
 
 use super::format_6::bytes;
 
-/// A command of every kind, and of every kind of report, each as its name and its bytes.
+/// One command of every kind, and one for every kind of report: name and bytes.
 const GOLDEN: &str = include_str!("../../golden/commands-3.txt");
 
-/// The same of formats 7 and 8.
+/// The same, in formats 7 and 8.
 const GOLDEN_2: &str = include_str!("../../golden/commands-2.txt");
 
 fn lines(golden: &str) -> Vec<(&str, Vec<u8>)> {
@@ -30,7 +30,7 @@ fn each_command_is_read_and_has_the_same_bytes_again() {
     assert_eq!(kinds.len(), 18);
 }
 
-/// What only its own build can apply is refused, and nothing else.
+/// Exactly the commands that only their own build can apply are refused.
 #[test]
 fn commands_of_version_2_are_taken_over_or_refused() {
     let (mut taken, mut refused) = (0, Vec::new());

@@ -1,4 +1,4 @@
-//! Replicas that differ: who was wrong, what is fenced, and from where the run goes on.
+//! Replicas that differ: which one was wrong, which device is fenced, and where the run continues.
 
 use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::{FenceDevices, WaitTimedOut};
@@ -8,7 +8,7 @@ use lockstep_core::{Command, Effect, Outcome, Refusal, ReportBody};
 
 use super::cluster::{Cluster, block};
 
-/// Nodes `a`, `b`, .. of one slot each, and a run with a process on each of them, at work, with a checkpoint at step 5.
+/// Nodes `a`, `b`, .. with one slot each, and a training run with a process on each node and a checkpoint at step 5.
 fn at_work(nodes: &[&str], more: &[&str]) -> (Cluster, RunId) {
     let mut cluster = Cluster::default();
     for node in nodes {
@@ -26,14 +26,14 @@ fn corrupt(cluster: &mut Cluster, run: &RunId, step: u64, fingerprints: &[u64]) 
     corrupt_on_the_way(cluster, run, step, fingerprints, &[]);
 }
 
-/// The same, with what the 4 ranks computed in the steps before.
+/// The same, with a trail: the results of the 4 ranks in the steps before.
 fn corrupt_on_the_way(cluster: &mut Cluster, run: &RunId, step: u64, fingerprints: &[u64], trail: &[[u64; 4]]) {
     let (tensors, trail) = (vec!["model/0.weight".to_owned()], trail.concat());
     let said = ReportBody::Corrupt { step, agreed: 5, fingerprints: fingerprints.to_vec(), tensors, trail };
     all_say(cluster, run, &said);
 }
 
-/// What each process says of all, until the generation ends by it.
+/// Each process sends the same comparison, until the generation ends because of it.
 fn all_say(cluster: &mut Cluster, run: &RunId, said: &ReportBody) {
     let generation = cluster.run(run).state.generation;
     for process in cluster.run(run).state.placement.keys().copied().collect::<Vec<_>>() {
@@ -94,18 +94,21 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     let exited = || ReportBody::Exited { code: 1, output: String::new(), ending: None };
     let peers_gone = || ReportBody::Exited { code: 10, output: String::new(), ending: None };
 
-    // It waits, though its process ends, and counts with the second.
+    // The report waits, although its process ends, and counts with the second one.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
     cluster.say(&run, 2, said(&[1, 1, 9]));
     cluster.say(&run, 2, exited());
     assert_eq!((cluster.status(&run).as_str(), fenced(&cluster).len()), ("running", 0));
     let waits = cluster.run(&run).waits_for().unwrap();
-    assert_eq!(waits, "process 2 on `c` says that the processes differ after step 8, and none of another node says so");
+    assert_eq!(
+        waits,
+        "process 2 on `c` reported that the replicas differ after step 8, but no other node has confirmed it"
+    );
     cluster.say(&run, 0, said(&[1, 1, 9]));
     assert_eq!((fenced(&cluster), cluster.run(&run).state.exits), (vec!["c".to_owned()], 0));
     assert!(cluster.run(&run).state.unconfirmed.is_empty());
 
-    // Nobody says the same: nothing is fenced, and the node that spoke comes last.
+    // No node confirms the report: nothing is fenced, and the reporting node is used last.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
     cluster.say(&run, 2, said(&[1, 9, 9]));
     cluster.say(&run, 2, exited());
@@ -114,16 +117,16 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     assert_eq!((fenced(&cluster).len(), state.corruptions.len(), state.transients, state.generation), (0, 0, 1, 2));
     assert_eq!(state.failed_on.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["c"]);
 
-    // Two nodes say different things.
+    // Two nodes contradict each other.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
     cluster.say(&run, 2, said(&[1, 9, 9]));
     cluster.say(&run, 0, said(&[1, 1, 9]));
     let state = &cluster.run(&run).state;
     assert_eq!((fenced(&cluster).len(), state.corruptions.len(), state.transients), (0, 0, 1));
-    let words = "process 2 on `c` and process 0 on `a` say different things of what all processes have after step 8";
+    let words = "process 2 on `c` and process 0 on `a` contradict each other about the replicas after step 8";
     assert!(format!("{:?}", state.last_exit).contains(words), "{:?}", state.last_exit);
 
-    // So do two that say so of different steps: nobody goes on after such a word.
+    // Reports about different steps contradict each other, too, because a process stops after such a report.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
     cluster.say(&run, 2, said(&[1, 9, 9]));
     let ReportBody::Corrupt { agreed, fingerprints, tensors, trail, .. } = said(&[1, 9, 9]) else {
@@ -132,7 +135,7 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     cluster.say(&run, 0, ReportBody::Corrupt { step: 9, agreed, fingerprints, tensors, trail });
     assert_eq!((fenced(&cluster).len(), cluster.run(&run).state.transients), (0, 1));
 
-    // All others finish: it was alone.
+    // All other processes finish without a confirmation.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
     cluster.say(&run, 2, said(&[1, 9, 9]));
     cluster.say(&run, 2, exited());
@@ -142,7 +145,7 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     let state = &cluster.run(&run).state;
     assert_eq!((fenced(&cluster).len(), state.transients, state.generation), (0, 1, 2));
 
-    // Nobody says anything any more: the leader's patience ends it.
+    // No further report arrives: the leader's timeout ends the generation.
     let (mut cluster, run) = at_work(&["a", "b", "c"], &[]);
     cluster.say(&run, 2, said(&[1, 9, 9]));
     cluster.say(&run, 2, exited());
@@ -151,7 +154,7 @@ fn one_nodes_word_on_all_counts_with_a_witness_of_another() {
     let state = &cluster.run(&run).state;
     assert_eq!((fenced(&cluster).len(), state.transients, state.generation), (0, 1, 2));
 
-    // When the steps are made again, the verdict also waits for a second node.
+    // In a re-run, the verdict also waits for a second node.
     let (mut cluster, run) = at_work(&["a", "b"], &[]);
     corrupt(&mut cluster, &run, 8, &[1, 9]);
     cluster.all_ready(&run);
@@ -178,7 +181,7 @@ fn of_two_the_steps_made_again_tell_who_was_wrong() {
     assert_eq!(last(&cluster, &run).verdict, Some(Verdict { wrong: vec![1], grounds: Grounds::Replay }));
     assert_eq!((fenced(&cluster), placed_on(&cluster, &run)), (vec!["b".to_owned()], vec!["a".to_owned()]));
     assert_eq!((cluster.run(&run).state.generation, cluster.run(&run).step()), (3, 6), "it left the device");
-    // The agent of a fenced node may come back; the fence stays until somebody lifts it.
+    // The agent of a fenced node may restart; the fence stays until a user removes it.
     cluster.join("b", "2", &["cpu"]);
     assert_eq!(fenced(&cluster), ["b"]);
     assert_eq!(fence(&mut cluster, "b", None, false), Outcome::Done);
@@ -194,17 +197,17 @@ fn who_spoiled_everybodys_state_is_known_by_the_ranks_that_came_out_otherwise_fi
         cluster.all_ready(&run);
         agreed(&mut cluster, &run, 8, 60, again);
         let found = last(&cluster, &run);
-        assert!(found.trail.is_empty(), "it was large, and has done its work");
+        assert!(found.trail.is_empty(), "the trail is large, and not needed after the verdict");
         (found.verdict.unwrap().wrong, fenced(&cluster))
     };
     // Ranks 2 and 3 are on `b`; one step later all are wrong.
     let spoiled = [sound[0], [5, 6, 7, 0], [0, 0, 0, 0]];
     assert_eq!(verdict(spoiled, &sound), (vec![1], vec!["b".to_owned()]));
     assert_eq!(verdict([sound[0], [0, 6, 7, 8], [0; 4]], &sound), (vec![0], vec!["a".to_owned()]));
-    // Both at once, and no trail at all: it is not known.
+    // Both in the same step, or without a trail: the wrong process is unknown.
     assert_eq!(verdict([sound[0], [0, 6, 7, 0], [0; 4]], &sound), (vec![], vec![]));
     assert_eq!(verdict(spoiled, &[]), (vec![], vec![]));
-    // Trails that do not end where they should are compared as far as they go.
+    // Trails of different lengths are compared up to the end of the shorter one.
     assert_eq!(verdict(spoiled, &sound[..2]).0, [1]);
 }
 
@@ -216,7 +219,7 @@ fn one_that_is_alone_does_not_judge_itself() {
     cluster.all_ready(&run);
     agreed(&mut cluster, &run, 8, 1, &[]);
     assert_eq!((last(&cluster, &run).verdict, fenced(&cluster).len()), (None, 0));
-    // One that had no part in it may.
+    // A device that took no part in the corruption may decide alone.
     cluster.join("c", "1", &["cpu"]);
     cluster.lose("a", "1");
     assert_eq!(placed_on(&cluster, &run), ["c"]);
@@ -234,7 +237,7 @@ fn one_that_changes_its_mind_was_wrong_and_two_that_do_not_end_the_run() {
     assert_eq!(last(&cluster, &run).verdict, Some(Verdict { wrong: vec![1], grounds: Grounds::Unstable }));
     assert_eq!((fenced(&cluster), placed_on(&cluster, &run)), (vec!["b".to_owned()], vec!["a".to_owned()]));
 
-    // Wrong both times, in different steps: that the other's state was spoiled in two ways is not its fault.
+    // `b` was wrong both times, in different steps. `a` had different states, too, but only because of `b`'s results.
     let (mut cluster, run) = at_work(&["a", "b"], &[]);
     corrupt_on_the_way(&mut cluster, &run, 8, &[70, 71], &[[1, 2, 3, 4], [5, 6, 7, 0], [0, 0, 0, 0]]);
     cluster.all_ready(&run);
@@ -251,9 +254,12 @@ fn one_that_changes_its_mind_was_wrong_and_two_that_do_not_end_the_run() {
     }
     assert_eq!(
         cluster.status(&run),
-        "failed: silent corruption: after step 8 the processes differ (all agreed after step 5): process 0 on `cpu` of \
-         `a` has 0000000000000001, process 1 on `cpu` of `b` has 0000000000000009; the steps were made again, and each \
-         device stands by what it had: take one out of use with `coord fence`, and resume from the last checkpoint"
+        format!(
+            "failed: silent corruption: the replicas differ after step 8 (equal after step 5): process 0 on `cpu` of `a` has \
+             0000000000000001, process 1 on `cpu` of `b` has 0000000000000009; a re-run gave the same fingerprints on the same devices: \
+             take the suspect device out of use with `coord fence NODE DEVICE`, and run `coord resume {}`",
+            cluster.run(&run).checkpoints[&5].id.short()
+        )
     );
     assert!(fenced(&cluster).is_empty());
 }
@@ -273,7 +279,7 @@ fn a_run_without_a_checkpoint_is_told_to_begin_again() {
         }
     }
     let status = cluster.status(&run);
-    assert!(status.ends_with("with `coord fence`, and submit the run again: it has no checkpoint"), "{status}");
+    assert!(status.ends_with("and submit the run again, because it has no checkpoint"), "{status}");
 }
 
 #[test]
@@ -285,10 +291,10 @@ fn what_nobody_can_explain_three_times_ends_the_run() {
     }
     agreed(&mut cluster, &run, 8, 77, &[]);
     let first = cluster.run(&run).state.corruptions[0].clone();
-    assert_eq!(first.verdict, Some(Verdict { wrong: vec![], grounds: Grounds::Replay }), "77 is what nobody had");
+    assert_eq!(first.verdict, Some(Verdict { wrong: vec![], grounds: Grounds::Replay }), "no process had 77");
     assert!(fenced(&cluster).is_empty());
     corrupt(&mut cluster, &run, 10, &[1, 2]);
-    assert!(cluster.status(&run).contains("3 times it could not be found who was wrong"), "{}", cluster.status(&run));
+    assert!(cluster.status(&run).contains("3 times the wrong device could not be found"), "{}", cluster.status(&run));
 }
 
 #[test]

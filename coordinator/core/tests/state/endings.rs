@@ -1,4 +1,4 @@
-//! How a process's end is judged: what is nobody's fault, what is counted, what ends the run.
+//! Consequences of a process's end: endings that are nobody's fault, counted endings, and endings that fail the run.
 
 use lockstep_common::{Ending, RunId};
 use lockstep_core::command::{Configure, Messenger, RetryDue, WaitTimedOut};
@@ -25,7 +25,7 @@ fn transient(cluster: &mut Cluster, run: &RunId) {
     cluster.say(run, 0, ReportBody::Failed { reason: "cannot read `x`: Stale file handle".into(), transient: true });
 }
 
-/// The leader's clock has come to the end of the pause.
+/// Checks the pause, and ends it.
 fn wait(cluster: &mut Cluster, run: &RunId) {
     let generation = cluster.run(run).state.generation;
     let due = cluster.run(run).state.due_at_ms;
@@ -53,7 +53,7 @@ fn what_is_nobodys_fault_costs_nothing_however_often_it_happens() {
             exit(&mut cluster, &run, ending);
             assert_eq!(cluster.status(&run), "starting");
         }
-        // An agent that names nothing: the code says it.
+        // Without an ending in the report, the exit code decides.
         cluster.say(&run, 0, block(1));
         cluster.say(&run, 0, ReportBody::Exited { code: 10, output: String::new(), ending: None });
     }
@@ -71,7 +71,7 @@ fn generations_that_end_before_their_first_step_are_not_tried_as_fast_as_a_machi
         let before = cluster.now();
         exit(&mut cluster, &run, Ending::PeersGone);
         let words = format!(
-            "{count} generations in a row made no step; the last ended when a process gave up because others were gone"
+            "{count} generations in a row completed no step; in the last one, a process stopped because it lost its peers"
         );
         assert!(cluster.status(&run).ends_with(&words), "{}", cluster.status(&run));
         assert_eq!(cluster.run(&run).state.due_at_ms - before, if count == 2 { 5_000 } else { 8_000 });
@@ -79,7 +79,7 @@ fn generations_that_end_before_their_first_step_are_not_tried_as_fast_as_a_machi
     }
     cluster.say(&run, 0, block(1));
     exit(&mut cluster, &run, Ending::PeersGone);
-    assert_eq!(cluster.status(&run), "starting", "it got on");
+    assert_eq!(cluster.status(&run), "starting", "the generation completed a step");
     assert_eq!(RunView::of(cluster.run(&run)).crashes, 0);
 }
 
@@ -91,7 +91,7 @@ fn crashes_are_tried_again_after_pauses_that_grow_until_a_checkpoint_forgives() 
     let before = cluster.now();
     exit(&mut cluster, &run, Ending::Crashed { code: 139 });
     assert_eq!(cluster.run(&run).state.due_at_ms, before + 5_000);
-    assert!(cluster.status(&run).ends_with("since the last checkpoint its 2nd process has crashed"));
+    assert!(cluster.status(&run).ends_with(": 2 processes crashed since the last checkpoint"));
     wait(&mut cluster, &run);
     cluster.all_ready(&run);
     cluster.checkpoint(&run, 5);
@@ -102,7 +102,7 @@ fn crashes_are_tried_again_after_pauses_that_grow_until_a_checkpoint_forgives() 
     exit(&mut cluster, &run, Ending::Crashed { code: 139 });
     assert_eq!(
         cluster.status(&run),
-        "failed: 3 processes ended without a new checkpoint in between; the last, process 1 on `b`, ended with code 143 and wrote: bye"
+        "failed: 3 processes crashed without a new checkpoint in between; the last, process 1 on `b`, ended with code 143 and wrote: bye"
     );
 }
 
@@ -113,19 +113,20 @@ fn reasons_that_may_pass_are_counted_by_themselves_and_the_longest_pause_bounds_
     transient(&mut cluster, &run);
     assert_eq!(cluster.status(&run), "starting", "the crash is another cause");
     transient(&mut cluster, &run);
-    assert!(cluster.status(&run).ends_with("its 2nd process gave up: cannot read `x`: Stale file handle"));
+    let words = "2 processes failed with a transient error since the last checkpoint; the last: cannot read `x`: Stale file handle";
+    assert!(cluster.status(&run).ends_with(words), "{}", cluster.status(&run));
     wait(&mut cluster, &run);
     let before = cluster.now();
     transient(&mut cluster, &run);
     assert_eq!(cluster.run(&run).state.due_at_ms, before + 8_000, "and not 10 s");
     wait(&mut cluster, &run);
-    // It says why, and then its agent says that it is gone.
+    // The process reports its error, and then its agent reports its exit.
     let generation = cluster.run(&run).state.generation;
     transient(&mut cluster, &run);
     assert_eq!(
         cluster.status(&run),
-        "failed: 4 processes gave up for a reason that may pass, without a new checkpoint in between; the last, process 0 on `a`: \
-         cannot read `x`: Stale file handle"
+        "failed: 4 processes failed with a transient error without a new checkpoint in between; the last, process 0 on `a`: cannot read \
+         `x`: Stale file handle"
     );
     let exited = ReportBody::Exited { code: 1, output: String::new(), ending: None };
     assert_eq!(cluster.report(&run, generation, 0, 2, exited), Outcome::Done);
@@ -217,7 +218,7 @@ fn a_generation_that_starts_without_a_word_is_tried_again_elsewhere() {
     let nodes: Vec<&str> = state.placement.values().map(|placed| placed.node.as_str()).collect();
     assert_eq!((state.generation, state.transients, nodes), (2, 1, vec!["a", "c"]));
     let exit = state.last_exit.as_ref().unwrap();
-    let words = "it was not ready, and nothing was heard of the run's start for 60 s";
+    let words = "it was not ready 60 s after the run was placed (`start_limit_s`)";
     assert_eq!((exit.process, exit.ending.clone()), (1, Some(Ending::Transient { what: words.to_owned() })));
     cluster.all_ready(&run);
     cluster.apply(&silent(2));

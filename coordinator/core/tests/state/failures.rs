@@ -1,4 +1,4 @@
-//! Processes and nodes that fail.
+//! Failures of processes and nodes, and reports that cannot be true.
 
 use lockstep_core::command::Report;
 use lockstep_core::state::Status;
@@ -58,7 +58,7 @@ fn processes_that_would_compute_differently_fail_the_run_by_name() {
     cluster.say(&run, 1, ready(1, "avx512"));
     assert_eq!(
         cluster.status(&run),
-        "failed: processes would not compute alike: `cpu` is `avx2` for process 0 on `a`, and `avx512` for process 1 \
+        "failed: the processes would compute different bits: `cpu` is `avx2` for process 0 on `a`, and `avx512` for process 1 \
          on `b`"
     );
     assert!(cluster.desired("a").is_empty() && cluster.desired("b").is_empty());
@@ -96,7 +96,7 @@ fn a_run_that_dies_over_and_over_fails_with_its_last_words() {
     cluster.exit(&run, 1, "out of memory\n");
     assert_eq!(
         cluster.status(&run),
-        "failed: 5 processes ended without a new checkpoint in between; the last, process 1 on `b`, ended with code \
+        "failed: 5 processes crashed without a new checkpoint in between; the last, process 1 on `b`, ended with code \
          137 and wrote: out of memory"
     );
 }
@@ -178,16 +178,19 @@ fn a_process_that_had_finished_may_be_lost() {
 #[test]
 fn a_process_that_names_a_step_which_cannot_be_fails_its_run_alone() {
     let cases: [(ReportBody, &str); 7] = [
-        (block(11), "a report of step 11, and the last is 10"),
-        (written(&share(0, 2, 3)), "a checkpoint at step 3, and the job writes one every 5 steps up to 10"),
-        (written(&share(0, 2, 0)), "a checkpoint at step 0, and"),
-        (written(&share(0, 2, 15)), "a checkpoint at step 15, and"),
-        (ReportBody::ShareFailed { step: 4, reason: "full".into() }, "a checkpoint at step 4, and"),
+        (block(11), "it reported the end of step 11, but the last step is 10"),
+        (
+            written(&share(0, 2, 3)),
+            "it reported a checkpoint at step 3, but the job writes one every 5 steps, and at step 10",
+        ),
+        (written(&share(0, 2, 0)), "it reported a checkpoint at step 0, but"),
+        (written(&share(0, 2, 15)), "it reported a checkpoint at step 15, but"),
+        (ReportBody::ShareFailed { step: 4, reason: "full".into() }, "it reported a checkpoint at step 4, but"),
         (
             ReportBody::ShareRefused { step: u64::MAX, reason: "large".into() },
-            "a checkpoint at step 18446744073709551615, and",
+            "it reported a checkpoint at step 18446744073709551615, but",
         ),
-        (ReportBody::Finished { step: 9, state: final_state() }, "finished at step 9, and its last is 10"),
+        (ReportBody::Finished { step: 9, state: final_state() }, "it finished at step 9, but the last step is 10"),
     ];
     for (said, expected) in cases {
         let mut cluster = Cluster::with_two_nodes();
@@ -217,7 +220,7 @@ fn a_process_that_speaks_of_training_before_all_are_ready_fails_its_run() {
         let run = cluster.submit(&[]);
         cluster.say(&run, 0, ready(0, "avx2"));
         cluster.say(&run, 0, said);
-        let words = "failed: process 0 on `a`: it reports of training, and not all processes are ready";
+        let words = "failed: process 0 on `a`: it sent a report about training before all processes were ready";
         assert_eq!(cluster.status(&run), words);
         assert!(
             cluster.state.node_views().iter().all(|node| node.devices.iter().all(|device| device.fenced.is_none()))
@@ -247,7 +250,7 @@ fn of_shares_without_end_the_earliest_checkpoints_are_given_up_by_name() {
     let run = cluster.submit(&["steps=20000", "checkpoint.every_steps=1"]);
     cluster.all_ready(&run);
     let ReportBody::Share { blob, .. } = written(&share(1, 2, 1)) else { unreachable!() };
-    // Without looking at all rows after each.
+    // Without `Cluster::apply`, which compares all rows after each command.
     let (at_ms, generation, process, from) = (cluster.now(), 1, 1, None);
     for step in 1..=(1 << 14) + 2 {
         let (run, sequence, body) = (run.clone(), step + 1, ReportBody::Share { step, blob: blob.clone() });
@@ -258,7 +261,7 @@ fn of_shares_without_end_the_earliest_checkpoints_are_given_up_by_name() {
     let waiting = cluster.run(&run);
     assert_eq!(waiting.shares.keys().map(|(step, _)| *step).next(), Some(3));
     let given_up = waiting.state.failed_checkpoints.iter().map(|failed| (failed.step, failed.reason.as_str()));
-    let words = "16384 later checkpoints wait with it for shares of other processes";
+    let words = "shares of other processes are missing, and 16384 later checkpoints wait, too";
     assert_eq!(given_up.collect::<Vec<_>>(), [(1, words), (2, words)]);
     assert_eq!(cluster.status(&run), "running");
 }
@@ -276,7 +279,8 @@ fn a_process_that_derives_without_end_fails_its_run() {
     }
     assert_eq!((cluster.status(&run).as_str(), cluster.run(&run).state.measured.overrides.len()), ("starting", 256));
     cluster.say(&run, 0, derived(256));
-    assert_eq!(cluster.status(&run), "failed: process 0 on `a`: it derives data anew once too often");
+    let words = "it reported changed data after it was ready, or more than 256 changes of data";
+    assert_eq!(cluster.status(&run), format!("failed: process 0 on `a`: {words}"));
     let run = cluster.submit(&[]);
     cluster.say(&run, 0, ready(0, "avx2"));
     cluster.say(&run, 0, derived(0));

@@ -1,4 +1,4 @@
-//! Format 6 of the state, as program 0.1.0 wrote it.
+//! Conversion of format 6 of the state, which version 0.1.0 wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use lockstep_core::{ClusterState, Command};
 
 use super::cluster::{get, put};
 
-/// Rows and commands that program 0.1.0 wrote: a history with every kind of command and every kind of row.
+/// Rows and commands that version 0.1.0 wrote, with every kind of command and row.
 const GOLDEN: &str = include_str!("../../golden/state-6.txt");
 
 pub(crate) fn bytes(hex: &str) -> Vec<u8> {
@@ -43,7 +43,7 @@ fn rows_of_format_6_are_read_with_all_that_they_say() {
     assert_eq!(replay.submission.replay.as_ref().unwrap().until, 7);
     assert_eq!(lost.state.last_exit.as_ref().unwrap().code, 137);
     assert!(state.nodes().any(|node| node.fences.values().any(|fence| fence.wrong.is_none())));
-    // What were shares and manifests are blobs.
+    // Shares and manifests have become blobs.
     let share = Share::decode(&get(first.shares.values().next().unwrap())).unwrap();
     assert_eq!(Some(&share.step), first.shares.keys().next().map(|(step, _)| step));
     for run in state.runs() {
@@ -53,7 +53,7 @@ fn rows_of_format_6_are_read_with_all_that_they_say() {
         }
     }
     assert!(!resumed.state.measured.restored.is_empty());
-    // Written anew, it is the same state.
+    // Encoding and decoding it again gives the same state.
     assert_eq!(ClusterState::from_rows(state.rows()).unwrap().rows(), state.rows());
     let keys = |rows: Vec<(String, Vec<u8>)>| rows.into_iter().map(|(key, _)| key).collect::<BTreeSet<_>>();
     assert_eq!(keys(state.rows()), keys(upgraded().into_iter().collect()));

@@ -1,4 +1,4 @@
-//! A run from submission to its end, with nothing going wrong.
+//! Runs from submission to end without failures, and requests.
 
 use lockstep_common::{NodeId, RunId};
 use lockstep_core::command::{Annotate, Cancel, FenceDevices, NodeForgotten, ReplayRun, Submit};
@@ -180,11 +180,11 @@ fn a_request_id_that_was_one_command_is_no_other_one() {
     assert_eq!(cluster.apply(&annotate(&a, "first")), Outcome::Done, "the same again has the same answer");
     assert_eq!((cluster.run(&a).state.note.as_str(), cluster.run(&b).state.note.as_str()), ("first", ""));
     assert_eq!(cluster.status(&b), "starting");
-    // The leader's clock is not a part of what is asked.
+    // The leader's time is not part of the request.
     let request = cluster.request();
     let cancel = |at_ms| Command::Cancel(Cancel { request: request.clone(), at_ms, run: b.clone() });
     assert_eq!([1, 2].map(|at_ms| cluster.apply(&cancel(at_ms))), [Outcome::Done, Outcome::Done]);
-    // It is kept with the state.
+    // The rows of the state contain the requests.
     cluster.state = ClusterState::from_rows(cluster.store()).unwrap();
     let other = Command::Cancel(Cancel { request: request.clone(), at_ms: 3, run: a });
     assert_eq!(cluster.apply(&other), Outcome::Refused(Refusal::RequestUsed(request.to_string())));

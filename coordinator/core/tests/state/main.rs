@@ -1,4 +1,4 @@
-//! What commands do to the state, told through the public interface.
+//! Effects of commands on the state, tested through the public interface.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod archive;

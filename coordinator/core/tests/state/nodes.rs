@@ -1,4 +1,4 @@
-//! Nodes that come, go away for a while, leave, and are forgotten.
+//! Nodes that join, disconnect, leave, are lost and are removed.
 
 use lockstep_common::Ending;
 use lockstep_core::command::{FenceDevices, NodeForgotten, NodeJoined, NodeLost};
@@ -11,7 +11,7 @@ fn presence(cluster: &Cluster, node: &str) -> Presence {
     cluster.state.node(&node.parse().unwrap()).unwrap().presence
 }
 
-/// An agent that asks for a node's name.
+/// An agent requests the name `a`.
 fn ask(cluster: &mut Cluster, incarnation: &str, agent: &str, host: &str) -> Outcome {
     let (at_ms, node) = (cluster.now(), "a".parse().unwrap());
     let (incarnation, agent, host) = (incarnation.to_owned(), agent.to_owned(), host.to_owned());
@@ -84,7 +84,7 @@ fn a_leaving_node_takes_no_work_and_is_gone_when_its_stream_ends() {
     assert_eq!(presence(&cluster, "b"), Presence::Gone, "nobody waits for it");
     cluster.join("b", "2", &["cpu", "cpu"]);
     assert_eq!(presence(&cluster, "b"), Presence::Alive);
-    // One that ends without a word of its processes.
+    // An agent that ends without reporting the ends of its processes.
     let second = cluster.submit(&["world={processes=2, min_processes=2}"]);
     assert_eq!(cluster.desired("b").len(), 2);
     cluster.leave("b", "2");
@@ -100,8 +100,8 @@ fn a_node_has_one_agent_at_a_time() {
     let Outcome::Refused(refusal @ Refusal::NodeTaken { .. }) = &refused else { panic!("{refused:?}") };
     assert_eq!(
         refusal.to_string(),
-        "node `a` is taken: its agent runs on host `h1`, and another one on host `h2` asks for the name; give one of them another \
-         name (`worker --name`), or end the first"
+        "node name `a` is in use by an agent on host `h1`, so the agent on host `h2` cannot have it: start one of them with another \
+         `worker --name`, or stop the first one"
     );
     assert!(
         matches!(ask(&mut cluster, "9", "x", "h2"), Outcome::Refused(_)),
@@ -120,7 +120,7 @@ fn only_a_node_that_is_not_there_is_forgotten() {
     let mut cluster = Cluster::with_two_nodes();
     let alive = forget(&mut cluster, "a");
     let Outcome::Refused(refusal) = alive else { panic!("{alive:?}") };
-    assert_eq!(refusal.to_string(), "node `a` is there (alive): end its worker first");
+    assert_eq!(refusal.to_string(), "cannot remove node `a`, which is alive: stop its worker first");
     cluster.detach("a", false);
     assert!(matches!(forget(&mut cluster, "a"), Outcome::Refused(Refusal::NodeThere { .. })));
     cluster.lose("a", "1");
@@ -169,7 +169,7 @@ fn there_are_only_so_many_nodes() {
     let one_more = join("one-more".to_owned());
     assert_eq!(state.apply(5_000, &one_more).outcome, Outcome::Refused(Refusal::TooManyNodes(NODES)));
     assert_eq!(state.apply(5_001, &join("n7".to_owned())).outcome, Outcome::Done, "a known one may come back");
-    // The one that has been away for longest makes room.
+    // The node that has been away for longest is removed to make room.
     for (at_ms, name) in [(3, "n8"), (2, "n7")] {
         state.apply(
             5_002,

@@ -1,4 +1,4 @@
-//! What waits, for what, and in which order.
+//! The queue: reasons, and the order of placement.
 
 use lockstep_core::Outcome;
 

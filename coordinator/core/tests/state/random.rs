@@ -1,4 +1,4 @@
-//! Any sequence of commands: no panic, and what must always hold.
+//! Random sequences of commands never panic, and keep the state's invariants.
 
 use std::collections::BTreeSet;
 
@@ -46,12 +46,12 @@ enum Action {
         node: u8,
         fenced: bool,
     },
-    /// The leader opened what is written. `late`: it hears of it after the next action only.
+    /// The leader opened all written checkpoints. `late`: the result is applied after the next action.
     Open {
         found: bool,
         late: bool,
     },
-    /// `late`: 0 is the current generation; `skip`: 1 is the next sequence number.
+    /// `late`: number of generations before the current one. `skip`: 1 gives the next sequence number.
     Report {
         pick: usize,
         late: u64,
@@ -169,7 +169,7 @@ fn gone(phase: ProcessPhase) -> bool {
     matches!(phase, ProcessPhase::Finished { exited: true, .. })
 }
 
-/// What holds after every command.
+/// Checks the invariants that hold after every command.
 fn check(cluster: &Cluster) {
     let (mut taken, mut expected) = (BTreeSet::new(), BTreeSet::new());
     for run in cluster.state.runs() {

@@ -1,4 +1,4 @@
-//! Runs that repeat a part of another one.
+//! Replays: runs that re-run steps of another run.
 
 use lockstep_common::{Digest, Domain, RunId};
 use lockstep_core::command::{Original, ReplayRun};
@@ -19,7 +19,7 @@ fn replay(cluster: &mut Cluster, of: &RunId, checkpoint: Option<Digest>, until: 
     }
 }
 
-/// What the leader finds of the run.
+/// The leader's copy of the original run.
 fn original(cluster: &Cluster, of: &RunId) -> Original {
     let restored = text(&[("cpu", "avx2"), ("threads", "1")]);
     cluster.state.run(of).map(|run| Original::of(run, restored)).unwrap_or_default()
@@ -50,7 +50,7 @@ fn a_replay_ends_where_it_was_told_and_makes_no_checkpoint() {
     let row = RunRow::of(cluster.run(&again));
     assert_eq!((row.status.word(), row.steps, row.replay_of), ("finished", 8, Some(run.clone())));
     assert!(cluster.run(&again).checkpoints.is_empty());
-    // It has the name of the run that it repeats, which means that run.
+    // The replay has the name of its original run, but the name finds only the original.
     let name = cluster.run(&run).job.name.clone();
     assert_eq!(cluster.state.find_run(&name).unwrap().id(), &run);
 }
@@ -86,7 +86,7 @@ fn what_cannot_be_replayed_is_refused_with_the_reason() {
         (&run, Some(checkpoint), 5, "step 5 is not between 6 and 10"),
         (&run, None, 11, "step 11 is not between 1 and 10"),
         (&run, None, 0, "step 0 is not between 1 and 10"),
-        (&other, Some(checkpoint), 8, "is none of its own"),
+        (&other, Some(checkpoint), 8, "belongs to another run"),
     ] {
         let refusal = replay(&mut cluster, of, checkpoint, until).unwrap_err().to_string();
         assert!(refusal.contains(words), "{refusal}");
@@ -102,7 +102,7 @@ fn a_replay_on_other_numerics_than_the_runs_is_refused_by_name() {
     let again = replay(&mut cluster, &run, None, 3).unwrap();
     cluster.say(&again, 0, ready(0, "neon"));
     let status = cluster.status(&again);
-    assert!(status.starts_with("failed: the replay would not compute alike: `cpu` is `avx2` for run"), "{status}");
+    assert!(status.starts_with("failed: the replay would compute different bits: `cpu` is `avx2` for run"), "{status}");
 }
 
 #[test]

@@ -42,7 +42,10 @@ fn a_resume_on_other_numerics_is_refused_by_name() {
     let resumed = cluster.resume(checkpoint).unwrap();
     cluster.say(&resumed, 0, ready(0, "neon"));
     let status = cluster.status(&resumed);
-    assert!(status.starts_with("failed: the run would not go on with the same bits: `cpu` is `avx2` for"), "{status}");
+    assert!(
+        status.starts_with("failed: the run would not continue with the same bits: `cpu` is `avx2` for"),
+        "{status}"
+    );
 }
 
 #[test]
@@ -86,7 +89,7 @@ fn what_was_accepted_at_the_beginning_does_not_change_again_with_a_new_generatio
             cluster.say(&resumed, process, ready(process, cpu));
         }
     };
-    // Before its first own checkpoint it begins at the other run's again, with no step of its own.
+    // Before its first own checkpoint, each generation starts from the other run's checkpoint.
     for cpu in ["neon", "sve"] {
         ready_on(&mut cluster, cpu);
         assert_eq!(cluster.status(&resumed), "running");
@@ -97,7 +100,8 @@ fn what_was_accepted_at_the_beginning_does_not_change_again_with_a_new_generatio
     cluster.exit(&resumed, 0, "");
     ready_on(&mut cluster, "sve");
     let said = cluster.status(&resumed);
-    let words = format!("the run would not go on with the same bits: `cpu` is `neon` for checkpoint `{}`", own.short());
+    let words =
+        format!("the run would not continue with the same bits: `cpu` is `neon` for checkpoint `{}`", own.short());
     assert!(said.contains(&words), "{said}");
 }
 

@@ -1,4 +1,4 @@
-//! The state as rows, and rows that are no state.
+//! Rows of the state, and rows that are not a valid state.
 
 use lockstep_common::{Digest, Domain};
 use lockstep_core::state::StateError;
@@ -76,7 +76,7 @@ fn rows_that_need_others_are_refused_without_them() {
     }
 }
 
-/// Each of these rows is as it was written.
+/// Each of these rows is valid alone.
 #[test]
 fn checkpoints_of_another_time_are_refused_by_key() {
     let mut cluster = Cluster::with_two_nodes();
@@ -90,18 +90,18 @@ fn checkpoints_of_another_time_are_refused_by_key() {
     let mut other = rows.clone();
     other.insert(eighth.clone(), rows[&fifth].clone());
     let said = ClusterState::from_rows(other).unwrap_err().to_string();
-    assert!(said.contains(&eighth) && said.contains("it is of step 5"), "{said}");
-    // What a resumed run begins from.
+    assert!(said.contains(&eighth) && said.contains("its checkpoint is of step 5"), "{said}");
+    // The checkpoint that a resumed run starts from.
     let resumed = cluster.resume(cluster.run(&run).checkpoints[&5].id);
     let key = format!("run/{}", resumed.unwrap());
     let mut rows = cluster.store();
     rows.remove(&fifth);
     let said = ClusterState::from_rows(rows).unwrap_err().to_string();
-    assert!(said.contains(&key) && said.contains("which it begins from, is missing"), "{said}");
+    assert!(said.contains(&key) && said.contains("from which the run starts, is missing"), "{said}");
 }
 
-/// Stores hold these bytes. The rows that hold a job's text are left out, as that has a format of its own. A new field with a
-/// default changes the digest and nothing else; any other change needs a new format of the store and a reader for the one before
+/// Databases contain these bytes. Rows with a job's text are left out, because the job has a format of its own. A new field with a default
+/// changes only the digest. Any other change needs a new format of the state, and a reader for the previous format
 /// ([`lockstep_core::formats`]).
 #[test]
 fn the_format_of_rows_is_frozen() {

@@ -1,4 +1,4 @@
-//! Blobs as they come and go, and clients that are slow or many.
+//! Uploads and downloads, and their limits for slow clients and many clients.
 
 use std::io;
 use std::time::Duration;
@@ -36,14 +36,14 @@ async fn a_truncated_blob_is_refused_with_both_lengths() {
     std::fs::write(blobs.store.local_path(&piece.digest), b"we").unwrap();
     let refused = blobs.sees(&piece).await.unwrap_err();
     assert_eq!(refused.code(), Code::DataLoss);
-    assert!(refused.message().contains("is truncated: 2 bytes of 7"), "{}", refused.message());
+    assert!(refused.message().contains("is truncated: 2 bytes instead of 7"), "{}", refused.message());
     std::fs::write(blobs.store.local_path(&piece.digest), b"weights and more").unwrap();
-    assert!(blobs.sees(&piece).await.unwrap_err().message().contains("is longer than it was: 16 bytes of 7"));
+    assert!(blobs.sees(&piece).await.unwrap_err().message().contains("is too long: 16 bytes instead of 7"));
     let other = Piece { digest: Domain::Blob.digest(b"other"), bytes: 5 };
     assert_eq!(blobs.sees(&other).await.unwrap_err().code(), Code::NotFound);
 }
 
-/// What comes of a blob, and how its stream ends.
+/// Downloads a blob. Returns the received bytes, and the error code at the end.
 async fn received(blobs: &Blobs, piece: &Piece, offset: u64) -> (Vec<u8>, Option<Code>) {
     let (to, mut from) = mpsc::channel(1);
     let sending = tokio::spawn(blobs.clone().send(blobs.permit(None).unwrap(), piece.clone(), offset, to));
@@ -74,10 +74,10 @@ async fn a_blob_is_hashed_on_the_way_and_one_that_has_changed_breaks_the_stream(
     assert_eq!((bytes.len(), end), (whole.len(), Some(Code::DataLoss)));
     let broken = [Ok(BlobChunk { data: vec![1] }), Err(Status::cancelled("gone"))];
     assert_eq!(blobs.put(None, tokio_stream::iter(broken)).await.unwrap_err().code(), Code::Cancelled);
-    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
+    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "no file is left");
 }
 
-/// Whoever may write to the store can put a link there, to a file that the coordinator's user alone may read.
+/// A user who can write to the store could place a link to a file that only the coordinator's user can read.
 #[tokio::test]
 async fn nothing_is_sent_of_what_a_link_in_the_place_of_a_blob_leads_to() {
     let dir = tempfile::tempdir().unwrap();
@@ -91,7 +91,11 @@ async fn nothing_is_sent_of_what_a_link_in_the_place_of_a_blob_leads_to() {
         let of = Piece { bytes, ..piece.clone() };
         assert_eq!(received(&blobs, &of, offset).await, (Vec::new(), Some(Code::DataLoss)));
         let refused = blobs.sees(&of).await.unwrap_err();
-        assert!(!refused.message().contains("7 bytes"), "its size is nobody's business: {}", refused.message());
+        assert!(
+            !refused.message().contains("7 bytes"),
+            "the message tells the size of the file: {}",
+            refused.message()
+        );
     }
     assert_eq!(blobs.commit_of(piece).await.unwrap_err().code(), Code::DataLoss);
 }
@@ -119,7 +123,7 @@ async fn the_commit_of_a_work_tree_is_read_from_its_header_and_of_nothing_else()
     }
 }
 
-/// A window in which a stream that is alive moves a byte.
+/// At least one byte in 200 ms.
 const PACE: Pace = Pace::new(Duration::from_millis(200), 1);
 
 #[tokio::test]
@@ -127,21 +131,21 @@ async fn a_stream_that_stands_still_ends_and_there_are_only_so_many_at_a_time() 
     let dir = tempfile::tempdir().unwrap();
     let blobs = Blobs { pace: PACE, ..open(dir.path()) };
     let piece = blobs.store.put(&vec![7; 4 * SENT_BYTES]).unwrap();
-    // Nothing comes.
+    // A silent upload.
     let silent = tokio_stream::once(Ok(BlobChunk { data: vec![1] })).chain(tokio_stream::pending());
     assert_eq!(blobs.put(None, silent).await.unwrap_err().code(), Code::DeadlineExceeded);
-    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
-    // Nobody reads.
+    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "no file is left");
+    // A download that nobody reads.
     let (to, mut from) = mpsc::channel(1);
     blobs.clone().send(blobs.permit(None).unwrap(), piece, 0, to).await;
     assert!(from.recv().await.unwrap().is_ok() && from.recv().await.is_none());
-    // Others come.
+    // All permits are taken.
     let permits: Vec<Permit> = (0..UPLOADS).map(|_| blobs.uploads.take(None).unwrap()).collect();
     let whole = || tokio_stream::once(Ok(BlobChunk { data: vec![1] }));
     let refused = blobs.put(None, whole()).await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.message()),
-        (Code::Unavailable, "128 blobs are on their way here already: try again")
+        (Code::Unavailable, "128 uploads are in progress, which is the maximum: try again")
     );
     drop(permits);
     blobs.put(None, whole()).await.unwrap();
@@ -153,7 +157,7 @@ async fn a_stream_that_stands_still_ends_and_there_are_only_so_many_at_a_time() 
     assert_eq!(received(&blobs, &piece, 0).await, (b"weights".to_vec(), None));
 }
 
-/// They would hold a permit for ever, and bring nothing.
+/// Empty chunks would hold a permit for ever without any progress.
 #[tokio::test]
 async fn empty_chunks_and_few_bytes_hold_no_place() {
     let dir = tempfile::tempdir().unwrap();
@@ -166,7 +170,7 @@ async fn empty_chunks_and_few_bytes_hold_no_place() {
         let refused = blobs.put(None, chunks(lengths)).await.unwrap_err();
         assert_eq!(
             (refused.code(), refused.message()),
-            (Code::InvalidArgument, "field `data`: a chunk is empty, and is not the first"),
+            (Code::InvalidArgument, "field `data`: a chunk after the first is empty"),
             "{lengths:?}"
         );
     }
@@ -175,13 +179,13 @@ async fn empty_chunks_and_few_bytes_hold_no_place() {
         assert_eq!(blobs.put(None, chunks(lengths)).await.unwrap(), Piece { digest: empty, bytes: 0 });
     }
     assert_eq!(blobs.put(None, chunks(&[0, 3])).await.unwrap().bytes, 3);
-    // Something comes all the time.
+    // A steady upload below the minimum rate.
     let slow = Blobs { pace: Pace::new(Duration::from_millis(200), 1 << 20), ..blobs };
     let dripping = tokio_stream::iter(std::iter::repeat_with(|| Ok(BlobChunk { data: vec![1] })));
     let dripping = dripping.throttle(Duration::from_millis(5));
     let ended = timeout(Duration::from_secs(10), slow.put(None, Box::pin(dripping))).await.expect("it ends");
     assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
-    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
+    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "no file is left");
 }
 
 #[tokio::test]
@@ -196,6 +200,6 @@ async fn an_upload_is_refused_when_it_reaches_the_reserve_of_the_logs_disk() {
     for part in ["the disk of the store", "/store` is almost full: ", "MB are reserved", "`limits.disk_reserve`"] {
         assert!(refused.message().contains(part), "{part}: {}", refused.message());
     }
-    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "nothing is left of it");
+    assert_eq!(std::fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0, "no file is left");
     opened.put(None, chunk()).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What is wrong is named, and what cannot be meant ends its run alone.
+//! Errors name the field, and an invalid report fails only its own run.
 
 use lockstep_rpc::{Finished, MediaReport, ReportBlock, Series, StepReport, decode_block};
 
@@ -19,10 +19,10 @@ fn what_is_wrong_is_named_and_never_a_panic() {
     let short = Finished { step: 1, state: vec![1, 2] };
     assert_eq!(
         words(said_of(Body::Finished(short), None).unwrap_err()),
-        "field `finished.state`: a digest has 32 bytes"
+        "field `finished.state`: 2 bytes, but a digest has 32"
     );
     let blob = Some(BlobRef { digest: vec![1, 2], bytes: 1 });
-    for (blob, words_of) in [(None, "it is missing"), (blob, "a digest has 32 bytes")] {
+    for (blob, words_of) in [(None, "it is missing"), (blob, "2 bytes, but a digest has 32")] {
         let share = Body::Share(CheckpointShare { step: 1, blob });
         assert_eq!(words(said_of(share, None).unwrap_err()), format!("field `share.blob`: {words_of}"));
     }
@@ -46,7 +46,7 @@ fn what_no_node_would_say_is_refused_by_its_field() {
     };
     for field in ["numerics", "environment"] {
         let error = said_of(Body::Ready(ready(field)), None).unwrap_err();
-        let words = format!("field `ready.{field}`: 1310725 bytes are more than 1048576");
+        let words = format!("field `ready.{field}`: 1310725 bytes, but the maximum is 1048576");
         assert_eq!(error.message(), words);
     }
     let hello = |devices: usize, host: &str| Hello {
@@ -58,11 +58,11 @@ fn what_no_node_would_say_is_refused_by_its_field() {
     };
     assert_eq!(Joining::try_from(hello(1_024, "h")).unwrap().devices.len(), 1_024);
     let refused = |hello: Hello| Joining::try_from(hello).unwrap_err().message().to_owned();
-    assert_eq!(refused(hello(1_025, "h")), "field `devices`: 1025 are more than 1024");
+    assert_eq!(refused(hello(1_025, "h")), "field `devices`: 1025 entries, but the maximum is 1024");
     for (host, shown) in [("h\x1b[2J", "h\\u{1b}[2J"), ("h\u{202e}x", "h\\u{202e}x")] {
         assert_eq!(refused(hello(1, host)), format!("field `host`: `{shown}` has control characters"));
     }
-    assert_eq!(refused(hello(1, &"h".repeat(257))), "field `host`: 257 bytes are more than 256");
+    assert_eq!(refused(hello(1, &"h".repeat(257))), "field `host`: 257 bytes, but the maximum is 256");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_share_that_is_too_large_to_be_read_fails_its_checkpoint() {
     let ReportBody::ShareRefused { step: 7, reason } = said_of(Body::Share(share), None).unwrap() else {
         panic!("not refused at step 7")
     };
-    assert_eq!(reason, "its description takes 67108865 bytes, more than 67108864");
+    assert_eq!(reason, "the description of its share has 67108865 bytes, more than 67108864");
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn a_block_that_the_log_would_not_take_ends_the_run_in_words() {
     let steps = vec![StepReport { step: 9, ..StepReport::default() }];
     let block = ReportBlock { steps, record_before: vec![0; MAX_BLOCK_BYTES], ..ReportBlock::default() };
     let ReportBody::Failed { reason, transient: false } = said_of(encoded(&block), None).unwrap() else {
-        panic!("it is taken")
+        panic!("the block is accepted")
     };
-    assert!(reason.contains("up to step 9 takes 15728") && reason.contains("at most 15728640"), "{reason}");
+    assert!(reason.contains("up to step 9 has 15728") && reason.contains("the maximum is 15728640"), "{reason}");
 }
 
 #[test]
@@ -97,8 +97,10 @@ fn a_block_of_a_step_that_the_job_does_not_have_ends_the_run_in_words() {
     for block in blocks {
         let said = |steps| said_of(encoded(&block), Some(Asked { batch: 1, steps })).unwrap();
         assert!(matches!(said(11), ReportBody::Block { .. }));
-        let ReportBody::Failed { reason, transient: false } = said(10) else { panic!("it is taken: {block:?}") };
-        assert_eq!(reason, "it reports of step 11, and the job's last is 10");
+        let ReportBody::Failed { reason, transient: false } = said(10) else {
+            panic!("the block is accepted: {block:?}")
+        };
+        assert_eq!(reason, "its report contains step 11, but the job ends at step 10");
     }
 }
 
@@ -113,9 +115,9 @@ fn what_process_0_alone_tells_and_steps_out_of_order_end_the_run_in_words() {
         }
     };
     assert_eq!(said(3, 4, 0), None);
-    assert_eq!(said(3, 4, 1).unwrap(), "it reports steps, which process 0 reports");
+    assert_eq!(said(3, 4, 1).unwrap(), "it reports steps, but only process 0 reports steps");
     for (first, last) in [(4, 3), (0, 4), (1, 0)] {
-        assert_eq!(said(first, last, 0).unwrap(), "the steps that it reports do not follow each other");
+        assert!(said(first, last, 0).unwrap().starts_with("the steps in its report are not consecutive: "));
     }
     assert_eq!(said(0, 0, 1), None);
 }

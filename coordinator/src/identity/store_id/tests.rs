@@ -42,7 +42,7 @@ fn a_store_is_known_again_wherever_it_is_mounted_and_another_one_is_refused() {
 
     let missing = place.take("elsewhere").unwrap_err();
     assert!(missing.contains("there is no such directory") && missing.contains("names the store `id1`"), "{missing}");
-    assert!(!place.path("elsewhere").exists(), "nothing is made where nothing is mounted");
+    assert!(!place.path("elsewhere").exists(), "no directory is created where nothing is mounted");
     fs::create_dir(place.path("empty")).unwrap();
     let empty = place.take("empty").unwrap_err();
     assert!(empty.contains("it has no file `store-id`"), "{empty}");
@@ -56,7 +56,7 @@ fn a_store_is_known_again_wherever_it_is_mounted_and_another_one_is_refused() {
 
     fs::remove_file(place.path("data/store-id")).unwrap();
     place.take("empty").unwrap();
-    assert_eq!(fs::read_to_string(place.path("data/store-id")).unwrap(), "id9\n", "it is adopted");
+    assert_eq!(fs::read_to_string(place.path("data/store-id")).unwrap(), "id9\n", "the coordinator adopts the store");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_copy_that_was_left_behind_is_refused_at_a_start_and_at_a_check() {
     let running = places.take("store").unwrap();
     let older = places.take("old").unwrap_err();
     assert!(older.contains("is an older copy of this coordinator's") && older.contains("store-marks"), "{older}");
-    // Under the feet of a coordinator that runs: it moves to a copy, and then falls back to what it was copied from.
+    // While the coordinator runs, a copy replaces the store, and then the original replaces the copy.
     fs::rename(places.path("store"), places.path("before")).unwrap();
     copy(&places.path("before"), &places.path("store"));
     running.check().unwrap();
@@ -82,7 +82,7 @@ fn a_copy_that_was_left_behind_is_refused_at_a_start_and_at_a_check() {
     assert!(matches!(running.check(), Err(IdentityError::Older { .. })));
     places.take("store").unwrap_err();
     places.take("after").unwrap();
-    // A start that was killed before it wrote the mark, or after it.
+    // A start was killed before it wrote the mark, or after.
     let marks = places.path("data/store-marks");
     let text = fs::read_to_string(&marks).unwrap();
     fs::write(&marks, format!("{text}next ?\n")).unwrap();
@@ -91,7 +91,7 @@ fn a_copy_that_was_left_behind_is_refused_at_a_start_and_at_a_check() {
     fs::write(places.path("after/store-mark"), "next\n").unwrap();
     places.take("after").unwrap();
     places.take("old").unwrap_err();
-    // An older copy of the data directory, or another coordinator: the store may know more.
+    // An older copy of the data directory, or another coordinator: the store may have an unknown mark.
     fs::write(&marks, "other\n").unwrap();
     places.take("after").unwrap();
     fs::remove_file(&marks).unwrap();
@@ -115,7 +115,7 @@ fn a_store_without_anything_of_a_coordinator_that_made_checkpoints_is_not_taken_
     }
     assert!(!places.path("missing").exists());
     take("store").unwrap();
-    // The way out that it names.
+    // The message says how to give up the checkpoints.
     fs::remove_file(places.path("data/store-id")).unwrap();
     fs::write(places.path("empty/store-id"), "lost\n").unwrap();
     take("empty").unwrap();
@@ -155,7 +155,7 @@ fn any_number_of_marks_takes_a_line_and_each_copy_is_older() {
     }
     let kept = || fs::read_to_string(places.path("data/store-marks")).unwrap();
     assert_eq!(kept(), mark(), "the newest one alone");
-    // One that did not reach the store leaves the one before as good as itself.
+    // If a mark could not be written into the store, the mark before it stays valid.
     let newest = mark();
     fs::rename(places.path("store"), places.path("unmounted")).unwrap();
     ours.mark().unwrap();
@@ -184,7 +184,7 @@ fn too_many_marks_that_did_not_reach_the_store_are_forgotten() {
 fn a_store_that_was_full_gets_its_id_later_and_is_checked_until_then() {
     let places = Places::new();
     let taken = places.take("store").unwrap();
-    // As it was when there was no room.
+    // As if the store had been full.
     let full = Identity { id: Arc::default(), ..taken };
     for file in ["store/store-id", "data/store-id"] {
         fs::remove_file(places.path(file)).unwrap();

@@ -1,4 +1,4 @@
-//! What is read of the report database, beside the writer.
+//! Readers of the report database, which can be used while the store writes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,28 +13,28 @@ use super::{BLOCKS, OF_BLOCK, OF_REWIND, REWINDS, SUMS, sum_of_block, sum_of_rew
 use crate::store::error::StoreError;
 use crate::store::guarded;
 
-/// Bytes of blocks read at a time: bounds memory, and fits a message.
+/// Bytes of blocks after which a page ends. Bounds memory, and the size of a message.
 pub(super) const PAGE_BYTES: usize = 4 << 20;
 
-/// Some of a run's blocks, in order.
+/// Consecutive blocks of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// The blocks.
+    /// In the order of their log indices.
     pub blocks: Vec<StoredBlock>,
-    /// Whether more are stored after these.
+    /// Whether more blocks follow.
     pub more: bool,
 }
 
-/// What happened to a run's reports, in the log's order.
+/// An effect of the log on a run's reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A block came: the process that said it, and the encoded `ReportBlock`.
+    /// Process index, and the encoded `ReportBlock`.
     Block(u32, Vec<u8>),
-    /// The run went back to this step.
+    /// The run was rolled back to this step.
     Rewind(u64),
 }
 
-/// Reads blocks, beside the writer.
+/// Reads blocks while the store writes.
 #[derive(Clone, Debug)]
 pub struct BlockReader {
     pub(super) path: PathBuf,
@@ -42,10 +42,9 @@ pub struct BlockReader {
     pub(super) sums_from: u64,
 }
 
-/// Why a run's reports cannot be read.
 enum Unread {
     Database(redb::Error),
-    /// What the log brought at this index is not as it was written.
+    /// The effect with this log index fails its checksum.
     Changed(u64),
 }
 
@@ -56,8 +55,11 @@ impl<E: Into<redb::Error>> From<E> for Unread {
 }
 
 impl BlockReader {
-    /// Blocks of `run` whose index is above `after`: as many as fit a page. Blocks on the disk: call it where that is
-    /// allowed.
+    /// The next page of blocks of `run` with a log index above `after`, each cut at the smallest rewind that follows it. Blocks on the
+    /// disk.
+    ///
+    /// # Errors
+    /// `Damaged` if a block or a rewind fails its checksum; `Read`.
     pub fn page(&self, run: &RunId, after: u64) -> Result<Page, StoreError> {
         self.reading(run, || self.read(run.as_str(), after))
     }
@@ -67,14 +69,14 @@ impl BlockReader {
             read().map_err(|error| match error {
                 Unread::Database(error) => StoreError::read(&self.path, error),
                 Unread::Changed(index) => {
-                    let what = format!("a report of run `{run}` (log index {index}) is not as it was written");
+                    let what = format!("a report of run `{run}` (log index {index}) fails its checksum");
                     StoreError::damaged(&self.path, &what)
                 }
             })
         })
     }
 
-    /// Whether what stands at this place has the checksum that was written with it.
+    /// Checks that `sum` is the stored checksum for `place`. Effects below `sums_from` may have none.
     fn check(
         &self,
         sums: &impl ReadableTable<(&'static str, u64, u8), u64>,
@@ -87,8 +89,11 @@ impl BlockReader {
         if is_sound { Ok(()) } else { Err(Unread::Changed(place.1)) }
     }
 
-    /// Blocks and rewinds of `run` whose index is above `after`, as they came: as many as fit a page, and whether there are
-    /// more.
+    /// The next page of blocks and rewinds of `run` with a log index above `after`, each with its log index, in the log's order; and
+    /// whether more follow. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`BlockReader::page`].
     pub fn entries(&self, run: &RunId, after: u64) -> Result<(Vec<(u64, Entry)>, bool), StoreError> {
         let read = || -> Result<_, Unread> {
             let transaction = self.database.begin_read()?;
@@ -109,7 +114,7 @@ impl BlockReader {
             }
             for rewind in transaction.open_table(REWINDS)?.range(range())? {
                 let (key, step) = rewind?;
-                // Those behind the page come with the next one.
+                // Rewinds after the last block of this page are part of the next page.
                 let (index, step) = (key.value().1, step.value());
                 if last.is_none_or(|last| index <= last) {
                     self.check(&sums, (run.as_str(), index, OF_REWIND), sum_of_rewind(run.as_str(), index, step))?;
@@ -122,12 +127,12 @@ impl BlockReader {
         self.reading(run, read)
     }
 
-    /// All runs that have reported.
+    /// Ids of all runs with at least one block.
     pub fn runs(&self) -> Result<Vec<RunId>, StoreError> {
         let read = || -> Result<_, redb::Error> {
             let table = self.database.begin_read()?.open_table(BLOCKS)?;
             let mut runs: Vec<String> = Vec::new();
-            // From each run straight to the next.
+            // `run\0` is the smallest key after all blocks of a run.
             let mut begin = String::new();
             while let Some(block) = table.range((begin.as_str(), 0)..)?.next() {
                 let run = block?.0.value().0.to_owned();

@@ -61,7 +61,7 @@ fn a_report_that_is_not_as_it_was_written_is_named() {
         transaction.commit().unwrap();
         let page = reader.page(&run(name), 0).unwrap_err().to_string();
         let entries = reader.entries(&run(name), 0).unwrap_err().to_string();
-        assert!(page.contains("is not as it was written") && entries.contains("is not as it was written"));
+        assert!(page.contains("fails its checksum") && entries.contains("fails its checksum"));
         page
     };
     let of_block = |byte: u8, process| {
@@ -69,7 +69,7 @@ fn a_report_that_is_not_as_it_was_written_is_named() {
             transaction.open_table(BLOCKS).unwrap().insert((name, 3), (process, &[byte][..])).unwrap();
         }
     };
-    let words = "a report of run `aaaaaaaaaa` (log index 3) is not as it was written";
+    let words = "a report of run `aaaaaaaaaa` (log index 3) fails its checksum";
     assert!(refused(&of_block(3, 0)).contains(words));
     assert!(refused(&of_block(2, 1)).contains(words));
     let restored = refused(&|transaction| {
@@ -90,7 +90,7 @@ fn reports_that_an_earlier_build_kept_without_checksums_are_read() {
     let name = "aaaaaaaaaa";
     let mut database = BlockDatabase::open(dir.path(), 0..=u64::MAX).unwrap();
     database.write(&[(4, block(name, 1)), (9, block(name, 2))], true).unwrap();
-    // As 0.1.0 left it: no checksums, and no word of where they begin.
+    // As version 0.1.0 wrote it: no checksums, and no first index of checksums.
     let transaction = database.database.begin_write().unwrap();
     transaction.delete_table(SUMS).unwrap();
     transaction.open_table(META).unwrap().retain(|_, _| false).unwrap();
@@ -138,5 +138,5 @@ fn pages_are_bounded_and_follow_each_other_without_loss() {
         seen.extend(entries.iter().map(|(index, _)| *index));
         after = seen.last().copied().unwrap();
     }
-    assert_eq!(seen, [1, 2, 3, 4, 5, 6], "a rewind comes in its turn");
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6], "the rewind is in the order of the log");
 }

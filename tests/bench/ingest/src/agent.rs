@@ -1,4 +1,4 @@
-//! An agent without processes, which says what theirs would.
+//! A simulated agent, which sends reports of processes that do not exist.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,19 +23,19 @@ use crate::desires::Desires;
 use crate::failure::{Failure, PATIENCE};
 use crate::words::{share, tensor};
 
-/// Bytes of a message that an agent takes.
+/// Maximum length of a message to an agent, in bytes.
 const MAX_MESSAGE_BYTES: usize = MAX_FRAME_BYTES + 65_536;
 
-/// More often than a coordinator wants to hear from a node.
+/// Interval of heartbeats; shorter than a coordinator needs.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// One connected agent.
 pub(crate) struct Agent {
     pub(crate) say: mpsc::Sender<AgentMessage>,
     pub(crate) told: Streaming<CoordinatorMessage>,
-    /// The last sequence number that was acknowledged, by run and process.
+    /// The last acknowledged sequence number, by run and process.
     acknowledged: BTreeMap<(String, u32), u64>,
-    /// Goes with the stream: the coordinator has read it by then.
+    /// The agent's answer file in the store. It is removed when the value is dropped, after the coordinator has read it.
     pub(crate) answer: shared::Answer,
 }
 
@@ -46,7 +46,8 @@ impl Agent {
 
     /// The agent of the node called `node`.
     pub(crate) async fn attach_as(address: &str, node: &str, slots: u32) -> Result<Self, Failure> {
-        let dialer = Dialer::to(address).ok_or("the coordinator prints no address")?;
+        let dialer = Dialer::to(address)
+            .ok_or_else(|| format!("the coordinator printed `{address}`, which is not an address"))?;
         let mut client = AgentsClient::new(dialer.connect().await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (say, messages) = mpsc::channel(64);
         let device = Device { name: "cpu".into(), model: "none".into(), memory_bytes: 1 << 30 };
@@ -62,7 +63,7 @@ impl Agent {
         say.send(AgentMessage { body: Some(Say::Hello(hello)) }).await?;
         let mut told = client.attach(ReceiverStream::new(messages)).await?.into_inner();
         let Some(Told::Welcome(welcome)) = told.message().await?.and_then(|message| message.body) else {
-            return Err("the coordinator's first word is no welcome".into());
+            return Err("the coordinator's first message is not `Welcome`".into());
         };
         let answer = shared::answer(Path::new(&welcome.store), &welcome.check, "seen")?;
         let seen = StoreSeen {
@@ -75,7 +76,7 @@ impl Agent {
         Ok(Self { say, told, acknowledged: BTreeMap::new(), answer })
     }
 
-    /// The processes that it should run, once there are so many.
+    /// Waits until the node should run at least `processes` processes, and returns all of them.
     pub(crate) async fn assigned(&mut self, processes: usize) -> Result<Vec<Assignment>, Failure> {
         let end = Instant::now() + PATIENCE;
         let mut heart = tokio::time::interval(HEARTBEAT);
@@ -94,15 +95,15 @@ impl Agent {
                 return Ok(all);
             }
         }
-        Err(format!("there were no {processes} processes to run").into())
+        Err(format!("fewer than {processes} processes were assigned within {PATIENCE:?}").into())
     }
 
-    /// It lives.
+    /// Sends a heartbeat.
     async fn beat(&self) -> Result<(), Failure> {
         Ok(self.say.send(AgentMessage { body: Some(Say::Heartbeat(Heartbeat {})) }).await?)
     }
 
-    /// A process has loaded what it needs: its first report.
+    /// Sends `Ready` for a process, as its report 1.
     pub(crate) async fn ready(&self, of: &Assignment) -> Result<(), Failure> {
         let numerics = [("threads".to_owned(), "1".to_owned())].into();
         let address = format!("127.0.0.1:{}", 9000 + of.process);
@@ -113,7 +114,7 @@ impl Agent {
         Ok(self.say.send(report(of, sequence, body)).await?)
     }
 
-    /// The checkpoint at `step` of a process that is alone, with one number in it.
+    /// Writes and reports the share of a checkpoint with one tensor of one number, for a run with a single process.
     pub(crate) async fn share(&self, of: &Assignment, sequence: u64, step: u64) -> Result<(), Failure> {
         let share = share(&of.store, step, 0, vec![tensor(&of.store, "model/w".to_owned())?])?;
         self.say(of, sequence, Said::Share(share)).await
@@ -127,7 +128,7 @@ impl Agent {
         Ok(())
     }
 
-    /// A moment, in which the node still lives.
+    /// Sends a heartbeat and sleeps for 20 ms.
     pub(crate) async fn wait(&self) -> Result<(), Failure> {
         self.beat().await?;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -144,7 +145,7 @@ impl Agent {
     }
 }
 
-/// What an agent says for the process `of`.
+/// Wraps a report of the process `of` for the agent's stream.
 pub(crate) fn report(of: &Assignment, sequence: u64, body: Said) -> AgentMessage {
     let message = Some(ProcessMessage { body: Some(body) });
     let Assignment { run, generation, process, .. } = of;

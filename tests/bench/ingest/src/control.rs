@@ -1,4 +1,4 @@
-//! What clients ask over gRPC.
+//! Client requests over gRPC.
 
 use lockstep_common::job::parse_toml;
 use lockstep_net::Dialer;
@@ -11,18 +11,19 @@ use tonic::transport::Channel;
 use crate::failure::Failure;
 
 pub(crate) async fn connect(address: &str) -> Result<ControlClient<Channel>, Failure> {
-    let dialer = Dialer::to(address).ok_or("the coordinator prints no address")?;
+    let dialer =
+        Dialer::to(address).ok_or_else(|| format!("the coordinator printed `{address}`, which is not an address"))?;
     Ok(ControlClient::new(dialer.connect().await?))
 }
 
-/// A client whose requests have numbers.
+/// A client that numbers its requests.
 pub(crate) struct Client {
     control: ControlClient<Channel>,
     last: u128,
 }
 
 impl Client {
-    /// Its requests have numbers behind `last`.
+    /// Connects; request ids count up from `last` + 1, and must be unique for the coordinator.
     pub(crate) async fn connect(address: &str, last: u128) -> Result<Self, Failure> {
         Ok(Self { control: connect(address).await?.max_decoding_message_size(usize::MAX), last })
     }
@@ -32,7 +33,7 @@ impl Client {
         format!("{:032x}", self.last)
     }
 
-    /// A job with one rank for each process; the run.
+    /// Submits a job with one rank for each process and a checkpoint every `every` steps; returns the run's id.
     pub(crate) async fn submit(
         &mut self,
         name: &str,
@@ -57,7 +58,7 @@ impl Client {
         Ok(self.control.submit(request).await?.into_inner().run)
     }
 
-    /// A run from a checkpoint.
+    /// Resumes from a checkpoint; returns the new run's id.
     pub(crate) async fn resume(&mut self, checkpoint: &str) -> Result<String, Failure> {
         let (request_id, checkpoint) = (self.request(), checkpoint.to_owned());
         let request = ResumeRequest { request_id, checkpoint, ..ResumeRequest::default() };

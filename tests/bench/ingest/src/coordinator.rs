@@ -1,4 +1,4 @@
-//! A coordinator of its own, asked as a browser and a person would.
+//! A coordinator as a child process, with requests to its page and its command line.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::failure::Failure;
 
-/// What is to be trained, as far as it matters here.
+/// The parts of a job that differ between measurements.
 pub(crate) struct Job<'a> {
     pub(crate) name: &'a str,
     pub(crate) ranks: u32,
@@ -18,7 +18,7 @@ pub(crate) struct Job<'a> {
     pub(crate) lr: f64,
 }
 
-/// Submits `job`, whose files lie in `dir`; the run.
+/// Writes `job` and its data into `dir`, submits it with `coord`, and returns the run's id.
 pub(crate) fn submit(coord: &Path, address: &str, dir: &Path, job: &Job<'_>) -> Result<String, Failure> {
     let Job { name, ranks, steps, lr } = job;
     std::fs::write(dir.join("data.csv"), "x,y\n1,0\n2,1\n3,0\n4,1\n")?;
@@ -36,7 +36,7 @@ pub(crate) fn submit(coord: &Path, address: &str, dir: &Path, job: &Job<'_>) -> 
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// The coordinator; it ends with the value.
+/// A running coordinator. It is killed when the value is dropped.
 pub(crate) struct Coordinator {
     child: Child,
     pub(crate) address: String,
@@ -49,10 +49,10 @@ impl Coordinator {
         let mut command = Command::new(coord);
         command.args(["serve", "--listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0", "--data-dir"]).arg(data);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().ok_or("no output")?).lines();
+        let mut lines = BufReader::new(child.stderr.take().ok_or("the coordinator has no standard error")?).lines();
         let (mut address, mut page) = (None, None);
         while address.is_none() || page.is_none() {
-            let line = lines.next().ok_or("coord has ended")??;
+            let line = lines.next().ok_or("`coord serve` ended before it printed its addresses")??;
             if let Some((_, found)) = line.split_once("listening on ") {
                 address = Some(found.trim().to_owned());
             }
@@ -60,10 +60,10 @@ impl Coordinator {
                 page = Some(found.trim_end_matches('/').to_owned());
             }
         }
-        // What it says later must go somewhere; warnings say why something fails here.
+        // Somebody must read its log, or the coordinator blocks. Warnings and errors explain failed measurements.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok).filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")) {
-                // Nobody may be listening.
+                // Standard error may be closed.
                 let _ = writeln!(std::io::stderr(), "{line}");
             }
         });
@@ -71,7 +71,7 @@ impl Coordinator {
         Ok(Self { child, address, page, end: Arc::default() })
     }
 
-    /// The most memory that it has had, in bytes, looked at all the time.
+    /// Starts to poll the resident memory every 20 ms; the returned value is the maximum so far, in bytes.
     pub(crate) fn watch_memory(&self) -> Arc<AtomicU64> {
         let (peak, end) = (Arc::new(AtomicU64::new(0)), Arc::clone(&self.end));
         let (most, path) = (Arc::clone(&peak), format!("/proc/{}/statm", self.child.id()));
@@ -86,13 +86,13 @@ impl Coordinator {
         peak
     }
 
-    /// Its memory now, in bytes.
+    /// Resident memory now, in bytes.
     pub(crate) fn memory(&self) -> Result<u64, Failure> {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
         Ok(text.split(' ').nth(1).ok_or("no figure")?.parse::<u64>()? * 4096)
     }
 
-    /// Time that it has computed: hundredths of seconds, as Linux counts them.
+    /// CPU time so far, user and system, in seconds; Linux counts hundredths.
     pub(crate) fn cpu_seconds(&self) -> Result<f64, Failure> {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let (_, figures) = text.rsplit_once(") ").ok_or("no figures")?;
@@ -100,12 +100,12 @@ impl Coordinator {
         Ok(ticks as f64 / 100.0)
     }
 
-    /// The most memory that it has had since it began, in bytes, as Linux knows it.
+    /// Maximum of the resident memory since its start, in bytes, as Linux counts it (`VmHWM`).
     pub(crate) fn peak_memory(&self) -> Result<u64, Failure> {
         Ok(self.figure("status", "VmHWM:")? << 10)
     }
 
-    /// Bytes that it has given to `write`, to files and sockets, and those of them that go to a disk.
+    /// Bytes passed to `write` so far, to files and sockets, and bytes that were written to a disk.
     pub(crate) fn written(&self) -> Result<(u64, u64), Failure> {
         Ok((self.figure("io", "wchar:")?, self.figure("io", "write_bytes:")?))
     }
@@ -117,11 +117,11 @@ impl Coordinator {
         Ok(line.split_whitespace().next().ok_or("no figure")?.parse()?)
     }
 
-    /// Ends it as a person would.
+    /// Sends SIGTERM, and waits for the end.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
         Command::new("kill").arg(self.child.id().to_string()).status()?;
         let status = self.child.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("coord has ended with {status}").into()) }
+        if status.success() { Ok(()) } else { Err(format!("`coord serve` ended with {status}").into()) }
     }
 
     pub(crate) fn last_step(&self, run: &str, name: &str) -> Result<u64, Failure> {
@@ -131,13 +131,14 @@ impl Coordinator {
         Ok(found.filter_map(|series| series["last_step"].as_u64()).min().unwrap_or(0))
     }
 
-    /// The body of the answer to GET `path`; all of it, from a connection of its own.
+    /// The whole body of the page's answer to GET `path`, over a new connection.
     pub(crate) fn get(&self, path: &str) -> Result<String, Failure> {
         let mut stream = TcpStream::connect(&self.page)?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.page)?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+        let (head, body) =
+            answer.split_once("\r\n\r\n").ok_or_else(|| format!("{path}: the answer has no end of headers"))?;
         if head.starts_with("HTTP/1.1 200 ") { Ok(body.to_owned()) } else { Err(format!("{path}: {head}").into()) }
     }
 }
@@ -145,7 +146,7 @@ impl Coordinator {
 impl Drop for Coordinator {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
-        // Gone already, if it failed.
+        // Errors mean that it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

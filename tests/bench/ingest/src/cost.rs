@@ -1,4 +1,4 @@
-//! What a placement and an applied report cost a coordinator: its CPU time, and the bytes that it sends and writes.
+//! Cost of a placement and of an applied report: the coordinator's CPU time, and the bytes that it sends and writes.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,31 +18,31 @@ use crate::crew::Crew;
 use crate::failure::{Failure, PATIENCE};
 use crate::words;
 
-/// Steps of a job that does not end here.
+/// Steps of each job: so many that no job ends during the measurement.
 const STEPS: u64 = 1_000_000;
-/// Placements that are measured together: CPU time is known to a hundredth of a second.
+/// Processes to place in one measurement; many, because Linux counts CPU time in hundredths of a second.
 const PROCESSES_PLACED: u32 = 600;
-/// The same of reports.
+/// Reports to send in one measurement.
 const REPORTS: u32 = 4_000;
-/// Letters of the names of tensors in a large manifest.
+/// Length of tensor names in a large manifest.
 const NAME_LETTERS: usize = 60;
-/// Bytes of such a tensor in a manifest.
+/// Bytes that such a tensor adds to a manifest.
 const TENSOR_BYTES: usize = 220;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The program `coord`.
+    /// Path of the program `coord`.
     coord: PathBuf,
-    /// Processes of the jobs that begin from nothing.
+    /// Numbers of processes of jobs that start without a checkpoint.
     #[arg(long, value_delimiter = ',', default_value = "10,100,1000")]
     processes: Vec<u32>,
-    /// Processes of the jobs that begin from a checkpoint, each with about the bytes of its manifest.
+    /// Jobs that start from a checkpoint: number of processes, and approximate size of the manifest in bytes.
     #[arg(long, value_delimiter = ',', default_value = "8:1000000,8:10000000,100:1000000")]
     manifests: Vec<Restored>,
-    /// Processes of a node.
+    /// CPU slots of each node.
     #[arg(long, default_value_t = 8)]
     per_node: u32,
-    /// Where the coordinator's data lie for the time: on a disk, or none of its writes are counted.
+    /// Parent of the coordinator's temporary data directory; must be on a disk, or its writes are not counted.
     #[arg(long, default_value = "/var/tmp")]
     dir: PathBuf,
 }
@@ -63,7 +63,7 @@ impl FromStr for Restored {
     }
 }
 
-/// Prints a line of JSON for each number of processes.
+/// Measures each case, and prints one line of JSON for each.
 pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let fresh = arguments.processes.iter().map(|&processes| Restored { processes, bytes: 0 });
     for case in fresh.chain(arguments.manifests.iter().copied()) {
@@ -75,7 +75,7 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a coordinator has used.
+/// Resources that a coordinator has used.
 #[derive(Clone, Copy)]
 struct Usage {
     at: Instant,
@@ -100,7 +100,7 @@ impl Sub for Usage {
 }
 
 impl Usage {
-    /// For one of `count`.
+    /// The average for each of `count` operations.
     fn each(self, count: u32) -> Value {
         let bytes = |all: u64| all as f64 / f64::from(count);
         json!({
@@ -115,7 +115,7 @@ struct Bench {
     coordinator: Coordinator,
     crew: Crew,
     client: Client,
-    /// Goes last.
+    /// Dropped last, after the coordinator has ended.
     _dir: tempfile::TempDir,
 }
 
@@ -169,13 +169,13 @@ impl Bench {
         }
     }
 
-    /// Until each node knows the processes of `run`.
+    /// Waits until all processes of `run` are assigned to nodes.
     async fn placed(&mut self, run: &str, processes: u32) -> Result<(), Failure> {
         let all = |crew: &Crew| crew.assignments().filter(|(_, one)| one.run == run).count() == processes as usize;
         self.crew.until("all processes are assigned", all).await
     }
 
-    /// All processes are ready, until each knows the others.
+    /// Sends `Ready` for all processes, and waits until each process has its peers.
     async fn ready(&mut self, run: &str) -> Result<(), Failure> {
         let processes: Vec<(usize, Assignment)> = self.processes();
         let all = self.crew.acknowledgements() + processes.len() as u64;
@@ -190,12 +190,12 @@ impl Bench {
     }
 
     fn processes(&self) -> Vec<(usize, Assignment)> {
-        // Without what is long: it is not needed to speak.
+        // Without the long fields, which reports do not need.
         let short = |of: &Assignment| Assignment { job: Vec::new(), data: Vec::new(), ..of.clone() };
         self.crew.assignments().map(|(node, of)| (node, short(of))).collect()
     }
 
-    /// A checkpoint of a run of its own, whose manifest has about `bytes`.
+    /// Makes a checkpoint with a manifest of about `bytes` bytes, in a run of its own, and returns the checkpoint's id.
     async fn checkpoint(&mut self, processes: u32, bytes: usize) -> Result<String, Failure> {
         let run = self.client.submit("parent", processes, STEPS, 1).await?;
         self.placed(&run, processes).await?;
@@ -222,7 +222,9 @@ impl Bench {
             }
             if Instant::now() > end {
                 let run = self.client.ask(What::Run(run)).await?;
-                return Err(format!("no checkpoint was committed: {}", run["failed_checkpoints"]).into());
+                return Err(
+                    format!("no checkpoint was committed within {PATIENCE:?}: {}", run["failed_checkpoints"]).into()
+                );
             }
             self.crew.listen().await?;
         };
@@ -231,7 +233,7 @@ impl Bench {
         Ok(id)
     }
 
-    /// Each process reports of steps behind `step`, all at once, and again when all are acknowledged.
+    /// Lets all processes report steps after `step` at once, and again when all reports are acknowledged. Measures the cost of a report.
     async fn report(&mut self, processes: u32, step: u64) -> Result<Value, Failure> {
         let rounds = (REPORTS / processes).clamp(4, 100);
         let all = self.processes();
@@ -247,12 +249,16 @@ impl Bench {
                 sent.insert(of.process, Instant::now());
                 self.crew.say(*node, of, sequence, Said::Block(EncodedBlock::of(block))).await?;
             }
-            // One for each process: none has another report under way.
+            // Each process has exactly one report in flight.
             let expected = self.crew.acknowledgements() + all.len() as u64;
             let acknowledged = |crew: &Crew| crew.acknowledgements() == expected;
             self.crew.until("all reports are acknowledged", acknowledged).await?;
             for (_, of) in &all {
-                let at = self.crew.acknowledged(of).map(|(_, at)| at).ok_or("not acknowledged")?;
+                let at = self
+                    .crew
+                    .acknowledged(of)
+                    .map(|(_, at)| at)
+                    .ok_or_else(|| format!("process {} has no acknowledged report", of.process))?;
                 waits.push(at.duration_since(sent[&of.process]).as_secs_f64() * 1e3);
             }
         }

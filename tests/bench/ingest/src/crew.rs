@@ -1,4 +1,4 @@
-//! The agents of several nodes, heard together.
+//! The agents of several nodes, with one queue for all messages to them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,30 +17,30 @@ use crate::agent::{Agent, HEARTBEAT, report};
 use crate::desires::Desires;
 use crate::failure::{Failure, PATIENCE};
 
-/// What a node was told, and when.
+/// Index of a node, time of receipt, and a message to it.
 type Heard = (usize, Instant, Result<Option<CoordinatorMessage>, Status>);
 
-/// See the module.
+/// All connected agents.
 pub(crate) struct Crew {
     says: Vec<mpsc::Sender<AgentMessage>>,
     heard: mpsc::UnboundedReceiver<Heard>,
-    /// What each node should run.
+    /// Desired state of each node.
     desires: Vec<Desires>,
-    /// The same, as processes.
+    /// Assignments of each node's processes, from `desires`.
     desired: Vec<Vec<Assignment>>,
-    /// The last sequence number that was acknowledged, and when, by run and process.
+    /// The last acknowledged sequence number, and its time, by run and process.
     acknowledged: BTreeMap<(String, u32), (u64, Instant)>,
-    /// Acknowledgements, of all processes.
+    /// Number of acknowledgements to all processes.
     acknowledgements: u64,
-    /// Bytes of all messages to all nodes.
+    /// Encoded bytes of all messages to all nodes.
     bytes: u64,
     _answers: Vec<shared::Answer>,
-    /// They end with it.
+    /// Tasks that read streams and send heartbeats; they end when this is dropped.
     _tasks: JoinSet<()>,
 }
 
 impl Crew {
-    /// `nodes` nodes with `slots` slots each.
+    /// Connects `nodes` nodes with `slots` CPU slots each.
     pub(crate) async fn attach(address: &str, nodes: u32, slots: u32) -> Result<Self, Failure> {
         let (to, heard) = mpsc::unbounded_channel();
         let (mut says, mut answers, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
@@ -69,22 +69,22 @@ impl Crew {
         self.says.len()
     }
 
-    /// Bytes that all nodes were told.
+    /// Encoded bytes of all messages to all nodes so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What nodes should run, with the number of each node.
+    /// Assignments of all processes, each with the index of its node.
     pub(crate) fn assignments(&self) -> impl Iterator<Item = (usize, &Assignment)> {
         self.desired.iter().enumerate().flat_map(|(node, all)| all.iter().map(move |one| (node, one)))
     }
 
-    /// Whether no node should run anything.
+    /// Whether the desired state of every node is empty.
     pub(crate) fn is_idle(&self) -> bool {
         self.desires.iter().all(Desires::is_empty)
     }
 
-    /// Whether the process on that node knows its peers.
+    /// Whether the node has received the peers of this process.
     pub(crate) fn has_met(&self, node: usize, of: &Assignment) -> bool {
         self.desires[node].has_met(of)
     }
@@ -94,12 +94,12 @@ impl Crew {
         self.desires[node].is_saved(of)
     }
 
-    /// How often any process's reports were acknowledged.
+    /// Number of acknowledgements to all processes so far.
     pub(crate) fn acknowledgements(&self) -> u64 {
         self.acknowledgements
     }
 
-    /// The last number of a process's that was acknowledged, and when.
+    /// The last acknowledged sequence number of a process, and its time.
     pub(crate) fn acknowledged(&self, of: &Assignment) -> Option<(u64, Instant)> {
         self.acknowledged.get(&(of.run.clone(), of.process)).copied()
     }
@@ -108,24 +108,24 @@ impl Crew {
         Ok(self.says[node].send(report(of, sequence, body)).await?)
     }
 
-    /// Listens until `is_so`.
+    /// Processes messages until `is_so` returns true; fails after [`PATIENCE`].
     pub(crate) async fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<(), Failure> {
         let end = Instant::now() + PATIENCE;
         while !is_so(self) {
             if Instant::now() > end {
-                return Err(format!("waited in vain until {what}").into());
+                return Err(format!("waited {PATIENCE:?} until {what}").into());
             }
             self.listen().await?;
         }
         Ok(())
     }
 
-    /// Takes one message, or none if none comes for a moment.
+    /// Processes one message, or returns after one second without a message.
     pub(crate) async fn listen(&mut self) -> Result<(), Failure> {
         const PAUSE: Duration = Duration::from_secs(1);
         let Ok(heard) = tokio::time::timeout(PAUSE, self.heard.recv()).await else { return Ok(()) };
-        let (node, at, message) = heard.ok_or("no node listens any more")?;
-        let message = message?.ok_or("the coordinator has ended a stream")?;
+        let (node, at, message) = heard.ok_or("the streams of all nodes have ended")?;
+        let message = message?.ok_or_else(|| format!("the coordinator ended the stream of node {node}"))?;
         self.bytes += message.encoded_len() as u64;
         match message.body {
             Some(told @ (Told::Desired(_) | Told::Assignment(_) | Told::Peers(_))) => {
@@ -154,7 +154,7 @@ async fn listen(node: usize, mut told: Streaming<CoordinatorMessage>, to: mpsc::
     }
 }
 
-/// It lives, until nobody hears.
+/// Sends heartbeats until the stream has ended.
 async fn beat(say: mpsc::Sender<AgentMessage>) {
     let mut heart = tokio::time::interval(HEARTBEAT);
     while say.send(AgentMessage { body: Some(Say::Heartbeat(Heartbeat {})) }).await.is_ok() {

@@ -1,4 +1,4 @@
-//! A coordinator with many runs, all of which have ended but one.
+//! A coordinator with many runs, of which all but one have ended.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -16,33 +16,34 @@ use crate::failure::Failure;
 use crate::words::point;
 use crate::words::step_report;
 
-/// Steps in one report.
+/// Steps in each report.
 const TOGETHER: u64 = 100;
-/// Reports of a run that may wait for their acknowledgement.
+/// Maximum number of unacknowledged reports of a run.
 const OPEN: u64 = 4;
-/// Between two steps of the run that goes on.
+/// Interval between two steps of the live run.
 const PACE: Duration = Duration::from_millis(100);
-/// Series that every step brings by itself.
+/// Number of series that the coordinator derives from each step.
 const OWN: u64 = 4;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The program `coord`.
+    /// Path of the program `coord`.
     coord: PathBuf,
     #[arg(long, default_value_t = 500)]
     runs: u32,
-    /// Series of each run.
+    /// Number of series of each run.
     #[arg(long, default_value_t = 200)]
     series: u64,
-    /// Points of each series.
+    /// Number of points of each series.
     #[arg(long, default_value_t = 1000)]
     points: u64,
-    /// Points of each series of the first run.
+    /// Number of points of each series of the first run.
     #[arg(long, default_value_t = 100_000)]
     long: u64,
 }
 
-/// Prints a line of JSON once all is there: the page, all runs, and the number of points. The last run goes on.
+/// Fills a coordinator, and prints a line of JSON: address of the page, runs, number of points. Then the last run reports a step every
+/// 100 ms until standard input ends.
 pub(crate) async fn stand(arguments: &Arguments) -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let coordinator = Coordinator::start(&arguments.coord, &dir.path().join("data"))?;
@@ -68,13 +69,15 @@ pub(crate) async fn stand(arguments: &Arguments) -> Result<(), Failure> {
         last = arguments.tell(&mut agent, assignment, 0..steps, 1).await?;
         if !goes_on {
             let state = vec![index as u8; 32];
-            // Without its last checkpoint it would not be finished.
+            // A run without a committed last checkpoint does not become `finished`.
             agent.share(assignment, last + 1, steps).await?;
             agent.say(assignment, last + 2, Said::Finished(Finished { step: steps, state })).await?;
         }
         points += steps * arguments.series;
     }
-    let (Some(first), Some(live)) = (runs.first(), runs.last()) else { return Err("no runs".into()) };
+    let (Some(first), Some(live)) = (runs.first(), runs.last()) else {
+        return Err("`--runs` must be at least 1".into());
+    };
     while coordinator.last_step(live, "loss")? < arguments.points {
         agent.wait().await?;
     }
@@ -86,7 +89,7 @@ pub(crate) async fn stand(arguments: &Arguments) -> Result<(), Failure> {
     let ended = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&ended);
     std::thread::spawn(move || {
-        // However it ends, it has ended.
+        // An error of standard input counts as its end.
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         seen.store(true, Ordering::Relaxed);
     });
@@ -100,7 +103,7 @@ pub(crate) async fn stand(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
-    /// How many steps the run at `index` is to have.
+    /// Number of steps in the job of the run at `index`.
     fn steps(&self, index: u32) -> u64 {
         match index {
             0 => self.long,
@@ -109,7 +112,8 @@ impl Arguments {
         }
     }
 
-    /// Tells `steps` of one run in reports after `sequence`, and waits for them; the last one's number.
+    /// Reports `steps` of one run, in reports that are numbered from `sequence` + 1, and waits until all are acknowledged. Returns the last
+    /// number.
     async fn tell(
         &self,
         agent: &mut Agent,

@@ -1,4 +1,4 @@
-//! What a node should run: the last `Desired`, with the assignments and peers that came in messages of their own.
+//! The desired state of a node: the last `Desired`, with assignments and peers from separate messages.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,20 +7,20 @@ use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::coordinator_message::Body as Told;
 use lockstep_rpc::{AgentMessage, Assignment, AssignmentRequest, DesiredProcess, DesiredRun};
 
-/// A generation of a run.
+/// A run's id and the number of its generation.
 type Generation = (String, u64);
 
-/// See the module.
+/// The desired state of one node.
 #[derive(Clone, Default)]
 pub(crate) struct Desires {
     runs: Vec<DesiredRun>,
     assignments: BTreeMap<Generation, Option<Assignment>>,
-    /// How many peers, once they are known.
+    /// Number of peers of a generation, once they are known.
     peers: BTreeMap<Generation, usize>,
 }
 
 impl Desires {
-    /// Takes what the node was told; what it asks for then.
+    /// Processes a message to the node, and returns the node's requests in reply.
     pub(crate) fn take(&mut self, told: Told) -> Vec<AgentMessage> {
         let mut asks = Vec::new();
         match told {
@@ -47,7 +47,7 @@ impl Desires {
         asks
     }
 
-    /// All processes that the node should run, once it knows what they need.
+    /// Assignments of all desired processes whose assignment has arrived.
     pub(crate) fn all(&self) -> Vec<Assignment> {
         let of = |run: &DesiredRun| {
             let whole = self.assignments.get(&(run.run.clone(), run.generation))?.clone()?;
@@ -57,7 +57,7 @@ impl Desires {
         self.runs.iter().filter_map(of).flatten().collect()
     }
 
-    /// Whether it should run nothing.
+    /// Whether the node should run no process.
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
@@ -68,7 +68,7 @@ impl Desires {
         runs.filter_map(|run| run.save).any(|save| save.committed)
     }
 
-    /// Whether a process knows its peers.
+    /// Whether the peers of a process have arrived.
     pub(crate) fn has_met(&self, of: &Assignment) -> bool {
         self.peers.contains_key(&(of.run.clone(), of.generation))
     }

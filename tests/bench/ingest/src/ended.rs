@@ -1,4 +1,4 @@
-//! A coordinator whose runs have all ended: what it needs for them, and how long it takes to answer.
+//! A coordinator whose runs have all ended: its memory, its start, and the time of its answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -20,33 +20,33 @@ use crate::crew::Crew;
 use crate::failure::{Failure, PATIENCE};
 use crate::words;
 
-/// Steps of a run, and between its checkpoints: it has two.
+/// Steps of a run, and steps between checkpoints. A run has two checkpoints, at steps 3 and 5.
 const STEPS: u64 = 5;
 const EVERY: u64 = 3;
-/// Runs at the beginning and at the end whose CPU time is compared.
+/// Number of first and of last runs whose CPU time is compared.
 const SERIES: usize = 100;
-/// Times that each question is asked.
+/// Number of repetitions of each question.
 const QUESTIONS: usize = 20;
-/// Between two of them.
+/// Pause between two questions.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Until numbers are written that a coordinator keeps for a moment.
+/// Time until a coordinator has written the numbers that it buffers.
 const REST: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The program `coord`.
+    /// Path of the program `coord`.
     coord: PathBuf,
     #[arg(long, default_value_t = 1000)]
     runs: usize,
-    /// Runs at a time.
+    /// Number of runs at a time.
     #[arg(long, default_value_t = 8)]
     together: u32,
-    /// Where the coordinator's data lie for the time.
+    /// Parent of the coordinator's temporary data directory.
     #[arg(long, default_value = "/var/tmp")]
     dir: PathBuf,
 }
 
-/// Prints a line of JSON.
+/// Lets all runs end, measures, and prints one line of JSON.
 pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let dir = tempfile::tempdir_in(&arguments.dir)?;
     let data = dir.path().join("data");
@@ -63,7 +63,7 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let answers = answers(&arguments.coord, &coordinator, &mut client, &oldest).await?;
     let memory_after_answers = coordinator.memory()?;
     drop((crew, client));
-    // Their connections close meanwhile, or the coordinator waits for them.
+    // The connections close during this pause; otherwise the coordinator would wait for them when it ends.
     tokio::time::sleep(PAUSE * 50).await;
     coordinator.stop()?;
 
@@ -85,13 +85,13 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// CPU seconds of a run among the first and among the last.
+/// CPU seconds for each of the first runs, and for each of the last runs.
 struct Made {
     first: f64,
     last: f64,
 }
 
-/// How far a process is.
+/// The last message that was sent for a process.
 #[derive(Clone, Copy, PartialEq)]
 enum Stage {
     Ready,
@@ -99,7 +99,7 @@ enum Stage {
     Exited,
 }
 
-/// All runs begin and end, some at a time.
+/// Starts and ends all runs, `--together` at a time.
 async fn make(arguments: &Arguments, coordinator: &Coordinator, crew: &mut Crew) -> Result<Made, Failure> {
     let (permits, submitting) = submit_all(coordinator.address.clone(), arguments.together as usize);
     let (mut begun, mut ended) = (0, 0);
@@ -108,7 +108,7 @@ async fn make(arguments: &Arguments, coordinator: &Coordinator, crew: &mut Crew)
     let mut moved = Instant::now();
     while ended < arguments.runs {
         while begun < arguments.runs && begun - ended < arguments.together as usize {
-            permits.send(begun).await.map_err(|_| "no run is submitted any more")?;
+            permits.send(begun).await.map_err(|_| "the task that submits runs has ended")?;
             begun += 1;
         }
         crew.listen().await?;
@@ -117,7 +117,9 @@ async fn make(arguments: &Arguments, coordinator: &Coordinator, crew: &mut Crew)
             moved = Instant::now();
         }
         if moved.elapsed() > PATIENCE {
-            return Err(format!("{ended} runs have ended, and then nothing").into());
+            return Err(
+                format!("no progress for {PATIENCE:?} after {ended} of {} runs had ended", arguments.runs).into()
+            );
         }
         stages.extend(now);
         for run in gone {
@@ -135,7 +137,7 @@ async fn make(arguments: &Arguments, coordinator: &Coordinator, crew: &mut Crew)
     Ok(Made { first: spent(0, few), last: spent(arguments.runs - few, arguments.runs) })
 }
 
-/// A task that submits a run for each number that it is sent.
+/// Starts a task that submits one run for each number that it receives.
 fn submit_all(address: String, together: usize) -> (mpsc::Sender<usize>, JoinHandle<Result<(), Failure>>) {
     let (permits, mut numbers) = mpsc::channel(together);
     let submitting = tokio::spawn(async move {
@@ -148,7 +150,7 @@ fn submit_all(address: String, together: usize) -> (mpsc::Sender<usize>, JoinHan
     (permits, submitting)
 }
 
-/// Each process says what it can say now: the new stages, and the runs whose process is gone.
+/// Sends the next message of each process that can continue. Returns the new stages, and the runs whose process is no longer desired.
 async fn advance(
     crew: &Crew,
     stages: &BTreeMap<String, Stage>,
@@ -178,7 +180,7 @@ async fn advance(
     Ok((now, stages.iter().filter(is_gone).map(|(run, _)| run.clone()).collect()))
 }
 
-/// All steps, both checkpoints and the end.
+/// Reports all steps, both checkpoints and the end of a process.
 async fn train(crew: &Crew, node: usize, of: &Assignment) -> Result<(), Failure> {
     crew.say(node, of, 2, Said::Block(EncodedBlock::of(words::steps(0..STEPS)))).await?;
     let tensors = vec![words::tensor(&of.store, "model/w".to_owned())?];
@@ -189,7 +191,7 @@ async fn train(crew: &Crew, node: usize, of: &Assignment) -> Result<(), Failure>
     crew.say(node, of, 5, Said::Finished(Finished { step: STEPS, state })).await
 }
 
-/// A while, in which the node is heard.
+/// Waits for [`REST`], and processes messages meanwhile.
 async fn rest(crew: &mut Crew) -> Result<(), Failure> {
     let end = Instant::now() + REST;
     while Instant::now() < end {
@@ -198,22 +200,26 @@ async fn rest(crew: &mut Crew) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The oldest run, once all have finished.
+/// The id of the oldest run; fails unless all runs have finished.
 async fn oldest(client: &mut Client, runs: usize) -> Result<String, Failure> {
     let rows = client.ask(What::Runs(RunsQuery::default())).await?;
-    let rows = rows.as_array().ok_or("no list of runs")?;
+    let rows = rows.as_array().ok_or("the answer is not a list of runs")?;
     let finished = rows.iter().filter(|row| row["status"] == "finished").count();
     if finished != runs {
-        return Err(format!("{finished} of {runs} runs have finished, the first is {}", rows[0]).into());
+        return Err(format!("only {finished} of {runs} runs have finished; the first is {}", rows[0]).into());
     }
-    Ok(rows[0]["run"].as_str().ok_or("a run without a name")?.to_owned())
+    Ok(rows[0]["run"].as_str().ok_or("the oldest run has no id")?.to_owned())
 }
 
-/// How long questions and commands take, and how much CPU time of the coordinator.
+/// Wall-clock time and the coordinator's CPU time of questions and commands, by name.
 async fn answers(coord: &Path, at: &Coordinator, client: &mut Client, oldest: &str) -> Result<Value, Failure> {
     let program = |words: &[&str]| {
         let command = Command::new(coord).args(words).args(["--addr", &at.address]).stdout(Stdio::null()).status()?;
-        if command.success() { Ok(()) } else { Err(Failure::from(format!("coord {words:?} has failed"))) }
+        if command.success() {
+            Ok(())
+        } else {
+            Err(Failure::from(format!("`coord {}` failed with {command}", words.join(" "))))
+        }
     };
     let mut found = serde_json::Map::new();
     let mut note = |name: &str, timed: Timed| found.insert(name.to_owned(), timed.result());
@@ -249,7 +255,7 @@ async fn answers(coord: &Path, at: &Coordinator, client: &mut Client, oldest: &s
     Ok(found.into())
 }
 
-/// Questions that are timed.
+/// Times of repeated questions.
 struct Timed {
     took_ms: Vec<f64>,
     cpu_s: f64,
@@ -264,7 +270,7 @@ impl Timed {
         let begin = Instant::now();
         ask()?;
         self.took(begin);
-        // The node must be heard meanwhile.
+        // Heartbeats of the node are sent during this pause.
         tokio::time::sleep(PAUSE).await;
         Ok(())
     }
@@ -273,7 +279,7 @@ impl Timed {
         self.took_ms.push(begin.elapsed().as_secs_f64() * 1e3);
     }
 
-    /// With the CPU time in between.
+    /// Ends the measurement: adds the coordinator's CPU time since [`new`](Self::new), and sorts the times.
     fn end(mut self, at: &Coordinator) -> Result<Self, Failure> {
         self.cpu_s = at.cpu_seconds()? - self.cpu_s;
         self.took_ms.sort_by(f64::total_cmp);
@@ -289,7 +295,7 @@ impl Timed {
     }
 }
 
-/// Bytes of each database.
+/// Size of each database file, in bytes.
 fn databases(data: &Path) -> Result<Value, Failure> {
     let mut found = serde_json::Map::new();
     for entry in std::fs::read_dir(data)? {

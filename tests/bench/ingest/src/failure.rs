@@ -1,9 +1,9 @@
-//! How a measurement ends that cannot be made.
+//! Errors and time limits of measurements.
 
 use std::time::Duration;
 
-/// Why, for whoever measures.
+/// Any error that ends a measurement.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// For all that has to happen at all.
+/// Limit for each wait.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);

@@ -1,4 +1,4 @@
-//! What a coordinator bears of clients that take all they can get: its memory, and how long others wait meanwhile.
+//! Hostile clients: a coordinator's memory, and the waiting time of another client meanwhile.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -20,48 +20,49 @@ use crate::control::{Client, connect};
 use crate::coordinator::Coordinator;
 use crate::failure::Failure;
 
-/// Between two looks of somebody who only wants to see the nodes.
+/// Interval between two requests of the probe.
 const PACE: Duration = Duration::from_millis(100);
-/// After which he gives up; so long he waited.
+/// Time after which the probe gives up; a request that failed counts as this long.
 const GIVEN_UP: Duration = Duration::from_secs(2);
-/// For a flood to begin, and to last.
+/// Limit for the start of a flood.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Uploads on one connection.
+/// Number of uploads on one connection.
 const TOGETHER: usize = 52;
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The program `coord`.
+    /// Path of the program `coord`.
     coord: PathBuf,
-    /// How long each flood lasts.
+    /// Duration of each flood, in seconds.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
-    /// Silent connections.
+    /// Number of silent connections.
     #[arg(long, default_value_t = 1200)]
     connections: usize,
-    /// Readers of a blob of 32 MiB that do not read on.
+    /// Number of readers of a blob of 32 MiB that stop reading.
     #[arg(long, default_value_t = 30)]
     readers: usize,
-    /// Uploads that stand still.
+    /// Number of uploads that stall.
     #[arg(long, default_value_t = 520)]
     uploads: usize,
-    /// Browsers that listen to events.
+    /// Number of browsers that listen to events.
     #[arg(long, default_value_t = 50)]
     listeners: usize,
-    /// Runs of which they hear.
+    /// Number of runs whose events they receive.
     #[arg(long, default_value_t = 500)]
     runs: u32,
-    /// Texts of 8 MiB in the reports of one run.
+    /// Number of texts of 8 MiB in the reports of one run.
     #[arg(long, default_value_t = 20)]
     texts: u64,
-    /// Only floods whose name has this in it.
+    /// Run only floods whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
 }
 
-/// What keeps a flood going: it ends with the value.
+/// Resources of a flood, which ends when they are dropped.
 type Held = Box<dyn std::any::Any + Send>;
 
-/// Prints a line of JSON for each flood.
+/// Runs each flood, and prints one line of JSON for each.
 pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     for name in ["none", "silent on gRPC", "silent on the page", "slow readers", "still uploads", "listeners", "texts"]
     {
@@ -83,7 +84,7 @@ impl Arguments {
         let probe = Probe::start(coordinator.address.clone(), Duration::from_secs(self.seconds));
         let end = Instant::now() + Duration::from_secs(self.seconds);
         let flood = tokio::time::timeout(PATIENCE, self.flood(name, &coordinator, prepared, end)).await;
-        let held = flood.unwrap_or_else(|_| Err("the flood itself has to wait".into()));
+        let held = flood.unwrap_or_else(|_| Err(format!("the flood did not start within {PATIENCE:?}").into()));
         while !probe.0.is_finished() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -101,7 +102,7 @@ impl Arguments {
         }))
     }
 
-    /// What must be there before a flood.
+    /// Submits the runs that a flood needs, and returns their ids.
     async fn prepare(&self, name: &str, coordinator: &Coordinator) -> Result<Vec<String>, Failure> {
         let runs = match name {
             "listeners" => self.runs,
@@ -116,7 +117,7 @@ impl Arguments {
         Ok(ids)
     }
 
-    /// Begins a flood; some last until `end` by themselves.
+    /// Starts a flood; `listeners` returns at `end`, the others once they have started.
     async fn flood(&self, name: &str, to: &Coordinator, runs: Vec<String>, end: Instant) -> Result<Held, Failure> {
         match name {
             "silent on gRPC" => Ok(Box::new(silent(&to.address, self.connections).await)),
@@ -196,7 +197,7 @@ impl Arguments {
     }
 }
 
-/// As many as can be had.
+/// Opens up to `connections` connections that send nothing.
 async fn silent(address: &str, connections: usize) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for _ in 0..connections {
@@ -207,7 +208,7 @@ async fn silent(address: &str, connections: usize) -> Vec<TcpStream> {
     held
 }
 
-/// Looks at the nodes all the time, each time as a new client: how many milliseconds each took.
+/// A thread that asks for the nodes again and again, each time with a new client, and returns the milliseconds of each request.
 struct Probe(std::thread::JoinHandle<Vec<f64>>);
 
 impl Probe {

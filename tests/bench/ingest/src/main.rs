@@ -1,4 +1,4 @@
-//! What a coordinator bears: starts the `coord` that it is given, and speaks to it as the agents of nodes whose processes it plays.
+//! Load tests of a coordinator: starts the given `coord`, and connects to it as the agents of simulated nodes and processes.
 //!
 //! ```text
 //! ingest rate COORD [--points N] [--processes P] [--series S]
@@ -27,15 +27,15 @@ use failure::Failure;
 
 #[derive(Parser)]
 enum Command {
-    /// Measures how many points a second it takes, and how fast a long series is drawn.
+    /// Measure how many points a second the coordinator accepts, and how fast it answers a query of a long series.
     Rate(rate::Arguments),
-    /// Fills it with runs, and lets one go on until standard input ends: for whoever measures its page.
+    /// Fill a coordinator with runs for measurements of its page; one run trains until standard input ends.
     Crowd(crowd::Arguments),
-    /// Floods it with clients that take all they can get, and measures its memory and how long others wait.
+    /// Flood a coordinator with hostile clients; measure its memory and the waiting time of another client.
     Flood(flood::Arguments),
-    /// Measures what a placement and a report cost it, by processes.
+    /// Measure the cost of a placement and of a report, by number of processes.
     Cost(cost::Arguments),
-    /// Ends many runs, and measures its memory, its start and its answers.
+    /// Let many runs end; measure the coordinator's memory, start and answers.
     Ended(ended::Arguments),
 }
 

@@ -1,4 +1,4 @@
-//! How many points a second a coordinator takes, with durable acknowledgement, and how fast a long series is drawn.
+//! Points a second that a coordinator accepts with durable acknowledgement, and the time of a query of a long series.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,32 +14,31 @@ use crate::coordinator::{Coordinator, Job, submit};
 use crate::failure::{Failure, PATIENCE};
 use crate::words::point;
 
-/// Points of each series in one report, as a process that makes a few hundred steps a second would gather in its quarter of a
-/// second.
+/// Points of each series in one report: those of a process with a few hundred steps a second that reports four times a second.
 const TOGETHER: u64 = 64;
-/// Reports of a process that may wait for their acknowledgement.
+/// Maximum number of unacknowledged reports of a process.
 const OPEN: u64 = 16;
-/// Queries that are timed.
+/// Number of timed queries.
 const QUERIES: usize = 21;
-/// Pixels that the long series is drawn on.
+/// Width of the query's drawing, in pixels.
 const PIXELS: usize = 2000;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The program `coord`.
+    /// Path of the program `coord`.
     coord: PathBuf,
-    /// Points to send; the longest series gets a tenth of them, at most a million.
+    /// Number of points to send; the long series gets a tenth as many, at most a million.
     #[arg(long, default_value_t = 4_000_000)]
     points: u64,
     #[arg(long, default_value_t = 2)]
     processes: u32,
-    /// Series of each process.
+    /// Number of series of each process.
     #[arg(long, default_value_t = 150)]
     series: u64,
 }
 
-/// Prints a line of JSON: points a second acknowledged, how long until all could be read back, the coordinator's largest memory,
-/// and the times of a query of the longest series.
+/// Prints a line of JSON: points a second until all are acknowledged and until all can be read, the coordinator's maximum memory, and
+/// the times of a query of the long series.
 pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let coordinator = Coordinator::start(&arguments.coord, &dir.path().join("data"))?;
@@ -52,7 +51,7 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         agent.ready(assignment).await?;
     }
 
-    // Small at first: what the coordinator needs beside the points is no matter of theirs.
+    // Memory without points, to compare the maximum with.
     let before = peak.load(Ordering::Relaxed);
     let begin = Instant::now();
     let sent = send(arguments, &mut agent, &assigned).await?;
@@ -61,7 +60,7 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let last = sent.steps;
     while coordinator.last_step(&run, &name)? < last {
         if begin.elapsed() > acknowledged + PATIENCE {
-            return Err("what was acknowledged cannot be read".into());
+            return Err(format!("acknowledged points cannot be read within {PATIENCE:?}").into());
         }
         agent.wait().await?;
     }
@@ -77,7 +76,7 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
         let answer = coordinator.get(&format!("/api/runs/{run}/points?name=long&pixels={PIXELS}"))?;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
         if !answer.contains("\"exact\":false") {
-            return Err("the long series is not drawn from its levels".into());
+            return Err("the coordinator answered a query of the long series without its levels".into());
         }
     }
     times.sort_by(f64::total_cmp);
@@ -96,13 +95,13 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Failure> {
 
 struct Sent {
     points: u64,
-    /// The last step of each series.
+    /// Last step of each series.
     steps: u64,
-    /// The last report of each process.
+    /// Sequence number of each process's last report.
     sequence: u64,
 }
 
-/// Every process reports all its series, [`OPEN`] reports ahead of what is acknowledged.
+/// Lets every process report all its series, with at most [`OPEN`] unacknowledged reports.
 async fn send(arguments: &Arguments, agent: &mut Agent, assigned: &[Assignment]) -> Result<Sent, Failure> {
     let each = TOGETHER * arguments.series;
     let reports = arguments.points.div_ceil(each * u64::from(arguments.processes));
@@ -113,7 +112,7 @@ async fn send(arguments: &Arguments, agent: &mut Agent, assigned: &[Assignment])
                 Series::of_points(&key, &points(report * TOGETHER, series))
             });
             let block = ReportBlock { process: assignment.process, series: series.collect(), ..ReportBlock::default() };
-            // The first said that it is ready.
+            // Report 1 was `Ready`.
             agent.say(assignment, report + 2, Said::Block(EncodedBlock::of(block))).await?;
         }
         agent.acknowledged_to(assigned, (report + 2).saturating_sub(OPEN)).await?;
@@ -126,7 +125,7 @@ async fn send(arguments: &Arguments, agent: &mut Agent, assigned: &[Assignment])
     })
 }
 
-/// One series with many points, for the query; its last step.
+/// Reports the long series for the query, and returns its last step.
 async fn grow_long_series(
     arguments: &Arguments,
     agent: &mut Agent,

@@ -1,4 +1,4 @@
-//! What processes say, in the sizes that those of real jobs have.
+//! Messages of simulated processes, of the same size as those of real jobs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use lockstep_store::BlobStore;
 
 use crate::failure::Failure;
 
-/// Keys of what decides bits on a CPU.
+/// Keys of a numerics fingerprint of realistic size.
 const NUMERICS: [&str; 24] = [
     "abi",
     "arithmetic",
@@ -38,7 +38,7 @@ const NUMERICS: [&str; 24] = [
     "torchscript.gradients",
     "vectors",
 ];
-/// Keys of what a process runs on.
+/// Keys of an environment of realistic size.
 const ENVIRONMENT: [&str; 12] = [
     "cpu.cores",
     "cpu.model",
@@ -55,10 +55,10 @@ const ENVIRONMENT: [&str; 12] = [
 ];
 const PHASES: [&str; 9] =
     ["data", "forward", "backward", "reduction", "optimizer", "record", "checkpoint", "evaluation", "other"];
-/// Generators and seeds of a rank.
+/// Names of a rank's seeds.
 const STREAMS: [&str; 3] = ["data", "forward", "init"];
 
-/// A process has loaded what it needs.
+/// A `Ready` message.
 pub(crate) fn ready(of: &Assignment) -> Ready {
     let texts = |keys: &[&str]| {
         keys.iter().map(|key| ((*key).to_owned(), format!("a value of {key}, as it is measured"))).collect()
@@ -67,7 +67,7 @@ pub(crate) fn ready(of: &Assignment) -> Ready {
     Ready { address, numerics: texts(&NUMERICS), environment: texts(&ENVIRONMENT) }
 }
 
-/// The record of steps, and what else process 0 says of them.
+/// A block of process 0: the record of steps, and telemetry.
 pub(crate) fn steps(range: std::ops::Range<u64>) -> ReportBlock {
     let last = range.end;
     ReportBlock {
@@ -78,12 +78,12 @@ pub(crate) fn steps(range: std::ops::Range<u64>) -> ReportBlock {
     }
 }
 
-/// What another process says after `step`.
+/// A block of another process after `step`: telemetry only.
 pub(crate) fn telemetry(process: u32, step: u64) -> ReportBlock {
     ReportBlock { process, systems: vec![system_report(step)], ..ReportBlock::default() }
 }
 
-/// `loss`, `grad_norm`, `lr` and `step_seconds` of the step behind `step`.
+/// The record of step `step` + 1: `loss`, `grad_norm`, `lr` and `step_seconds`.
 pub(crate) fn step_report(step: u64) -> StepReport {
     let [loss, grad_norm] = [0, 1].map(|series| point(step, series));
     StepReport {
@@ -113,13 +113,13 @@ fn system_report(step: u64) -> SystemReport {
     }
 }
 
-/// A tensor of one number, whose blob is in `store`.
+/// Writes a blob of one number into `store`, and returns a tensor with it.
 pub(crate) fn tensor(store: &str, name: String) -> Result<TensorEntry, Failure> {
     let piece = BlobStore::existing(Path::new(store))?.put(&[0; 4])?;
     Ok(TensorEntry { name, dtype: "float".into(), shape: vec![1], pieces: vec![piece] })
 }
 
-/// The share of a checkpoint of a process that hosts one rank, with its number; `store` has it.
+/// Writes the share of a process that hosts one rank of the same number into `store`, and returns the report of it.
 pub(crate) fn share(
     store: &str,
     step: u64,
@@ -140,7 +140,7 @@ pub(crate) fn share(
     Ok(CheckpointShare { step, blob: Some((&blob).into()) })
 }
 
-/// A falling, noisy curve.
+/// A point of a falling, noisy curve.
 pub(crate) fn point(step: u64, series: u64) -> Point {
     let noise = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ series) >> 40;
     let value = 2.0 / (1.0 + step as f64 * 1e-4) + noise as f64 * 1e-9;

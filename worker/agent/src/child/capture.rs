@@ -1,4 +1,4 @@
-//! From the pipe of a process to its log.
+//! Copies the output of a process from its pipe to its log.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tracing::debug;
 
 use super::output::LogWriter;
 
-/// How long output, and then messages on the socket, may still come after a process's end. Both end with the process,
-/// unless a child of it holds them open.
+/// How long output, and then messages on the socket, may still arrive after a process's end. Both end with the process,
+/// unless a child of the process keeps them open.
 pub(crate) const LINGER: Duration = Duration::from_millis(500);
-/// The size of a pipe: one read takes all there is.
+/// Default size of a pipe: one read empties it.
 const READ_BYTES: usize = 64 << 10;
 
-/// Writes everything that comes out of the pipe to the log, until its end.
+/// Copies `output` to the log until the pipe ends or fails.
 pub(crate) async fn copy(output: &mut pipe::Receiver, log: &mut LogWriter) {
     let mut buffer = vec![0; READ_BYTES];
     loop {

@@ -1,10 +1,10 @@
-//! How a process ended.
+//! The end of an operating-system process.
 
-/// How a process ended.
+/// Exit code and last output of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
     /// Exit code, or 128 + signal.
     pub(crate) code: i32,
-    /// The last lines that it wrote.
+    /// The last lines of its output, at most 4 KiB.
     pub(crate) output: String,
 }

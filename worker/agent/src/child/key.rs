@@ -1,4 +1,4 @@
-//! Which process something is of.
+//! The key of a process: run, generation and process index.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use lockstep_common::RunId;
 use lockstep_common::id::NotAnId;
 use lockstep_rpc::{ProcessMessage, Report};
 
-/// Which process: messages and files of different generations never mix.
+/// Names one process. Messages and files of different generations have different keys, and never mix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ProcessKey {
     pub(crate) run: RunId,
@@ -19,7 +19,7 @@ impl ProcessKey {
         Ok(Self { run: run.parse()?, generation, process })
     }
 
-    /// `message` of this process, as its report of this number.
+    /// `message` as the report number `sequence` of this process.
     pub(crate) fn report(&self, sequence: u64, message: ProcessMessage) -> Report {
         let Self { run, generation, process } = self;
         Report { run: run.to_string(), generation: *generation, process: *process, sequence, message: Some(message) }

@@ -1,4 +1,4 @@
-//! What earlier agents left in the data directory: spools of processes that are gone.
+//! Spools that earlier agents left in the data directory; their processes are gone.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,15 +15,15 @@ use crate::error::AgentError;
 use crate::process::Process;
 use crate::spool::{Recovered, Spool, SpoolError};
 
-/// SIGKILL, as an exit code.
+/// Exit code of a process that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 
-/// Where the process's spool lies.
+/// Directory of the spool of process `key`.
 pub(crate) fn process_dir(spool_dir: &Path, key: &ProcessKey) -> PathBuf {
     spool_dir.join(key.run.as_str()).join(format!("{}-{}", key.generation, key.process))
 }
 
-/// What earlier agents left. Their processes are gone with them: whichever has not said so yet, it is said for.
+/// Reads all spools that earlier agents left. Their processes ended with them: a process whose spool has no end gets one.
 pub(crate) fn left_over(spool_dir: &Path, spool_bytes: u64) -> Result<BTreeMap<ProcessKey, Process>, AgentError> {
     let path_error = |path: &Path, source: io::Error| AgentError::Path { path: path.to_owned(), source };
     let list = |dir: &Path| -> Result<Vec<PathBuf>, AgentError> {
@@ -38,7 +38,7 @@ pub(crate) fn left_over(spool_dir: &Path, spool_bytes: u64) -> Result<BTreeMap<P
         }
         for dir in dirs {
             let Some(key) = key_of(&dir) else {
-                warn!("`{}` is not a process's spool: left alone", dir.display());
+                warn!("ignoring `{}`: not the spool of a process", dir.display());
                 continue;
             };
             let recovered = Spool::recover(dir.clone(), key.clone()).map_err(|error| match error {
@@ -93,7 +93,11 @@ mod tests {
         let told: Vec<_> = std::iter::from_fn(|| process.next_report()).collect();
         let Some(Body::Exited(end)) = told[1].message.clone().unwrap().body else { panic!("{told:?}") };
         assert_eq!((told.len(), told[1].sequence, end.code), (2, 2, KILLED));
-        let words = format!("; reports are lost: `{}` ends in ", segment.display());
-        assert!(end.output.contains(&words) && end.output.contains("no whole report 2"), "{}", end.output);
+        let words = format!(" bytes of `{}`: report 2 is incomplete or damaged", segment.display());
+        assert!(
+            end.output.contains("; reports are lost: dropped the last ") && end.output.contains(&words),
+            "{}",
+            end.output
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! A process of the operating system: which it is, its start, its output and its end.
+//! A process of the operating system: its key, start, output and end.
 
 mod capture;
 mod exit;

@@ -1,8 +1,8 @@
-//! What rank processes write to standard output and standard error: kept in files of bounded size.
+//! Output of rank processes (standard output and standard error), in files of limited size.
 //!
-//! A log is a stream of bytes with absolute offsets, cut into parts: `<generation>-<process>.log` holds its beginning,
-//! `<generation>-<process>+<offset>.log` what follows. The last two parts are kept; what is older was dropped, and a
-//! reader who asks for it is told how many bytes are missing.
+//! A log is a stream of bytes with absolute offsets, stored in parts: `<generation>-<process>.log` has the beginning,
+//! `<generation>-<process>+<offset>.log` the bytes from `<offset>` on. The last two parts are kept. A reader who asks for
+//! dropped bytes gets a line with their number instead.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,25 +16,25 @@ use tracing::{info, warn};
 
 use super::key::ProcessKey;
 
-/// Bytes read for one answer: well below gRPC's limit of a message, and a screenful many times over.
+/// Bytes read for one answer: well below gRPC's limit for a message, and many screens of text.
 const CHUNK_BYTES: u64 = 256 << 10;
-/// Output that is told with a process's end.
+/// Bytes of the last output that are reported with a process's end.
 const TAIL_BYTES: usize = 4096;
 
 /// The logs of all processes, in one directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Logs {
     dir: PathBuf,
-    /// Bytes kept of each process.
+    /// Bytes kept of each process, `log_bytes`.
     limit: u64,
 }
 
-/// A piece of a log.
+/// A piece of a log, as one answer to a reader.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Chunk {
     pub(crate) text: Vec<u8>,
     pub(crate) next_offset: u64,
-    /// Nothing follows yet.
+    /// Whether the log has no more bytes at present.
     pub(crate) at_end: bool,
 }
 
@@ -48,18 +48,18 @@ pub(crate) struct LogWriter {
     part_begin: u64,
     part_bytes: u64,
     before: Option<u64>,
-    /// Bytes that the disk did not take since the last that it took.
+    /// Bytes that could not be written since the last successful write.
     refused_bytes: u64,
     tail: Vec<u8>,
 }
 
 impl Logs {
-    /// Logs below `dir`, of `limit` bytes each.
+    /// Logs below `dir`, each of at most `limit` bytes.
     pub(crate) fn new(dir: PathBuf, limit: u64) -> Self {
         Self { dir, limit }
     }
 
-    /// Begins the log of `key`.
+    /// Creates the log of `key`, or empties it.
     pub(crate) fn create(&self, key: &ProcessKey) -> io::Result<LogWriter> {
         let dir = self.dir.join(key.run.as_str());
         make_private_dirs(&dir)?;
@@ -70,7 +70,7 @@ impl Logs {
         Ok(LogWriter { dir, stem, part_limit, part, part_begin, part_bytes, before, refused_bytes, tail })
     }
 
-    /// Reads on from `offset`. A log that does not exist is empty.
+    /// Reads up to 256 KiB from `offset` on. A log that does not exist is empty.
     pub(crate) fn read(&self, key: &ProcessKey, offset: u64) -> io::Result<Chunk> {
         let dir = self.dir.join(key.run.as_str());
         let nothing = Chunk { text: Vec::new(), next_offset: offset, at_end: true };
@@ -79,7 +79,7 @@ impl Logs {
         let from = offset.max(oldest);
         let Some((begin, path)) = parts.iter().rfind(|&&(begin, _)| begin <= from) else { return Ok(nothing) };
         let file = match plain::open(path) {
-            // Dropped since it was listed: the next question finds what is left.
+            // Dropped since it was listed: the reader asks again, and finds the remaining parts.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Chunk { at_end: false, ..nothing }),
             file => file?,
         };
@@ -97,8 +97,8 @@ impl Logs {
         Ok(Chunk { text, next_offset, at_end: is_last && next_offset >= begin + length })
     }
 
-    /// Deletes the logs of all but the last `keep` runs, and the oldest of those that are left, down to `total` bytes of all; but
-    /// none of a run that is in use in the first case, and none of the processes `running` in either.
+    /// Deletes the logs of all runs but the last `keep` and those with a process in `running`. Then deletes the oldest log files, except
+    /// those of `running` processes, until all together have at most `total` bytes.
     pub(crate) fn prune(&self, keep: usize, total: u64, running: &BTreeSet<&ProcessKey>) -> io::Result<()> {
         let in_use: BTreeSet<&str> = running.iter().map(|key| key.run.as_str()).collect();
         let mut runs = Vec::new();
@@ -142,7 +142,7 @@ impl Logs {
         if deleted > 0 {
             info!(
                 deleted,
-                "the oldest logs of processes are deleted: all together had more than {total} bytes (`log_total_bytes`)"
+                "deleted the oldest log files of processes: all together had more than {total} bytes (`log_total_bytes`)"
             );
         }
         Ok(())
@@ -150,7 +150,7 @@ impl Logs {
 }
 
 impl LogWriter {
-    /// Appends `bytes`. A disk that refuses them does not stop the process: they are counted, and the log says so.
+    /// Appends `bytes`. If that fails, the process continues: the lost bytes are counted, and the next write notes them in the log.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL_BYTES));
@@ -162,11 +162,11 @@ impl LogWriter {
         }
     }
 
-    /// The last lines, for people.
+    /// The last lines of the output, at most 4 KiB.
     pub(crate) fn last_lines(&self) -> String {
         let text = String::from_utf8_lossy(&self.tail);
         match text.split_once('\n') {
-            // The first line is half of one.
+            // The first line is incomplete.
             Some((_, rest)) if self.tail.len() == TAIL_BYTES => rest.to_owned(),
             _ => text.into_owned(),
         }
@@ -217,7 +217,7 @@ fn part_name(stem: &str, begin: u64) -> String {
     if begin == 0 { format!("{stem}.log") } else { format!("{stem}+{begin}.log") }
 }
 
-/// The parts of a log that are left, oldest first.
+/// Offsets and paths of the existing parts of a log, oldest first.
 fn parts(dir: &Path, stem: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

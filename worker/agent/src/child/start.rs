@@ -1,6 +1,6 @@
-//! One operating-system process: spawned in its own process group, its output captured, stopped with grace.
+//! One operating-system process: started in a process group of its own, its output captured, stopped with a grace period.
 //!
-//! Signals are sent by the task that waits for the process, so a process id is never used after it was given back.
+//! The task that waits for the process sends all signals, so no signal goes to a process id that the kernel has reused.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -28,9 +28,10 @@ use crate::environment::Environment;
 use crate::event::Event;
 use crate::options::RankCommand;
 
-/// How long a process that hangs may take to write where it stands: it looks up names in libtorch.
+/// How long a hung process may take to write its stack: it looks up symbols in libtorch.
 const STACK_TIME: Duration = Duration::from_secs(5);
-/// A running process. It is stopped when this is dropped.
+
+/// A running process. Dropping this stops it.
 #[derive(Debug)]
 pub(crate) struct Child {
     hung: CancellationToken,
@@ -39,28 +40,28 @@ pub(crate) struct Child {
     _over: DropGuard,
 }
 
-/// What a process is started with.
+/// Everything that a process is started with.
 pub(crate) struct Start<'a> {
     pub(crate) key: &'a ProcessKey,
     pub(crate) command: &'a RankCommand,
-    /// Where it is started; `None`: where the agent was.
+    /// Its working directory; `None`: that of the agent.
     pub(crate) directory: Option<&'a Path>,
     pub(crate) socket: &'a OsStr,
-    /// Its standard input, and nothing to read; `None`: `/dev/null`.
+    /// Its standard input, an empty lock file; `None`: `/dev/null`.
     pub(crate) input: Option<File>,
-    /// What it is given of the agent's variables.
+    /// Environment variables that it inherits from the agent.
     pub(crate) given: &'a Environment,
-    /// What is set for it.
+    /// Environment variables that are set in addition.
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) grace: Duration,
     pub(crate) log: LogWriter,
     pub(crate) events: mpsc::Sender<Event>,
-    /// Counts the tasks of processes, so that they can be waited for.
+    /// Tracks the tasks of processes, which the agent waits for at its end.
     pub(crate) tasks: &'a TaskTracker,
 }
 
 impl Child {
-    /// Starts the process; `events` hears of its end.
+    /// Starts the process. Its end is sent to `events`, and so is the end of its linger.
     pub(crate) fn spawn(start: Start<'_>) -> io::Result<Self> {
         let Start { key, command, directory, socket, input, given, environment, grace, log, events, tasks } = start;
         // One pipe for both streams keeps their order.
@@ -79,7 +80,7 @@ impl Child {
             .args(["--generation", &key.generation.to_string()])
             .args(["--process", &key.process.to_string()])
             .envs(environment)
-            // Devices are numbered as NVML does, which hides none: the agent has left out those that it may not offer.
+            // Device numbers are NVML's, which hides no device. The agent offers only devices that were visible to it.
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
             .env_remove("CUDA_VISIBLE_DEVICES")
             .stdin(input.map_or_else(Stdio::null, Stdio::from))
@@ -104,17 +105,17 @@ impl Child {
         Ok(Self { hung, stop, retire, _over: over.drop_guard() })
     }
 
-    /// It does not get on: it is asked where it stands, and then stopped.
+    /// Stops a hung process: asks for its stack with SIGUSR2 first, then sends SIGTERM.
     pub(crate) fn end_hung(&self) {
         self.hung.cancel();
     }
 
-    /// SIGTERM now, SIGKILL after the grace.
+    /// Sends SIGTERM now, and SIGKILL after the grace period.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// The process is about to end by itself: it is stopped only if it does not within the grace.
+    /// Expects the process to end by itself, and stops it if it still runs after the grace period.
     pub(crate) fn retire(&self) {
         self.retire.cancel();
     }
@@ -122,7 +123,7 @@ impl Child {
 
 #[cfg(test)]
 impl Child {
-    /// A child of which nothing is real, and what it is asked to do: to stop, and to end by itself.
+    /// A child without a process, and the signals that it gets: to stop, and to end by itself.
     pub(crate) fn without_process() -> (Self, [CancellationToken; 2]) {
         let [hung, stop, retire, over] = std::array::from_fn(|_| CancellationToken::new());
         let asked = [stop.clone(), retire.clone()];
@@ -137,7 +138,7 @@ struct Watch {
     hung: CancellationToken,
     stop: CancellationToken,
     retire: CancellationToken,
-    /// Nobody wants to hear of it any more.
+    /// The [`Child`] was dropped: nobody waits for events of the process.
     over: CancellationToken,
 }
 
@@ -145,7 +146,7 @@ impl Watch {
     async fn run(mut self, mut capture: JoinHandle<LogWriter>, events: mpsc::Sender<Event>) {
         let code = match self.wait().await {
             Ok(status) => exit_code(status),
-            // The process was ours and not waited for: this is a broken system. It must still end for the coordinator.
+            // Cannot happen on a working system: the process is our child. Its end must be reported all the same.
             Err(error) => {
                 info!("cannot wait for {}: {error}", self.key);
                 self.signal(Signal::KILL);
@@ -158,10 +159,10 @@ impl Watch {
         };
         info!("{} ended with code {code}", self.key);
         let key = self.key;
-        // The owner takes events for as long as it has processes; a closed channel is its own end.
+        // The supervisor takes events as long as it has processes; a closed channel means that the agent ends.
         if events.send(Event::Ended { key: key.clone(), exit: Exit { code, output } }).await.is_ok() {
             tokio::select! {
-                biased; // Nobody waits for what is over.
+                biased; // A dropped child needs no event.
                 () = self.over.cancelled() => {}
                 () = sleep(LINGER) => { events.send(Event::LingerExpired { key }).await.ok(); }
             }
@@ -170,7 +171,7 @@ impl Watch {
 
     async fn wait(&mut self) -> io::Result<ExitStatus> {
         tokio::select! {
-            biased; // An end that has come is worth more than a signal.
+            biased; // A process that has ended gets no signal.
             status = self.process.wait() => return status,
             () = self.stop.cancelled() => {}
             () = self.hung.cancelled() => {
@@ -186,12 +187,12 @@ impl Watch {
         if let Ok(status) = timeout(self.grace, self.process.wait()).await {
             return status;
         }
-        info!("{} did not end within {} ms of SIGTERM", self.key, self.grace.as_millis());
+        info!("{} did not end within {} ms of SIGTERM; sending SIGKILL", self.key, self.grace.as_millis());
         self.signal(Signal::KILL);
         self.process.wait().await
     }
 
-    /// Its main thread writes its stack, as far as it can; what its threads wait for, the kernel tells.
+    /// Logs the kernel's view of all threads, and asks the process to write the stack of its main thread to its output.
     fn ask_where_it_stands(&self) {
         let Some(pid) = self.process.id() else { return };
         info!("{} has these threads: {}", self.key, threads(pid).unwrap_or_else(|error| error.to_string()));
@@ -201,7 +202,7 @@ impl Watch {
         }
     }
 
-    /// Signals the process and what it has started, if it was not waited for.
+    /// Signals the process group, unless the process has been waited for.
     fn signal(&self, signal: Signal) {
         let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(pid) = pid
@@ -212,12 +213,12 @@ impl Watch {
     }
 }
 
-/// Name, state and kernel function of each thread of a process.
+/// Name, state letter and kernel function of each thread of a process, from `/proc`.
 fn threads(pid: u32) -> io::Result<String> {
     let mut threads = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = entry?.path();
-        // A thread may have ended meanwhile.
+        // Empty if the thread has ended meanwhile.
         let read = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default().trim().to_owned();
         let stat = read("stat");
         let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..rest.len().min(1)]);
@@ -231,7 +232,7 @@ async fn retired(retire: &CancellationToken, grace: Duration) {
     sleep(grace).await;
 }
 
-/// As [`copy`], and hands the log back at the end.
+/// As [`copy`]; returns the log at the end.
 async fn capture(mut output: pipe::Receiver, mut log: LogWriter) -> LogWriter {
     copy(&mut output, &mut log).await;
     log

@@ -1,4 +1,4 @@
-//! What the node offers: its CPU in slots, or its CUDA devices.
+//! The devices that the node offers: its CPU, once for each slot, or its CUDA devices.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -9,7 +9,7 @@ use crate::error::AgentError;
 use crate::machine::nvml::Monitor;
 use crate::options::{DeviceChoice, DeviceShare};
 
-/// The devices to offer, one process on each.
+/// The devices to offer; each entry takes one process.
 pub(crate) fn offered(
     choice: DeviceChoice,
     share: DeviceShare,

@@ -1,4 +1,4 @@
-//! The machine: what it is called, its devices, and what they say of themselves.
+//! The machine: its name, its devices and their readings.
 
 pub(crate) mod devices;
 pub(crate) mod host;

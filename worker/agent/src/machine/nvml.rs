@@ -1,5 +1,5 @@
-//! CUDA devices and their readings, from NVML, which is loaded at run time. A thread of its own samples: a driver that
-//! hangs must not stop the agent.
+//! CUDA devices and their readings, from NVML, which is loaded at run time. A separate thread samples, so that a driver
+//! that hangs does not stop the agent.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,14 +22,14 @@ use crate::error::AgentError;
 
 mod link;
 
-/// NVML itself averages utilisation over a sixth of a second to a second.
+/// Pause between samples. NVML itself averages utilisation over a sixth of a second to a second.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// The name that the driver installs; the one without a version comes with development packages only.
+/// The name that the driver installs. The name without a version comes with development packages only.
 const DEFAULT_LIBRARY: &str = "libnvidia-ml.so.1";
-/// What stands before a device's number in its name.
+/// Prefix of a device's name, before its number.
 const PREFIX: &str = "cuda:";
 
-/// What NVML itself says for an error that it cannot name.
+/// Stands for an error without a number, as in NVML itself.
 const UNKNOWN_XID: u64 = 999;
 
 /// The latest readings of one device. A reading that the device does not give is absent.
@@ -41,20 +41,20 @@ struct Reading {
     temperature_celsius: Option<f64>,
     sm_clock_mhz: Option<f64>,
     memory_clock_mhz: Option<f64>,
-    /// NVML's bits.
+    /// Bit mask of `nvmlClocksThrottleReasons`.
     throttle_reasons: Option<u64>,
-    /// Uncorrected, since the driver began.
+    /// Uncorrected errors since the driver was loaded.
     ecc_errors: Option<u64>,
-    /// Sent and received since the driver began.
+    /// Bytes sent and received since the driver was loaded.
     nvlink_bytes: Option<u64>,
-    /// The last one since the agent began.
+    /// Number of the last XID error since the agent's start.
     xid: Option<u64>,
 }
 
 type Readings = BTreeMap<String, Reading>;
 
 impl Reading {
-    /// Those that the device gives, under the names of their series.
+    /// The present readings, with the names of their series.
     fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
         let whole = |value: Option<u64>| value.map(|value| value as f64);
         [
@@ -74,7 +74,7 @@ impl Reading {
     }
 }
 
-/// What a process's device reads, on its way into blocks of the agent's own among the process's reports.
+/// The readings of one process's device, as blocks that the agent inserts into the process's reports.
 #[derive(Debug)]
 pub(crate) struct Feed {
     device: String,
@@ -83,7 +83,7 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// A block with the readings that are new since the last call, if there are any; the process is at `step`.
+    /// A block with the readings at `step`; `None` if there is no new sample since the last call, or no reading.
     pub(crate) fn next(&mut self, step: u64) -> Option<EncodedBlock> {
         if !self.readings.has_changed().unwrap_or(false) {
             return None;
@@ -98,7 +98,7 @@ impl Feed {
     }
 }
 
-/// The node's CUDA devices, watched while this value lives.
+/// The node's CUDA devices, sampled once a second while this value lives.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     devices: Vec<Device>,
@@ -108,25 +108,26 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Loads `library`, or the system's; `None` if the system has none. `visible` is `CUDA_VISIBLE_DEVICES`.
+    /// Loads `library`, where a failure is an error, or the system's library, where it gives `None`. `visible` is the value of
+    /// `CUDA_VISIBLE_DEVICES`.
     pub(crate) fn open(library: Option<&Path>, visible: Option<&str>) -> Result<Option<Self>, AgentError> {
         let opened = load(library.map_or(OsStr::new(DEFAULT_LIBRARY), Path::as_os_str), visible);
         match (opened, library) {
             (Ok((nvml, devices)), _) => Ok(Some(Self::watch(nvml, devices))),
             (Err(source), Some(path)) => Err(AgentError::Nvml { path: path.to_owned(), source }),
             (Err(error), None) => {
-                debug!("no NVML: {error}");
+                debug!("no CUDA devices: cannot use `{DEFAULT_LIBRARY}`: {error}");
                 Ok(None)
             }
         }
     }
 
-    /// Every visible device, `cuda:N` by NVML's numbers.
+    /// All visible devices, named `cuda:N` by NVML's index.
     pub(crate) fn devices(&self) -> &[Device] {
         &self.devices
     }
 
-    /// The readings of `device` from now on, for its process of this number.
+    /// The readings of `device` from now on, for `process`, an index in its generation.
     pub(crate) fn feed(&self, device: &str, process: u32) -> Feed {
         let mut readings = self.readings.clone();
         readings.mark_changed();
@@ -173,30 +174,30 @@ fn load(library: &OsStr, visible: Option<&str>) -> Result<(Nvml, Vec<Device>), N
     Ok((nvml, devices))
 }
 
-/// Whether `CUDA_VISIBLE_DEVICES` names a device: by its number, or by its UUID, which may be cut short. As CUDA does, it
-/// stops reading at what is neither.
+/// Whether `CUDA_VISIBLE_DEVICES` names a device, by its number or a prefix of its UUID. As in CUDA, entries after the first
+/// invalid one do not count.
 fn names(visible: &str, index: u32, uuid: &str) -> bool {
     let entries = visible.split(',').map(str::trim);
     let mut known = entries.take_while(|entry| entry.parse::<u32>().is_ok() || entry.starts_with("GPU-"));
     known.any(|entry| entry.parse() == Ok(index) || entry.len() > "GPU-".len() && uuid.starts_with(entry))
 }
 
-/// The number of `cuda:N`.
+/// The number `N` of a name `cuda:N`.
 fn index_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// Where errors of the devices, NVIDIA's *XID*s, arrive; `None` where the driver tells of none.
+/// Subscribes to errors of the devices (NVIDIA's XIDs); `None` if the driver does not support it.
 fn listen<'nvml>(nvml: &'nvml Nvml, names: &[String]) -> Option<EventSet<'nvml>> {
     let register = |set, name: &String| {
         let device = nvml.device_by_index(index_of(name).ok_or(NvmlError::InvalidArg)?)?;
         device.register_events(EventTypes::CRITICAL_XID_ERROR, set).map_err(|error| error.error)
     };
     let set = nvml.create_event_set().and_then(|set| names.iter().try_fold(set, register));
-    set.inspect_err(|error| debug!("the driver tells of no device errors: {error}")).ok()
+    set.inspect_err(|error| debug!("cannot subscribe to XID errors of devices: {error}")).ok()
 }
 
-/// Takes what has arrived, without waiting. `xids`: the last one by device.
+/// Reads all errors that have arrived, without waiting. `xids` gets the last one of each device.
 fn note_errors(errors: &EventSet<'_>, xids: &mut BTreeMap<String, u64>) {
     while let Ok(event) = errors.wait(0) {
         let (Some(error), Ok(index)) = (event.event_data, event.device.index()) else { continue };

@@ -19,11 +19,11 @@ impl Connection {
 
     /// Queues the assignment.
     pub(super) fn assign(&self, assignment: &Assignment) {
-        // The channel is new: there is room.
+        // The queue is new, and so has room.
         self.tell(Command::Assign(assignment.clone()));
     }
 
-    /// Queues a command. False if there is no room: a process that takes none is about to hang up.
+    /// Queues a command. False if the queue is full or closed: the process reads no commands, and probably hangs up soon.
     pub(super) fn tell(&self, command: Command) -> bool {
         self.commands.try_send(AgentCommand { body: Some(command) }).is_ok()
     }

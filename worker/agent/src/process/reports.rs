@@ -1,4 +1,4 @@
-//! The reports of a process: spooled, or, while the disk takes none, held in memory.
+//! The reports of a process: in its spool, or held in memory while the disk cannot be written.
 
 use std::collections::VecDeque;
 
@@ -11,11 +11,12 @@ use tracing::{error, warn};
 use crate::child::ProcessKey;
 use crate::spool::Spool;
 
-/// See the module.
+/// The reports of one process.
 pub(super) struct Reports {
     key: ProcessKey,
     spool: Spool,
-    /// Messages that the spool did not take, in order. At most readings of its device, one of the process, which waits, and its end.
+    /// Messages that the spool did not take, in order. At most three: readings of the device, one message of the process, which then
+    /// waits, and the end of the process.
     held: VecDeque<Held>,
 }
 
@@ -29,7 +30,7 @@ impl Reports {
         Self { key, spool, held: VecDeque::new() }
     }
 
-    /// Spools a message, behind those that are held; then `accepted` is answered.
+    /// Spools a message after the held ones, and then answers `accepted`.
     pub(super) fn record(&mut self, body: Body, accepted: Option<oneshot::Sender<()>>) {
         let waits = self.is_held();
         self.held.push_back(Held { message: ProcessMessage { body: Some(body) }, accepted });
@@ -38,11 +39,11 @@ impl Reports {
         }
     }
 
-    /// Spools as much of what is held as the disk takes.
+    /// Spools held messages until one fails.
     pub(super) fn spool_held(&mut self) {
         while let Some(held) = self.held.pop_front() {
             if let Err(error) = self.spool.append(held.message.clone()) {
-                warn!("{}: {error}: {}; trying again", self.key, source(&error));
+                warn!("{}: {error}: {}; retrying every second", self.key, source(&error));
                 return self.held.push_front(held);
             }
             if let Some(accepted) = held.accepted {
@@ -52,19 +53,19 @@ impl Reports {
         }
     }
 
-    /// The coordinator has everything up to `sequence`.
+    /// The coordinator has all reports up to `sequence`.
     pub(super) fn acknowledge(&mut self, sequence: u64) {
         if let Err(error) = self.spool.acknowledge(sequence) {
             warn!("{}: {error}: {}", self.key, source(&error));
         }
     }
 
-    /// The next report to send.
+    /// The next report to send. One that cannot be read is replaced by a failure of the process.
     pub(super) fn next(&mut self) -> Option<Report> {
         match self.spool.next_unsent() {
             Ok(report) => report,
             Err(lost) => {
-                // The numbering has no gaps, so something must be said in its place; the run cannot go on without it.
+                // Numbers have no gaps, so another report takes its place: the run fails, because it cannot continue without it.
                 let lost = chain(&lost);
                 error!("{}: {lost}", self.key);
                 let reason = format!("its agent lost a report: {lost}");
@@ -74,7 +75,7 @@ impl Reports {
         }
     }
 
-    /// Sends everything that is not acknowledged again.
+    /// Marks all unacknowledged reports as unsent, for a new stream.
     pub(super) fn rewind(&mut self) {
         self.spool.rewind();
     }
@@ -88,12 +89,12 @@ impl Reports {
         !self.held.is_empty()
     }
 
-    /// Whether the coordinator has everything that is spooled.
+    /// Whether the coordinator has acknowledged all spooled reports.
     pub(super) fn is_acknowledged(&self) -> bool {
         self.spool.is_acknowledged()
     }
 
-    /// Deletes the spool.
+    /// Deletes the spool; a failure is logged.
     pub(super) fn remove(self) {
         if let Err(error) = self.spool.remove() {
             warn!("{}: {error}: {}", self.key, source(&error));

@@ -1,4 +1,4 @@
-//! A process that was started, and why its agent stopped it.
+//! A started process: its progress, and why its agent stopped it.
 
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,18 @@ use tracing::warn;
 use crate::child::Child;
 use crate::child::ProcessKey;
 
-/// See the module.
+/// A process that was started and has not ended yet.
 pub(super) struct Running {
     pub(super) child: Child,
-    /// What it should do.
+    /// Its assignment, which it gets when it connects.
     pub(super) assignment: Assignment,
-    /// Why its agent has stopped it, if it has.
+    /// Why its agent stopped it; `Unnamed` if it did not.
     pub(super) stopped: ExitCause,
-    /// Its phase when it was ended because it made no progress.
+    /// Description of its hang, if it was stopped because it made no progress.
     pub(super) hung: Option<String>,
-    /// Its progress, as it reported last.
+    /// Its last reported progress.
     reported: Alive,
-    /// When it last reported something new, or that it waits for others.
+    /// Time of the last report of new progress, or of a wait for other processes.
     progressed: Instant,
 }
 
@@ -29,13 +29,13 @@ impl Running {
         Self { child, assignment, stopped, hung: None, reported, progressed }
     }
 
-    /// Asks it to end: SIGTERM, and SIGKILL after the grace.
+    /// Stops it: SIGTERM, and SIGKILL after the grace period.
     pub(super) fn stop(&mut self, cause: ExitCause) {
         self.child.stop();
         self.stopped = cause;
     }
 
-    /// It reports its progress.
+    /// Takes a report of its progress.
     pub(super) fn report_progress(&mut self, reported: Alive) {
         if reported.waits || reported != self.reported {
             self.restart_limit();
@@ -43,12 +43,12 @@ impl Running {
         self.reported = reported;
     }
 
-    /// Counts the limit of progress from now.
+    /// Restarts the progress limit.
     pub(super) fn restart_limit(&mut self) {
         self.progressed = Instant::now();
     }
 
-    /// Ends it if it made no progress for `limit` and does not wait for others.
+    /// Stops it if it made no progress for `limit` and does not wait for other processes.
     pub(super) fn end_if_hung(&mut self, key: &ProcessKey, limit: Duration) {
         if self.hung.is_some() || self.progressed.elapsed() < limit {
             return;
@@ -56,10 +56,10 @@ impl Running {
         let Alive { phase, step, .. } = &self.reported;
         let phase = if phase.is_empty() { "starting" } else { phase };
         let hung = format!(
-            "it made no progress for {} s (`progress_limit_s`) while {phase}, after step {step}; its last output says where it stood",
+            "it made no progress for {} s (`progress_limit_s`) while {phase}, after step {step}; its last output has the stack",
             limit.as_secs()
         );
-        warn!("{key} hangs: {hung}");
+        warn!("stopping {key}: {hung}");
         self.hung = Some(hung);
         self.child.end_hung();
     }

@@ -1,4 +1,4 @@
-//! The states of a process, each with what exists in it and nothing else.
+//! The states of a process. Each has only the values that exist in it.
 
 use std::mem;
 
@@ -11,23 +11,23 @@ use crate::child::Exit;
 use crate::child::LogWriter;
 use crate::event::ConnectionId;
 
-/// Where a process is in its life. [`super`] has the diagram.
+/// State of a process; [`super`] has the diagram.
 pub(super) enum State {
     /// Its program is being built.
     Waiting(Waiting),
-    /// It was started and has not connected.
+    /// It was started and has not connected yet.
     Starting(Running),
-    /// It has its assignment, and needs its peers to go on.
+    /// It has its assignment, and waits for the addresses of its peers.
     Joined(Running, Connection),
-    /// It was told its peers, and of the last checkpoint this.
+    /// It has the addresses of its peers. `Save` is the last outcome of a checkpoint that it was told.
     Training(Running, Connection, Save),
-    /// It has reported that it finished, and is needed until its reports are safe.
+    /// It has reported that it finished, and stays until its reports are acknowledged.
     Finished(Running, Connection),
-    /// It has finished and may end: it was told so, or hung up before.
+    /// It has finished and may end: it was told so, or hung up before that.
     Drained(Running, Option<Connection>),
     /// It hung up before it finished. It is stopped if it does not end by itself.
     HungUp(Running),
-    /// Its last messages may still come: on the connection, or, without one, on the one that it may have opened last.
+    /// It ended, and its last messages may still arrive: on its connection, or on one that is not accepted yet.
     Ended(Running, Exit, Option<Connection>),
     /// Its end is recorded.
     Gone,
@@ -37,12 +37,12 @@ pub(super) enum State {
 pub(super) struct Waiting {
     pub(super) assignment: Assignment,
     pub(super) program: Digest,
-    /// Its log, if the build has not borrowed it.
+    /// Its log; `None` while the build writes to it.
     pub(super) log: Option<LogWriter>,
 }
 
 impl State {
-    /// The state, to be replaced by the next one.
+    /// Takes the state and leaves `Gone`; the caller sets the next one.
     pub(super) fn take(&mut self) -> Self {
         mem::replace(self, Self::Gone)
     }
@@ -54,7 +54,7 @@ impl State {
         }
     }
 
-    /// The process, while it lives.
+    /// The started process, until it ends.
     pub(super) fn running(&mut self) -> Option<&mut Running> {
         match self {
             Self::Starting(running)
@@ -67,12 +67,12 @@ impl State {
         }
     }
 
-    /// Whether it lives, or will.
+    /// Whether the process runs, or waits to be started.
     pub(super) fn is_alive(&self) -> bool {
         !matches!(self, Self::Ended(..) | Self::Gone)
     }
 
-    /// The assignment, if the process was not given it yet.
+    /// The assignment, if the process does not have it yet.
     pub(super) fn untold(&mut self) -> Option<&mut Assignment> {
         match self {
             Self::Waiting(waiting) => Some(&mut waiting.assignment),
@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    /// Whether this is its connection.
+    /// Whether `id` is its open connection.
     pub(super) fn is_connected(&self, id: ConnectionId) -> bool {
         let connection = match self {
             Self::Joined(_, connection) | Self::Training(_, connection, _) | Self::Finished(_, connection) => {

@@ -6,14 +6,14 @@ use super::*;
 
 mod transitions;
 
-/// A process with connection 1, of which nothing but the spool is real.
+/// A process with connection 1; only its spool is real.
 fn process() -> (TempDir, Process, mpsc::Receiver<AgentCommand>) {
     let (dir, mut process, _signals) = started();
     let told = join(&mut process, 1);
     (dir, process, told)
 }
 
-/// A process that was started, and what it is asked to do: to end now, and by itself.
+/// A started process, and the signals that it gets: to stop, and to end by itself.
 fn started() -> (TempDir, Process, [CancellationToken; 2]) {
     let (dir, key, spool) = spool();
     let (child, signals) = Child::without_process();
@@ -27,7 +27,7 @@ fn spool() -> (TempDir, ProcessKey, Spool) {
     (dir, key, spool)
 }
 
-/// Connects the process, which is given its assignment.
+/// Connects the process, and checks that it gets its assignment.
 fn join(process: &mut Process, id: ConnectionId) -> mpsc::Receiver<AgentCommand> {
     let (commands, mut told) = mpsc::channel(4);
     process.join(id, commands);
@@ -35,7 +35,7 @@ fn join(process: &mut Process, id: ConnectionId) -> mpsc::Receiver<AgentCommand>
     told
 }
 
-/// Its connection 1 closes, and it ends.
+/// Closes connection 1, and ends the process.
 fn end(process: &mut Process) {
     process.hang_up(1);
     process.end(Exit { code: 0, output: String::new() });
@@ -50,7 +50,7 @@ fn say(process: &mut Process, id: ConnectionId, body: Body) -> oneshot::Receiver
 #[test]
 fn a_full_disk_makes_the_process_wait_and_loses_nothing() {
     let (dir, mut process, _told) = process();
-    // A directory that is gone stands for a disk that takes nothing.
+    // A missing directory stands for a full disk.
     let spool = dir.path().join("s");
     std::fs::remove_dir_all(&spool).unwrap();
     let mut answer = say(&mut process, 1, Body::Block(EncodedBlock::default()));

@@ -1,4 +1,4 @@
-//! One build of a user's program: its work tree, the command, and what came of it.
+//! One build of a user's program: the work tree, the build command, the result.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -27,29 +27,29 @@ use crate::child::LogWriter;
 use crate::child::{LINGER, copy};
 use crate::environment::Environment;
 
-/// Between looks whether another build is done.
+/// Pause between two attempts to take a lock that another build has.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long a coordinator that has no room for another reader is asked again.
+/// How long a request is retried while the coordinator has too many readers of blobs.
 const BUSY_PATIENCE: Duration = Duration::from_mins(5);
-/// Lines of a build that failed that are told with the run; its log has all of them.
+/// Last lines of a failed build's output in the error; the log has all lines.
 const TOLD_LINES: usize = 30;
 
-/// Makes programs.
+/// Builds programs into the cache below `programs`.
 #[derive(Clone, Debug)]
 pub(crate) struct Builder {
-    /// Below this directory.
+    /// Directory of all programs, `programs_dir`.
     pub(crate) programs: PathBuf,
-    /// The coordinator that has code which this machine's disks have not.
+    /// Address of the coordinator, which sends the code if this machine does not see the store.
     pub(crate) join: String,
-    /// What may be fetched from elsewhere.
+    /// Protocols and time limit for fetching commits.
     pub(crate) remotes: Remotes,
-    /// What commands are given of this process's variables.
+    /// Environment variables of build commands.
     pub(crate) given: Environment,
 }
 
 impl Builder {
-    /// Builds `spec`, or finds that somebody did meanwhile. The log comes back.
+    /// Builds `spec`, or takes the program if another agent builds it meanwhile. Returns the log, too.
     pub(crate) async fn build(
         &self,
         spec: &BuildSpec,
@@ -60,13 +60,13 @@ impl Builder {
             let entry = CacheEntry::new(&self.programs, spec);
             let target =
                 std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.programs.join("target"), PathBuf::from);
-            make_private_dirs(&self.programs).map_err(|error| cannot("make", &self.programs, &error))?;
+            make_private_dirs(&self.programs).map_err(|error| cannot("create", &self.programs, &error))?;
             let alone = match claim(&entry, &mut log).await? {
                 Ok(alone) => alone,
                 Err(built) => return Ok(built),
             };
-            // One build at a time in a target directory, from the writing of the tree on: cargo takes what was compiled after
-            // a file was written for being of that file.
+            // One build at a time in a target directory, which includes writing the tree: cargo takes an artefact that is newer than
+            // a source file to be up to date.
             let _lock = lock(&target, &mut log).await?;
             self.materialise(spec, &entry).await?;
             self.run(spec, &entry, &target, &mut log).await?;
@@ -75,14 +75,14 @@ impl Builder {
         };
         let result = tokio::select! {
             biased;
-            () = stop.cancelled() => Err("the build was stopped: nobody waits for it any more".to_owned()),
+            () = stop.cancelled() => Err("the build was stopped: no process needs it any more".to_owned()),
             done = done => done,
         };
         (log, result)
     }
 
-    /// Writes the work tree, as it was at submit. It has another name until it is whole: what a build that was stopped is still
-    /// writing is in nobody's way.
+    /// Writes the work tree as it was at submit. It has a temporary name until it is complete, so that a stopped build that still
+    /// writes does not disturb the next one.
     async fn materialise(&self, spec: &BuildSpec, entry: &CacheEntry) -> Result<(), String> {
         let Self { programs, join, remotes, .. } = self;
         let snapshot = blob(join, &spec.store, &spec.tree).await?;
@@ -91,10 +91,10 @@ impl Builder {
             None => None,
         };
         let fresh = tempfile::Builder::new().prefix(FRESH).tempdir_in(programs);
-        let fresh = fresh.map_err(|error| cannot("write in", programs, &error))?;
+        let fresh = fresh.map_err(|error| cannot("create a directory in", programs, &error))?;
         let (repository, remote, remotes) = (programs.join("repositories.git"), spec.remote.clone(), remotes.clone());
         let sources = Sources { packed, repositories: Vec::new() };
-        // The thread that writes owns the directory: if this build is cancelled, it is removed when nothing writes to it any more.
+        // The writing thread owns the temporary directory: if this build is cancelled, the directory is removed after the last write.
         let fresh = blocking(move || {
             let tree = fresh.path().join("tree");
             let restored =
@@ -110,10 +110,10 @@ impl Builder {
             make_private_dirs(&entry.dir)?;
             fs::rename(&tree, &entry.tree)
         };
-        moved().map_err(|error| cannot("make", &entry.dir, &error))
+        moved().map_err(|error| cannot("create", &entry.dir, &error))
     }
 
-    /// Runs the command in the tree.
+    /// Runs the build command in the work tree, with its output in `log`.
     async fn run(
         &self,
         spec: &BuildSpec,
@@ -125,7 +125,7 @@ impl Builder {
         if !entry.directory.is_dir() {
             return Err(format!("the work tree has no directory `{}`", spec.directory));
         }
-        // What an earlier build made of this name must not be taken for this one's.
+        // A file of this name from an earlier build must not pass for the result of this one.
         let old = made(spec, entry, target);
         if old.exists() {
             fs::remove_file(&old).map_err(|error| cannot("delete", &old, &error))?;
@@ -150,7 +150,7 @@ impl Builder {
             Ok((output, child))
         };
         let (mut output, mut child) = started().map_err(|error| format!("cannot start `{command}`: {error}"))?;
-        // Dropped with this future when the build is stopped.
+        // Dropped with this future when the build is stopped: kills the command and its children.
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let status = tokio::select! {
             status = child.wait() => status,
@@ -158,7 +158,7 @@ impl Builder {
         };
         let status = status.map_err(|error| format!("cannot wait for `{command}`: {error}"))?;
         group.0 = None;
-        // It has ended; whoever it left running may hold the pipe open.
+        // The command has ended; a child that it left running may hold the pipe open.
         timeout(LINGER, copy(&mut output, log)).await.ok();
         if status.success() {
             log.write(b"[built]\n");
@@ -167,10 +167,10 @@ impl Builder {
         let said = log.last_lines();
         let lines: Vec<&str> = said.lines().collect();
         let last = lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n");
-        Err(format!("`{command}` ended with {status}; it said last:\n{last}"))
+        Err(format!("`{command}` ended with {status}; its last output:\n{last}"))
     }
 
-    /// The compiler, if there is one in this directory.
+    /// The version of `rustc` in this directory; `None` if it does not run.
     async fn rustc(&self, directory: &Path) -> Option<String> {
         let mut rustc = Command::new("rustc");
         self.given.apply(&mut rustc);
@@ -179,7 +179,7 @@ impl Builder {
     }
 }
 
-/// Sole use of an entry; or what somebody else has built there meanwhile.
+/// Waits for the exclusive lock of an entry. The inner `Err` is the program, if another agent has built it meanwhile.
 async fn claim(entry: &CacheEntry, log: &mut LogWriter) -> Result<Result<File, Built>, String> {
     let mut told = false;
     loop {
@@ -189,16 +189,16 @@ async fn claim(entry: &CacheEntry, log: &mut LogWriter) -> Result<Result<File, B
             Claim::Taken => {}
         }
         if !told {
-            log.write(b"[waiting: another agent builds this program, or a process runs in what is left of it]\n");
+            log.write(b"[waiting: another agent builds this program, or a process uses its old directory]\n");
             told = true;
         }
         sleep(LOOK_INTERVAL).await;
     }
 }
 
-/// Sole use of a target directory.
+/// Waits for the exclusive lock of a target directory.
 async fn lock(target: &Path, log: &mut LogWriter) -> Result<File, String> {
-    fs::create_dir_all(target).map_err(|error| cannot("make", target, &error))?;
+    fs::create_dir_all(target).map_err(|error| cannot("create", target, &error))?;
     let path = target.join(".lockstep-build");
     let open = make_private_file(&path);
     let file = open.map_err(|error| cannot("open", &path, &error))?;
@@ -217,7 +217,7 @@ async fn lock(target: &Path, log: &mut LogWriter) -> Result<File, String> {
     }
 }
 
-/// A blob: from the store, if this machine sees it, or from the coordinator.
+/// Reads a blob from the store, if this machine sees it, or from the coordinator.
 async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String> {
     if store.is_dir() {
         let (store, piece) = (store.to_owned(), piece.clone());
@@ -236,7 +236,7 @@ async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String
     let mut chunks = loop {
         match client.get_blob(request.clone()).await {
             Ok(answer) => break answer.into_inner(),
-            // Many nodes begin the same program at once.
+            // Many nodes ask for the same program at once.
             Err(status) if is_busy(&status) && begun.elapsed() < BUSY_PATIENCE => sleep(Duration::from_secs(1)).await,
             Err(status) => return Err(failed(&status)),
         }
@@ -245,31 +245,32 @@ async fn blob(join: &str, store: &Path, piece: &Piece) -> Result<Vec<u8>, String
     while let Some(chunk) = chunks.message().await.map_err(|status| failed(&status))? {
         bytes.extend_from_slice(&chunk.data);
     }
-    if Domain::Blob.digest(&bytes) == piece.digest {
+    let found = Domain::Blob.digest(&bytes);
+    if found == piece.digest {
         return Ok(bytes);
     }
-    Err(format!("the coordinator at {join} gave other bytes for blob `{}`", piece.digest))
+    Err(format!("the coordinator at {join} sent wrong bytes for blob `{}`: their digest is `{found}`", piece.digest))
 }
 
-/// Where the command puts the program.
+/// Path at which the build command creates the program.
 fn made(spec: &BuildSpec, entry: &CacheEntry, target: &Path) -> PathBuf {
     let bin = &spec.program.bin;
     if bin.contains('/') { entry.directory.join(bin) } else { target.join("release").join(bin) }
 }
 
-/// A process that runs, with what it has started; killed with this.
+/// A process and its children; dropping this kills them.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(pid) = self.0 {
-            // It may have ended just now.
+            // Fails if the group has just ended.
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
 }
 
-/// Keeps what was built, and what is known of it.
+/// Copies the program into its cache entry, with the facts of the build.
 fn keep(
     spec: &BuildSpec,
     entry: &CacheEntry,
@@ -280,8 +281,10 @@ fn keep(
     let bin = &spec.program.bin;
     let program = made(spec, entry, target);
     if !program.is_file() {
-        let words = format!("`{}` made no `{}`", spec.program.build, program.display());
-        return Err(format!("{words}: is `program.bin` the name of a binary of this package?"));
+        let words = format!("`{}` did not create `{}`", spec.program.build, program.display());
+        return Err(format!(
+            "{words}: set `program.bin` to a binary of this package, or to the path that the build writes"
+        ));
     }
     let name = Path::new(bin).file_name().unwrap_or_default().to_string_lossy();
     let mut facts = BTreeMap::from([
@@ -293,7 +296,7 @@ fn keep(
     if let Some(lock) = above.map(|dir| dir.join("Cargo.lock")).find_map(|path| fs::read(path).ok()) {
         facts.insert("program.cargo_lock".to_owned(), Domain::Blob.digest(&lock).to_hex());
     }
-    entry.keep(&program, &facts, alone).map_err(|error| cannot("keep", &program, &error))
+    entry.keep(&program, &facts, alone).map_err(|error| cannot("copy", &program, &error))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {

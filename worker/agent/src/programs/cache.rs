@@ -1,8 +1,8 @@
-//! The cache of programs: where each lies, and who uses it.
+//! The cache of programs: the path of each entry, and the lock that protects it.
 //!
-//! A lock on a file beside its directory says that: shared by every process that runs in it, whichever agent started it, and alone for
-//! whoever builds or deletes it. A process has the file as its standard input, which is empty; so the lock lasts as long as the
-//! process does, or a process that it has started, also without its agent.
+//! The lock is on a file beside the entry's directory. Every process that runs in the entry holds it shared, whichever agent
+//! started the process; a build or a deletion holds it exclusively. A process has the lock file, which is empty, as its standard
+//! input: the lock lasts as long as the process and its children, even if their agent ends.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -19,35 +19,35 @@ use tracing::warn;
 
 use super::{BuildSpec, Built};
 
-/// What a build that was killed has left is deleted when it is older.
+/// Age above which the temporary directories of killed builds are deleted.
 const LEFT_OVER: Duration = Duration::from_hours(24);
 
-/// Longest file of what is known of a build that is read.
+/// Upper limit for the size of `built.json`; an entry with a larger one counts as not built.
 const FACTS_BYTES: u64 = 16 << 20;
 
-/// The beginning of names of trees that are being written.
+/// Prefix of the names of temporary directories, in which work trees are written.
 pub(crate) const FRESH: &str = ".fresh-";
 
-/// Where a program lies, built or not.
+/// The paths of a program, built or not.
 #[derive(Debug)]
 pub(crate) struct CacheEntry {
-    /// The program's own directory.
+    /// Directory of the whole entry.
     pub(crate) dir: PathBuf,
-    /// The work tree.
+    /// The work tree, in `dir`.
     pub(crate) tree: PathBuf,
-    /// Where in it the build is made, and the program started.
+    /// Working directory of the build and of the program's processes, in `tree`.
     pub(crate) directory: PathBuf,
     program: PathBuf,
     facts: PathBuf,
 }
 
-/// What becomes of an attempt to use an entry alone.
+/// Result of an attempt to lock an entry for a build.
 pub(crate) enum Claim {
-    /// Nobody else uses it while the file is open.
+    /// Nobody else uses the entry while this file is open.
     Exclusive(File),
-    /// Somebody else has built it meanwhile.
+    /// Another agent has built it meanwhile.
     Built(Built),
-    /// Somebody else is building or deleting it, or runs in it.
+    /// Another agent builds or deletes it, or a process runs in it.
     Taken,
 }
 
@@ -59,9 +59,9 @@ impl CacheEntry {
         Self { program: dir.join("program"), facts: dir.join("built.json"), dir, tree, directory }
     }
 
-    /// The program, if it is there; nobody deletes it while the value lives.
+    /// The program, if it is built. Nobody deletes it while the value lives.
     pub(crate) fn built(&self) -> Option<Built> {
-        // Most programs were never built: that makes no file.
+        // Most programs were never built: no lock file is created for them.
         if !self.facts.exists() {
             return None;
         }
@@ -69,14 +69,14 @@ impl CacheEntry {
         self.built_under(in_use)
     }
 
-    /// The same, by who has locked it.
+    /// As [`CacheEntry::built`], with a lock that the caller holds.
     fn built_under(&self, in_use: File) -> Option<Built> {
         let facts = serde_json::from_slice(&plain::read(&self.facts, FACTS_BYTES).ok()?).ok()?;
         let (program, directory, in_use) = (self.program.clone(), self.directory.clone(), Arc::new(in_use));
         (program.is_file() && directory.is_dir()).then_some(Built { program, directory, facts, in_use })
     }
 
-    /// Tries to have it alone, to build it.
+    /// Tries to lock the entry exclusively, to build the program.
     pub(crate) fn claim(&self) -> io::Result<Claim> {
         if let Some(built) = self.built() {
             return Ok(Claim::Built(built));
@@ -84,26 +84,27 @@ impl CacheEntry {
         Ok(locked(&lock_path(&self.dir), File::try_lock)?.map_or(Claim::Taken, Claim::Exclusive))
     }
 
-    /// Keeps `program` and what is known of it: from now on it is built. `alone` is what [`CacheEntry::claim`] gave.
+    /// Copies `program` into the entry and writes its facts: from now on it counts as built. `alone` is the lock of [`CacheEntry::claim`].
     pub(crate) fn keep(&self, program: &Path, facts: &BTreeMap<String, String>, alone: File) -> io::Result<Built> {
         fs::copy(program, &self.program)?;
         File::open(&self.program)?.sync_all()?;
         write_atomic(&self.facts, &canonical::encode(facts))?;
-        // The lock becomes another one, not one lock more. Where somebody deletes the entry in between, it is not built.
+        // Turns the exclusive lock into a shared one. That is not atomic: another agent may delete the entry in between.
         alone.lock_shared()?;
-        self.built_under(alone).ok_or_else(|| io::Error::other("it was deleted as soon as it was built"))
+        self.built_under(alone)
+            .ok_or_else(|| io::Error::other("another agent deleted the copy at once: raise `programs` in worker.toml"))
     }
 
-    /// It was used now.
+    /// Sets the time of its last use to now: [`prune`] deletes the least recently used.
     pub(crate) fn touch(&self) {
         let touched = plain::open(&self.facts).and_then(|file| file.set_modified(SystemTime::now()));
         if let Err(error) = touched {
-            warn!("cannot note that `{}` is in use: {error}", self.dir.display());
+            warn!("cannot set the time of the last use of `{}`: {error}", self.dir.display());
         }
     }
 }
 
-/// Deletes all programs but the `keep` that were used last, and those that are in use; failed builds count as programs.
+/// Deletes all entries but the `keep` most recently used and those in use. Failed builds count as entries.
 pub(crate) fn prune(programs: &Path, keep: usize) {
     if let Err(error) = pruned(programs, keep) {
         warn!("cannot delete old programs in `{}`: {error}", programs.display());
@@ -128,7 +129,7 @@ fn pruned(programs: &Path, keep: usize) -> io::Result<()> {
     found[..surplus].iter().try_for_each(|(_, dir)| {
         let lock = lock_path(dir);
         let Some(_alone) = locked(&lock, File::try_lock)? else { return Ok(()) };
-        // Without its facts, what is left of it is no program.
+        // First: a partly deleted entry without its facts does not count as built.
         match fs::remove_file(dir.join("built.json")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -142,7 +143,7 @@ fn lock_path(dir: &Path) -> PathBuf {
     dir.with_extension("lock")
 }
 
-/// The file at `path`, made if need be, under the lock that `lock` takes; none if somebody has another one.
+/// Opens or creates the file at `path`, and locks it by `lock`. `None` if another lock on it is held.
 fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> io::Result<Option<File>> {
     loop {
         let file = make_private_file(path)?;
@@ -151,7 +152,7 @@ fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> io::
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // Whoever deleted the entry had its lock, and deleted that, too.
+        // If the entry was deleted meanwhile, so was its lock file, and this lock protects nothing.
         if is_at(&file, path)? {
             return Ok(Some(file));
         }
@@ -195,7 +196,7 @@ mod tests {
         new.touch();
         prune(dir.path(), 1);
         assert!(old.tree.exists());
-        // What lies in the place of a file is not waited for.
+        // A pipe in the place of the file does not block.
         assert!(Command::new("mkfifo").arg(&old.facts).status().unwrap().success());
         old.touch();
         assert!(old.built().is_none());

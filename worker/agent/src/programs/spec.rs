@@ -1,4 +1,4 @@
-//! What is built of a user's program, and what comes of it.
+//! The specification of a build of a user's program, and its result.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -14,25 +14,25 @@ use lockstep_rpc::Assignment;
 use crate::child::LogWriter;
 use crate::child::ProcessKey;
 
-/// Variables that another program may come of.
+/// Environment variables that may change the result of a build.
 const VARIABLES: [&str; 6] =
     ["LIBTORCH", "LIBTORCH_USE_PYTORCH", "VIRTUAL_ENV", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET"];
 
-/// What is to be built, and from what.
+/// A program to build, and its code.
 #[derive(Clone, Debug)]
 pub(crate) struct BuildSpec {
-    /// Names it.
+    /// Digest of all below that the result depends on; names the cache entry.
     pub(crate) key: Digest,
     pub(crate) program: Program,
     pub(crate) commit: String,
     pub(crate) remote: Option<String>,
-    /// Where in the work tree the job's paths begin.
+    /// Directory in the work tree that the job's paths are relative to.
     pub(crate) directory: String,
-    /// The state of the work tree.
+    /// Blob with the snapshot of the work tree.
     pub(crate) tree: Piece,
-    /// The commits below it.
+    /// Blob with the packed commits below the snapshot; without it they are fetched from `remote`.
     pub(crate) source: Option<Piece>,
-    /// The coordinator's store, if this machine sees it.
+    /// Path of the coordinator's store, which this machine may not see.
     pub(crate) store: PathBuf,
 }
 
@@ -40,25 +40,25 @@ pub(crate) struct BuildSpec {
 #[derive(Clone, Debug)]
 pub(crate) struct Built {
     pub(crate) program: PathBuf,
-    /// Where it is started.
+    /// Working directory of its processes.
     pub(crate) directory: PathBuf,
-    /// What people want to know of it, for the run's environment.
+    /// Facts of the build for the run's recorded environment: command, compiler, digest of `Cargo.lock`.
     pub(crate) facts: BTreeMap<String, String>,
-    /// Keeps it from being deleted: for as long as anybody has the file open, so a process gets it too.
+    /// Lock file of the cache entry. The entry is not deleted while anybody has it open; a process inherits it.
     pub(crate) in_use: Arc<File>,
 }
 
 impl BuildSpec {
-    /// What `assignment` needs built; `None` if it is trained with what Lockstep brings.
+    /// The build that `assignment` needs; `None` for a job without `[program]`.
     pub(crate) fn of(assignment: &Assignment, job: &JobSpec) -> Result<Option<Self>, String> {
         let Some(program) = job.program.clone() else { return Ok(None) };
         let code = assignment.code.clone().map(CodeVersion::try_from).transpose();
-        let code = code.map_err(|_| "its code has a digest that is none".to_owned())?;
+        let code = code.map_err(|_| "its code version has an invalid digest".to_owned())?;
         let Some(CodeVersion { commit, remote, directory, tree: Some(tree), source, .. }) = code else {
-            return Err(format!("nothing is known to build its program `{}` from: no work tree was kept", program.bin));
+            return Err(format!("cannot build its program `{}`: no work tree was kept with the run", program.bin));
         };
         if Path::new(&directory).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(format!("its paths begin in `{directory}`, which is not in its work tree"));
+            return Err(format!("its job's directory `{directory}` is outside its work tree"));
         }
         let variables = VARIABLES.map(|name| (name, env::var(name).ok()));
         let what = (tree.digest, &directory, &program.build, &program.bin, variables);
@@ -68,13 +68,13 @@ impl BuildSpec {
     }
 }
 
-/// What is told when a build has ended.
+/// The end of a build.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) key: Digest,
     pub(super) number: u64,
     pub(crate) result: Result<Built, String>,
-    /// The log that it wrote to, and whose it is.
+    /// The process that `log` belongs to, which got the build's output.
     pub(crate) owner: ProcessKey,
     pub(crate) log: LogWriter,
 }

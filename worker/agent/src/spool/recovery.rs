@@ -1,4 +1,4 @@
-//! A spool that an earlier agent left: what of it is whole, and what is lost.
+//! Reads a spool that an earlier agent left: keeps the complete reports, and names the lost ones.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,26 +12,26 @@ use lockstep_rpc::ProcessMessage;
 use super::{DELETED, Reader, Segment, Spool, SpoolError, segment_path};
 use crate::child::ProcessKey;
 
-/// Of a file that holds one number.
+/// Upper limit for the size of the file `deleted`, which holds one number.
 const NUMBER_BYTES: u64 = 64;
 
-/// See the module.
+/// A spool that was read from disk.
 pub(crate) struct Recovered {
     pub(crate) spool: Spool,
-    /// In the order of its reports.
+    /// Lost reports, in their order.
     pub(crate) lost: Vec<Lost>,
-    /// The last thing that the process, or its agent, said.
+    /// The last message of the process, or of its agent.
     pub(crate) last: Option<ProcessMessage>,
 }
 
-/// What is lost of a spool.
+/// Lost reports of a spool.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// The end of a segment: a report that was being written when its agent ended, or whatever follows a damaged one.
+    /// The end of a segment: a report whose writing was interrupted, or a damaged report and all that follow it.
     Cut { path: PathBuf, bytes: u64, from: u64 },
-    /// Segments that are not there.
+    /// Segments whose files are missing; `before` is the first report of the next file.
     Missing { dir: PathBuf, from: u64, before: Option<u64> },
-    /// A segment behind a hole: the numbering has no gaps, so nothing of it can be sent.
+    /// A segment after lost reports. It cannot be sent, because numbers must have no gaps.
     Behind { path: PathBuf, from: u64, bytes: u64 },
 }
 
@@ -39,7 +39,11 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cut { path, bytes, from } => {
-                write!(f, "`{}` ends in {bytes} bytes that are no whole report {from}: cut off", path.display())
+                write!(
+                    f,
+                    "dropped the last {bytes} bytes of `{}`: report {from} is incomplete or damaged",
+                    path.display()
+                )
             }
             Self::Missing { dir, from, before: Some(before) } => {
                 write!(f, "reports {from} to {} are missing: no file in `{}` has them", before - 1, dir.display())
@@ -50,7 +54,7 @@ impl fmt::Display for Lost {
             Self::Behind { path, from, bytes } => {
                 write!(
                     f,
-                    "`{}` ({bytes} bytes, reports from {from} on) lies behind lost reports: deleted",
+                    "deleted `{}` ({bytes} bytes, reports from {from} on): it follows lost reports",
                     path.display()
                 )
             }
@@ -59,11 +63,11 @@ impl fmt::Display for Lost {
 }
 
 impl Spool {
-    /// Reads the spool in `dir`. Whatever follows the last whole record is deleted, and comes back as lost.
+    /// Reads the spool in `dir`. Everything after the last complete record is dropped, and returned as lost.
     pub(crate) fn recover(dir: PathBuf, key: ProcessKey) -> Result<Recovered, SpoolError> {
         let io = |source| SpoolError::Io { path: dir.clone(), source };
         let firsts = segments_in(&dir).map_err(io)?;
-        // Spools of earlier versions have no such file: what is not there was acknowledged.
+        // Spools of earlier versions have no such file: their missing segments count as acknowledged.
         let deleted = match plain::read(&dir.join(DELETED), NUMBER_BYTES) {
             Ok(text) => String::from_utf8(text).ok().and_then(|text| text.trim().parse::<u64>().ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -75,7 +79,7 @@ impl Spool {
         if let (Some(from), before) = (begin, firsts.first().copied())
             && before.is_none_or(|before| before > from)
         {
-            // A process that has said nothing has no file yet.
+            // A process without reports has no file yet.
             if before.is_some() || from > 1 {
                 lost.push(Lost::Missing { dir: dir.clone(), from, before });
             }
@@ -120,7 +124,7 @@ fn segments_in(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(firsts)
 }
 
-/// What is whole of the segment at `path`, how many bytes of it are not, and what it says last.
+/// The complete records of the segment at `path`, the number of bytes after them, and the last message.
 fn whole(path: &Path, first: u64) -> Result<(Segment, u64, Option<ProcessMessage>), SpoolError> {
     let io = |source| SpoolError::Io { path: path.to_owned(), source };
     let file = plain::open(path).map_err(io)?;

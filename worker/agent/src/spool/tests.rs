@@ -52,7 +52,7 @@ fn reports_are_numbered_from_one_sent_once_and_again_after_a_rewind_until_acknow
     assert_eq!(sequences(&mut spool), [3]);
     spool.append(failed("late")).unwrap();
     assert_eq!(sequences(&mut spool), [4]);
-    // An acknowledgement of what was never said must not move the numbering.
+    // An acknowledgement beyond the last report must not change the numbering.
     spool.acknowledge(99).unwrap();
     assert!(spool.is_acknowledged());
     spool.append(failed("later")).unwrap();
@@ -145,13 +145,13 @@ fn a_missing_segment_ends_recovery_before_the_hole_and_is_named() {
     let [missing, behind] = &words(&recovered)[..] else { panic!("{:?}", recovered.lost) };
     assert!(missing.starts_with("reports 3 to 4 are missing: no file in `"), "{missing}");
     assert!(
-        behind.contains("5.segment` (") && behind.contains("reports from 5 on) lies behind lost reports"),
+        behind.contains("5.segment` (") && behind.contains("reports from 5 on): it follows lost reports"),
         "{behind}"
     );
-    recovered.spool.append(failed("goes on")).unwrap();
+    recovered.spool.append(failed("later")).unwrap();
     assert_eq!(sequences(&mut recovered.spool), [3]);
 
-    // What was deleted on purpose is not missing, and what lies before the first that is there may be.
+    // Segments that were deleted on purpose are not missing; one between them and the first file is.
     recovered.spool.acknowledge(2).unwrap();
     for _ in 0..4 {
         recovered.spool.append(long(3 << 20)).unwrap();
@@ -168,7 +168,7 @@ fn a_missing_segment_ends_recovery_before_the_hole_and_is_named() {
     fs::remove_file(segment_path(&spool.dir, next)).unwrap();
     let mut recovered = Spool::recover(spool.dir.clone(), key()).unwrap();
     assert!(words(&recovered)[0].contains("on are missing"), "{:?}", recovered.lost);
-    recovered.spool.append(failed("goes on")).unwrap();
+    recovered.spool.append(failed("later")).unwrap();
     assert_eq!(sequences(&mut recovered.spool), [first]);
 }
 
@@ -196,7 +196,7 @@ fn no_pipe_in_the_place_of_a_file_is_waited_for() {
         lockstep_support::printed(std::process::Command::new("mkfifo").arg(&path));
         let said = |error: SpoolError| {
             let said = chain(&error);
-            assert!(said.contains(&path.display().to_string()) && said.contains("no regular file"), "{said}");
+            assert!(said.contains(&path.display().to_string()) && said.contains("not a regular file"), "{said}");
         };
         said(Spool::recover(spool.dir.clone(), key()).err().unwrap());
         if name != DELETED {
@@ -245,7 +245,7 @@ fn a_full_spool_drops_the_oldest_telemetry_counts_it_and_keeps_all_else() {
         spool.append(ProcessMessage { body: Some(Body::Block(EncodedBlock::of(block(step)))) }).unwrap();
         most = most.max(bytes(&spool));
         if step == 20 {
-            // A reader in the midst of what will be written anew.
+            // A reader in a segment that will be rewritten.
             assert_eq!(spool.next_unsent().unwrap().unwrap().sequence, 1);
         }
     }
@@ -268,7 +268,7 @@ fn a_full_spool_drops_the_oldest_telemetry_counts_it_and_keeps_all_else() {
         expected += 1;
     }
     assert_eq!(expected, 301);
-    // The newest is whole, and only it.
+    // Only the newest reports still have their telemetry.
     assert_eq!(whole, (300 - whole.len() as u64 + 1..=300).collect::<Vec<_>>());
     assert_eq!(dropped, 10_000 * (299 - whole.len() as u64));
 }

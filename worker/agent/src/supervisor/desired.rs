@@ -1,10 +1,11 @@
-//! What the coordinator desires: who goes, who stays, and who is started once there is a device and a spool for it.
+//! Applies the desired state: stops processes, keeps them, and starts new ones as soon as they have a device and a spool.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
 
+use lockstep_common::chain;
 use lockstep_common::job::JobSpec;
 use lockstep_rpc::agent_message::Body as Say;
 use lockstep_rpc::process_message::Body;
@@ -28,7 +29,7 @@ impl Supervisor {
         for DesiredRun { run, generation, processes, save } in desired.runs {
             for DesiredProcess { process, device } in processes {
                 match ProcessKey::new(&run, generation, process) {
-                    Err(error) => warn!("the coordinator desires what cannot be: {error}"),
+                    Err(error) => warn!("ignoring a desired process of generation {generation}: {error}"),
                     Ok(key) => drop(wanted.insert(key, (device, save.unwrap_or_default()))),
                 }
             }
@@ -36,7 +37,7 @@ impl Supervisor {
         }
         self.assignments.retain(|of, _| generations.contains(of));
         self.fetched.retain(|of| generations.contains(of));
-        // First who goes: the next ones wait for their devices.
+        // Stop first: new processes may wait for the devices.
         let goes = |key: &ProcessKey| !wanted.contains_key(key);
         self.processes.iter_mut().filter(|(key, _)| goes(key)).for_each(|(_, process)| process.dismiss());
         self.unspooled.retain(|key, _| !goes(key));
@@ -57,24 +58,24 @@ impl Supervisor {
         }
     }
 
-    /// The coordinator brings what was asked for.
+    /// Takes a requested assignment, and starts the processes that wait for it.
     pub(super) fn assigned(&mut self, assignment: Assignment) {
         let of = (assignment.run.clone(), assignment.generation);
-        // Of a generation that is desired no longer nothing is kept.
+        // Ignored if the generation is no longer desired.
         if self.fetched.contains(&of) {
             self.assignments.insert(of, assignment);
             self.start_postponed();
         }
     }
 
-    /// All processes of a generation are ready.
+    /// All processes of a generation are ready: passes their addresses on to those of this node.
     pub(super) fn met(&mut self, peers: &Peers) {
         let theirs = |key: &ProcessKey| key.run.as_str() == peers.run && key.generation == peers.generation;
         let own = self.processes.iter_mut().filter(|(key, _)| theirs(key));
         own.for_each(|(_, process)| process.meet(&peers.addresses));
     }
 
-    /// Starts a process, once its generation's assignment is there, which is asked for.
+    /// Starts a process if the assignment of its generation is here; otherwise requests the assignment and postpones the start.
     fn start_assigned(&mut self, key: ProcessKey, device: String) {
         let of = (key.run.to_string(), key.generation);
         if let Some(assignment) = self.assignments.get(&of) {
@@ -90,13 +91,13 @@ impl Supervisor {
         self.postponed.insert(key, device);
     }
 
-    /// Who holds the device of `assignment`: a process that its run has left, and that has not ended yet. A device takes as many
-    /// as it was offered for.
+    /// The process that holds the device of `assignment`, if the device has no room: by preference one that is no longer desired.
+    /// A device has room for as many processes as it was offered times.
     fn holder(&self, assignment: &Assignment) -> Option<&ProcessKey> {
         let room = self.devices.iter().filter(|device| **device == assignment.device).count();
         let here = |process: &Process| process.is_alive() && process.device() == Some(&assignment.device);
         let holders: Vec<_> = self.processes.iter().filter(|(_, process)| here(process)).collect();
-        // One that is not offered at all is the process's own to refuse.
+        // The process itself fails on a device that is not offered.
         if holders.len() < room.max(1) {
             return None;
         }
@@ -104,8 +105,8 @@ impl Supervisor {
         left.or(holders.last()).map(|(key, _)| *key)
     }
 
-    /// Starts a process, once its device is free. Its spool comes first: an agent that is killed between the two knows that it was
-    /// started.
+    /// Starts a process if its device has room, else postpones the start. The spool is created first: if the agent is killed in
+    /// between, the next one finds the spool and reports that the process ended.
     fn start(&mut self, key: ProcessKey, assignment: Assignment) {
         if let Some(holder) = self.holder(&assignment) {
             if !self.waiting_for_device.contains(&key) {
@@ -128,7 +129,7 @@ impl Supervisor {
         let running = self.processes.keys().chain([&key]).collect();
         let (runs, total) = (self.options.log_runs.get(), self.options.log_total_bytes);
         if let Err(error) = self.logs.prune(runs, total, &running) {
-            warn!("cannot delete old logs: {error}");
+            warn!("cannot delete old logs of processes: {error}");
         }
         let job = JobSpec::from_canonical(&assignment.job);
         let job = job.map_err(|error| format!("its agent cannot read the job: {error}"));
@@ -146,18 +147,20 @@ impl Supervisor {
         self.processes.insert(key, process);
     }
 
-    /// The disk takes no spool, which would keep what the process says. It may soon; but its run does not wait here for ever: after
-    /// the limit of progress the coordinator is told, and it tries elsewhere, or ends the run in words.
+    /// Postpones the start of a process whose spool or log cannot be created. After `progress_limit` without success the process is
+    /// reported as failed for a transient reason, so that the coordinator retries it elsewhere or ends the run with this reason.
     fn not_spooled(&mut self, key: ProcessKey, assignment: Assignment, error: &io::Error) {
-        warn!("cannot start {key} yet: {error}");
+        let error = chain(error);
+        warn!("cannot start {key} yet: {error}; retrying every second");
         let now = Instant::now();
         let since = *self.unspooled.entry(key.clone()).or_insert(now);
         let is_over = |limit| now.duration_since(since) > limit && self.answers.len() < ANSWER_CAPACITY;
         if self.options.progress_limit.is_some_and(is_over) {
             self.unspooled.insert(key.clone(), now);
-            let reason = format!("node `{}` cannot start it: its disk keeps no reports: {error}", self.options.node);
+            let reason =
+                format!("node `{}` cannot start it: its data directory cannot be written: {error}", self.options.node);
             let body = Some(Body::Failed(Failed { reason, transient: true }));
-            // The first thing that is said of it: there is no spool that would number it.
+            // Number 1: without a spool this is the first report of the process.
             let report = key.report(1, ProcessMessage { body });
             self.answers.push_back(AgentMessage { body: Some(Say::Report(report)) });
         }

@@ -1,4 +1,4 @@
-//! What is sent to the coordinator: answers about logs, then reports, of each process in its turn.
+//! Messages to the coordinator: first answers and requests, then reports, one process after another.
 
 use std::ops::Bound;
 
@@ -12,7 +12,7 @@ use crate::child::ProcessKey;
 use crate::process::Process;
 
 impl Supervisor {
-    /// Sends what can be sent without waiting, and forgets what is over.
+    /// Sends messages as long as the stream has room, then removes processes that are over.
     pub(crate) fn pump(&mut self) {
         if let Some(outbox) = self.outbox.clone() {
             while let Ok(permit) = outbox.try_reserve() {
@@ -25,20 +25,20 @@ impl Supervisor {
         }
     }
 
-    /// Where to wait for room, if something waits to be sent.
+    /// The outbox whose room to wait for; `None` if there is nothing to send, or no stream.
     pub(crate) fn blocked_on(&self) -> Option<mpsc::Sender<AgentMessage>> {
         let waits = !self.answers.is_empty() || self.processes.values().any(Process::has_unsent);
         self.outbox.clone().filter(|_| waits)
     }
 
-    /// Before all else that waits to be sent: nothing more is to be placed here.
+    /// Queues, before all other messages, that this node leaves, so that no process is placed here.
     pub(super) fn say_leaving(&mut self) {
         self.answers.push_front(AgentMessage { body: Some(Say::Leaving(Empty {})) });
     }
 
     pub(super) fn answer(&mut self, request: &LogRequest) {
         if self.answers.len() == ANSWER_CAPACITY {
-            return warn!("a question about a log was dropped: {ANSWER_CAPACITY} answers wait already");
+            return warn!("dropped a log request of the coordinator: {ANSWER_CAPACITY} answers wait to be sent");
         }
         let reply = match ProcessKey::new(&request.run, request.generation, request.process) {
             Err(_) => LogReply { id: request.id, next_offset: request.offset, end: true, ..Default::default() },
@@ -49,7 +49,7 @@ impl Supervisor {
 
     fn read_log(&self, key: &ProcessKey, request: &LogRequest) -> LogReply {
         let (id, offset) = (request.id, request.offset);
-        // Asked before reading: what a process writes while we read is not its end.
+        // Before reading: a process that ends while its log is read may have written more.
         let may_grow = self.postponed.contains_key(key) || self.processes.get(key).is_some_and(Process::is_alive);
         match self.logs.read(key, offset) {
             Ok(chunk) => {

@@ -1,4 +1,4 @@
-//! What a process runs: the program that its job brings, built first, or what trains where a job brings none.
+//! Starts the program of a process: the job's own, which is built first, or the agent's rank command.
 
 use lockstep_common::job::JobSpec;
 use lockstep_common::{canonical, numerics};
@@ -14,7 +14,7 @@ use crate::programs::{BuildSpec, Built, Ended};
 use crate::spool::Spool;
 
 impl Supervisor {
-    /// A process whose program is to be built first; the build is begun, if it is not under way for another.
+    /// A process whose program must be built first. Starts the build, unless it is already running for another process.
     pub(super) fn wait(
         &mut self,
         key: &ProcessKey,
@@ -25,14 +25,14 @@ impl Supervisor {
     ) -> Process {
         let program = spec.key;
         if self.programs.is_running(&program) {
-            log.write(b"[its program is being built: another process of this node has the log of it]\n");
+            log.write(b"[its program is being built; the output is in the log of another process of this node]\n");
             return Process::waiting(key.clone(), assignment, spool, program, Some(log));
         }
         self.programs.start(spec, key.clone(), log, self.events.clone(), &self.children);
         Process::waiting(key.clone(), assignment, spool, program, None)
     }
 
-    /// Starts whoever waited for the program, or tells them why there is none.
+    /// Starts the processes that waited for the program, or fails them with the error of the build.
     pub(super) fn built(&mut self, mut ended: Ended) {
         if !self.programs.end(&ended) {
             return;
@@ -51,13 +51,13 @@ impl Supervisor {
                     let reason = format!("node `{}` cannot build its program: {reason}", self.options.node);
                     Err(NotStarted::for_good(reason))
                 }
-                _ => Err(NotStarted::for_good("its log or its job is gone".to_owned())),
+                _ => Err(NotStarted::for_good("its agent lost its log or its job".to_owned())),
             };
             self.with(&key, |process| process.begin(child));
         }
     }
 
-    /// Starts the program of a process: `built`, or what trains where a job brings none.
+    /// Starts the program of a process: `built`, or the agent's rank command if the job has no program.
     pub(super) fn spawn(
         &self,
         key: &ProcessKey,

@@ -1,4 +1,4 @@
-//! A coordinator that remembers what agents say, acknowledges it, and can be killed and started again.
+//! A coordinator for tests: stores and acknowledges the messages of agents, and can be killed and restarted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 /// How long a test waits for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What the files of the check at join are called, and what the coordinator's holds.
+/// Name of the files of the check at join, and the content of the coordinator's file.
 const CHECK: &str = "c1";
 pub(crate) const WROTE: &str = "by the coordinator";
 
@@ -41,20 +41,20 @@ fn store() -> TempDir {
 /// Run, generation and process.
 pub(crate) type Key = (String, u64, u32);
 
-/// What survives a coordinator.
+/// State that survives a restart of the coordinator.
 #[derive(Default)]
 pub(crate) struct Memory {
-    /// In order, each number once.
+    /// Reports of each process in order, each number once.
     pub(crate) reports: BTreeMap<Key, Vec<Report>>,
-    /// Reports that came again.
+    /// Number of reports that were sent again.
     pub(crate) repeated: usize,
     pub(crate) hellos: Vec<Hello>,
     pub(crate) heartbeats: usize,
-    /// Agents that said that they end.
+    /// Number of agents that announced their end.
     pub(crate) leaving: usize,
-    /// What agents said of the store.
+    /// Results of the agents' checks of the store.
     pub(crate) seen: Vec<StoreSeen>,
-    /// Why agents are refused.
+    /// If set, agents are refused for this reason.
     pub(crate) refuses: Option<String>,
     pub(crate) protocol: u32,
     pub(crate) acknowledges: bool,
@@ -68,7 +68,7 @@ pub(crate) struct Memory {
 #[derive(Clone)]
 pub(crate) struct Desire {
     pub(crate) assignment: Assignment,
-    /// Those of its generation, once it is ready.
+    /// Addresses of its generation, which it gets once it is ready.
     pub(crate) peers: Vec<String>,
 }
 
@@ -108,7 +108,7 @@ impl Memory {
         self.desired.iter().filter_map(met).collect()
     }
 
-    /// What `key` said, without the numbers.
+    /// The messages of `key`, without their numbers.
     pub(crate) fn bodies(&self, key: &Key) -> Vec<Body> {
         let reports = self.reports.get(key).into_iter().flatten();
         reports.map(|report| report.message.clone().unwrap().body.unwrap()).collect()
@@ -153,7 +153,7 @@ struct Service {
     store: Arc<TempDir>,
 }
 
-/// See the module.
+/// A test coordinator, running or not.
 pub(crate) struct Coordinator {
     service: Service,
     address: SocketAddr,
@@ -167,7 +167,7 @@ impl Coordinator {
         coordinator
     }
 
-    /// Has an address, on which nobody listens.
+    /// A coordinator with an address on which nobody listens yet.
     pub(crate) fn not_yet_started() -> Self {
         let memory = Memory { acknowledges: true, protocol: PROTOCOL, ..Default::default() };
         let service = Service {
@@ -176,7 +176,7 @@ impl Coordinator {
             lease: Duration::from_millis(300),
             store: Arc::new(store()),
         };
-        // Servers beside it take ports of another address.
+        // 127.0.0.2, because servers of other tests take ports of 127.0.0.1.
         let address = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         Self { service, address, runtime: None }
     }
@@ -193,17 +193,17 @@ impl Coordinator {
         self.runtime = Some(runtime);
     }
 
-    /// As kill -9 would: every connection breaks, nothing is said.
+    /// Ends it as kill -9 does: all connections break without a message.
     pub(crate) fn kill(&mut self) {
         self.runtime.take().unwrap().shutdown_timeout(DEADLINE);
     }
 
-    /// Where the agents' files of the check are.
+    /// Directory of the store, which has the files of the check at join.
     pub(crate) fn store(&self) -> &std::path::Path {
         self.service.store.path()
     }
 
-    /// It has another store when it starts the next time.
+    /// Gives it another store from its next start on.
     pub(crate) fn move_store(&mut self) {
         self.service.store = Arc::new(store());
     }
@@ -286,7 +286,7 @@ impl Service {
         let refused = self.memory.lock().unwrap().refuses.clone();
         if let Some(why) = refused {
             tell.send(Err(Status::failed_precondition(why))).await.ok()?;
-            // The stream ends when the agent has it.
+            // Keep the stream open until the agent has read the refusal.
             while said.message().await.ok()?.is_some() {}
             return None;
         }

@@ -1,4 +1,4 @@
-//! Why a process ended, who holds a device, and who an agent is.
+//! Causes of a process's end, holders of devices, and the id of an agent.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn the_agent_names_why_it_stopped_a_process_and_says_first_that_it_leaves() {
     assert_eq!((exit.code, exit.cause()), (128 + 15, ExitCause::NodeLeaving));
     assert_eq!(coordinator.memory().leaving, 1);
 
-    // One that dies by itself: its code says it.
+    // The end of a process that dies by itself has no cause, only its exit code.
     let dir = tempfile::tempdir().unwrap();
     let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("die")));
     let died = key(3, 0);
@@ -51,7 +51,7 @@ fn a_process_starts_when_the_one_before_has_left_its_device() {
     let mut options = options(coordinator.address(), dir.path(), deaf_rank("endless"));
     options.slots = 1.try_into().unwrap();
     let agent = Agent::start(options);
-    // Numbers of its own: the tests of this program share a log.
+    // Generations that no other test uses: all tests of this program share one log.
     let (old, new) = (key(771, 0), key(772, 0));
     coordinator.desire(vec![with_peers(&old)]);
     coordinator.wait("steps", |memory| (memory.step(&old) > 3).then_some(()));
@@ -127,11 +127,12 @@ fn a_process_that_makes_no_progress_is_ended_and_one_that_waits_for_others_is_no
     let hangs = key(6, 0);
     coordinator.desire(vec![with_peers(&hangs)]);
     let exit = exited(&coordinator, &hangs);
-    let words = "it made no progress for 1 s (`progress_limit_s`) while training, after step 3; its last output says where it stood";
+    let words =
+        "it made no progress for 1 s (`progress_limit_s`) while training, after step 3; its last output has the stack";
     assert_eq!((exit.hung.as_str(), exit.cause()), (words, ExitCause::Unnamed));
     agent.stop().unwrap();
 
-    // One that never says who it is.
+    // A process that never connects.
     let command = RankCommand { program: "/bin/sh".into(), args: vec!["-c".into(), "exec sleep 1000".into()] };
     let dir = tempfile::tempdir().unwrap();
     let mut silent = options(coordinator.address(), dir.path(), command);

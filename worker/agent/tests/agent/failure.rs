@@ -1,4 +1,4 @@
-//! Coordinators that go, processes that die, agents that are killed.
+//! Failures: coordinators that are away, processes that die, agents that are killed.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -21,7 +21,7 @@ fn exited(coordinator: &Coordinator, key: &Key) -> Exited {
     })
 }
 
-/// The process's steps, and that none is missing or twice.
+/// Number of the process's reported steps; checks that none is missing or repeated.
 fn whole_steps(coordinator: &Coordinator, key: &Key) -> u64 {
     let bodies = coordinator.memory().bodies(key);
     let steps = bodies.into_iter().filter_map(|body| match body {
@@ -137,8 +137,10 @@ fn a_process_of_a_build_that_does_not_fit_ends_its_run_with_both_versions() {
     exited(&coordinator, &key);
     let bodies = coordinator.memory().bodies(&key);
     let Body::Failed(failed) = &bodies[0] else { panic!("{bodies:?}") };
-    let expected =
-        format!("the rank process is of another build: 0.1.0, protocol 1; this one is {}", env!("CARGO_PKG_VERSION"));
+    let expected = format!(
+        "the rank process has an incompatible version: 0.1.0, protocol 1; this program has {}",
+        env!("CARGO_PKG_VERSION")
+    );
     assert!(failed.reason.starts_with(&expected), "{}", failed.reason);
     agent.stop().unwrap();
 }
@@ -213,7 +215,7 @@ fn a_process_that_the_disk_keeps_from_starting_is_told_and_its_run_can_go_elsewh
         _ => None,
     });
     assert!(
-        reason.starts_with("node `node-a` cannot start it: its disk keeps no reports: cannot use spool"),
+        reason.starts_with("node `node-a` cannot start it: its data directory cannot be written: cannot use spool"),
         "{reason}"
     );
     assert!(transient, "another node, or another time, may do");
@@ -266,7 +268,7 @@ fn a_dead_address_is_tried_again_and_the_log_says_so() {
     until("the second attempt", || {
         let logged = logged();
         let lines: Vec<_> = logged.lines().filter(|line| line.contains(&words)).collect();
-        lines.len() >= 2 && lines[0].ends_with("trying again in 0.25 s") && lines[1].ends_with("trying again in 0.5 s")
+        lines.len() >= 2 && lines[0].ends_with("retrying in 0.25 s") && lines[1].ends_with("retrying in 0.5 s")
     });
     coordinator.start();
     coordinator.wait("the agent", |memory| (memory.hellos.len() == 1).then_some(()));
@@ -302,7 +304,7 @@ fn strangers_on_the_socket_harm_nobody() {
         let hello = lockstep_rpc::ProcessHello { run: run.into(), generation: 1, ..Default::default() };
         lockstep_rpc::frame::encode(&lockstep_rpc::ProcessMessage { body: Some(Body::Hello(hello)) })
     };
-    // No frame, a frame far too long, no message, a process that is unknown, one that is connected already.
+    // An incomplete frame, a frame that is too long, no message, an unknown process, an invalid run, a process that is connected.
     let strange =
         [vec![0], vec![0xff; 8], b"\0\0\0\x03abc".to_vec(), hello("zzzzzzzzzz"), hello("no/../id"), hello(&key.0)];
     for bytes in strange {

@@ -1,4 +1,4 @@
-//! How an agent shows that it sees the store, and what it does when it is refused.
+//! The check at join that an agent sees the store, and refusals by the coordinator.
 
 use std::fs;
 
@@ -46,7 +46,7 @@ fn an_agent_whose_processes_train_is_refused_without_harm_to_them() {
     coordinator.kill();
     coordinator.memory().refuses = Some("its store is not mounted".into());
     coordinator.start();
-    until("the refusal", || logged().contains("refused this node: its store is not mounted; trying again"));
+    until("the refusal", || logged().contains("refused this node: its store is not mounted; retrying in"));
     let before = coordinator.memory().step(&key);
     coordinator.memory().refuses = None;
     coordinator.wait("more steps", |memory| (memory.step(&key) > before).then_some(()));
@@ -61,7 +61,7 @@ fn a_coordinator_of_another_version_is_refused_with_both_versions() {
     let agent = Agent::start(options(coordinator.address(), dir.path(), fake_rank("endless")));
     let error = agent.end().unwrap_err().to_string();
     let expected = format!(
-        "the coordinator is of another build: 1.2.3, protocol 7; this one is {}, protocol {}. ",
+        "the coordinator has an incompatible version: 1.2.3, protocol 7; this program has {}, protocol {}. ",
         env!("CARGO_PKG_VERSION"),
         lockstep_rpc::PROTOCOL
     );

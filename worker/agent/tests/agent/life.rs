@@ -1,4 +1,4 @@
-//! A process from its start to its end, while nothing goes wrong.
+//! A process from its start to its end, without failures.
 
 use lockstep_rpc::process_message::Body;
 use lockstep_rpc::{Assignment, Restore};
@@ -48,7 +48,7 @@ fn a_process_is_started_told_its_peers_heard_drained_and_forgotten() {
     assert!(log.starts_with("first line\nsecond line\npeers 127.0.0.1:1\nstep 1\nstep 2\n"), "{log}");
     assert!(log.ends_with("step 20\ndrained\n") && end);
 
-    // What is still desired is not started again, however often it is said.
+    // A process that has ended is not started again while it is still desired.
     coordinator.desire(vec![with_peers(&key)]);
     until("the other's spool to go", || !spool_dir(dir.path(), &other).exists());
     assert_eq!(coordinator.memory().bodies(&key).len(), 23);
@@ -94,7 +94,7 @@ fn what_an_agent_writes_is_its_users_alone_also_in_a_directory_of_all() {
     let (mut open, mut seen) = (vec![data], Vec::new());
     while let Some(at) = open.pop() {
         for entry in fs::read_dir(at).unwrap().map(Result::unwrap) {
-            // What was written meanwhile under another name is gone.
+            // A temporary file may be gone by now.
             let Ok(metadata) = entry.metadata() else { continue };
             let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
             assert_eq!(metadata.permissions().mode() & 0o7777, expected, "{}", entry.path().display());
@@ -108,7 +108,7 @@ fn what_an_agent_writes_is_its_users_alone_also_in_a_directory_of_all() {
     agent.stop().unwrap();
 }
 
-/// The coordinator was started again on a store that was moved: nobody would find what the process writes.
+/// The coordinator was restarted with another store: nobody would find the checkpoints of the process.
 #[test]
 fn a_process_that_writes_into_another_store_than_the_coordinator_has_now_ends() {
     let dir = tempfile::tempdir().unwrap();

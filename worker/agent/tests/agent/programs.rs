@@ -1,4 +1,4 @@
-//! Jobs that bring a program of their own: built once, from what the coordinator's store has of the run's work tree.
+//! Jobs with a program of their own: it is built once, from the run's work tree in the coordinator's store.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -14,7 +14,7 @@ use lockstep_support::commit;
 use crate::coordinator::{Coordinator, Key};
 use crate::support::{Agent, JOB, assignment, fake_rank, key, options, parse, until};
 
-/// A work tree that differs from its commit, kept in a store, and gone.
+/// A run whose work tree differed from its commit; the tree is in a store, and its directory was moved away.
 struct Run {
     dir: tempfile::TempDir,
     code: CodeVersion,
@@ -22,7 +22,7 @@ struct Run {
 }
 
 impl Run {
-    /// Whose program is built by `build`, where `$FAKE` is the fake rank process and `$DIR` a directory that is no work tree.
+    /// A run whose build command is `build`. In it `$FAKE` is the fake rank process, and `$DIR` a directory outside the work tree.
     fn new(build: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
@@ -36,7 +36,7 @@ impl Run {
         let store = BlobStore::open(&dir.path().join("store")).unwrap();
         code.tree = Some(store.put(&git::snapshot(&tree, 1000).unwrap().bytes).unwrap());
         code.source = Some(store.put(&git::source(&tree, 1000).unwrap().unwrap()).unwrap());
-        // Where it was published.
+        // Serves as the published repository.
         fs::rename(tree, dir.path().join("published")).unwrap();
         let fake = fake_rank("").program.display().to_string();
         let build = build.replace("$FAKE", &fake).replace("$DIR", &dir.path().display().to_string());
@@ -64,7 +64,7 @@ impl Run {
         self.dir.path().join(name)
     }
 
-    /// An agent with a directory of its own, which shares the programs.
+    /// An agent with a data directory of its own; agents of one run share the directory of programs.
     fn agent(&self, coordinator: &Coordinator, name: &str) -> Agent {
         let mut options = options(coordinator.address(), &self.path(name), fake_rank("train:5"));
         options.programs_dir = self.path("programs");
@@ -168,7 +168,7 @@ fn what_an_earlier_build_left_is_not_taken_for_this_ones() {
     ready(&coordinator, &good);
     coordinator.desire(vec![named(&second, &bad).into()]);
     let reason = failure(&coordinator, &bad);
-    assert!(reason.contains("release/program`: is `program.bin` the name"), "{reason}");
+    assert!(reason.contains("release/program`: set `program.bin` to a binary"), "{reason}");
     agent.stop().unwrap();
 }
 
@@ -180,9 +180,8 @@ fn a_commit_that_was_not_kept_is_fetched_from_its_remote() {
     let agent = run.agent(&coordinator, "a");
     let (first, second, third) = (key(1, 0), key(2, 0), key(3, 0));
     coordinator.desire(vec![run.assignment(&first).into()]);
-    assert!(
-        failure(&coordinator, &first).contains(&format!("commit `{}` of the work tree is in none", run.code.commit))
-    );
+    let said = failure(&coordinator, &first);
+    assert!(said.contains(&format!("commit `{}` of the work tree was not found", run.code.commit)), "{said}");
     run.code.remote = Some(format!("file://{}", run.path("nowhere").display()));
     coordinator.desire(vec![run.assignment(&second).into()]);
     let reason = failure(&coordinator, &second);
@@ -198,7 +197,7 @@ fn a_commit_that_was_not_kept_is_fetched_from_its_remote() {
 fn what_cannot_be_built_fails_the_run_with_the_builders_own_words() {
     for (build, words) in [
         ("echo error: no such thing >&2; exit 3", "error: no such thing"),
-        ("true", "out/program`: is `program.bin` the name"),
+        ("true", "out/program`: set `program.bin` to a binary"),
         ("mkdir out; echo no program > out/program", "cannot start `"),
     ] {
         let run = Run::new(build);

@@ -1,4 +1,4 @@
-//! Agents in this process, with `fake_rank` for rank processes.
+//! Agents in the test's process, whose rank processes are `fake_rank`.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -63,12 +63,12 @@ pub(crate) fn parse(text: &str, sets: &[String]) -> JobSpec {
     parse_toml(text, sets).unwrap()
 }
 
-/// The command of a fake rank process that does what `mode` says.
+/// The command of a fake rank process in `mode`: see `examples/fake_rank.rs`.
 pub(crate) fn fake_rank(mode: &str) -> RankCommand {
     RankCommand { program: binary("examples/fake_rank"), args: vec![mode.into()] }
 }
 
-/// As `fake_rank`, but it does not hear SIGTERM.
+/// As `fake_rank`, but it ignores SIGTERM.
 pub(crate) fn deaf_rank(mode: &str) -> RankCommand {
     let RankCommand { program, args } = fake_rank(mode);
     let script = "trap '' TERM; exec \"$0\" \"$@\"".into();
@@ -114,19 +114,19 @@ impl Agent {
         Self { runtime, shutdown, task }
     }
 
-    /// Ctrl-C, and what the agent returns.
+    /// Stops the agent as Ctrl-C does; its result.
     pub(crate) fn stop(self) -> Result<(), AgentError> {
         self.shutdown.cancel();
         self.end()
     }
 
-    /// What the agent returns by itself.
+    /// Waits until the agent ends by itself; its result.
     pub(crate) fn end(self) -> Result<(), AgentError> {
         let end = self.runtime.block_on(async { tokio::time::timeout(DEADLINE, self.task).await });
         end.expect("the agent ends in time").expect("the agent does not panic")
     }
 
-    /// As kill -9 would: nothing is said and nothing is written any more.
+    /// Ends the agent as kill -9 does: it sends and writes nothing more.
     pub(crate) fn kill(self) {
         self.runtime.shutdown_timeout(DEADLINE);
     }

@@ -1,4 +1,4 @@
-//! The files of a job's directories, by the list that was made of each at submit.
+//! The files in a job's data directories, from the lists that were made at submit.
 
 use lockstep_common::listing;
 use lockstep_common::manifest::DataFile;
@@ -6,7 +6,7 @@ use lockstep_store::BlobStore;
 
 use super::error::FilesError;
 
-/// `data` with the files of a directory in its place, whose list `store` has.
+/// Replaces each directory in `data` by its files, from the list in `store`.
 pub fn listed(data: &[DataFile], store: &BlobStore) -> Result<Vec<DataFile>, FilesError> {
     let mut files = Vec::new();
     for entry in data {

@@ -1,4 +1,4 @@
-//! Where the data files of a run lie on this machine: verified, each opened once, and watched from then on.
+//! Finds the data files of a run on this machine: verifies them, opens each once, and begins to watch them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,21 +16,21 @@ use lockstep_store::{BlobError, BlobStore};
 use super::error::FilesError;
 use super::watch::{HELD, Kept, Watch, Watched};
 
-/// The files of a job, as whoever reads its data finds them.
+/// The paths of a job's files on this machine, and the open verified files.
 #[derive(Clone, Debug, Default)]
 pub struct JobFiles {
     paths: JobPaths,
-    /// By where they lie.
+    /// Verified files by their path on this machine.
     opened: Arc<BTreeMap<PathBuf, Opened>>,
 }
 
 impl JobFiles {
-    /// Where the file lies that the job calls `path`.
+    /// Path on this machine of the file that the job names `path`.
     pub fn at(&self, path: &str) -> PathBuf {
         self.paths.at(path)
     }
 
-    /// The open file that was verified at `at`. None: nobody verified one.
+    /// The open file that was verified at the path `at`; `None` if none was.
     pub fn opened(&self, at: &Path) -> Option<&Opened> {
         self.opened.get(at)
     }
@@ -51,20 +51,20 @@ impl From<&Path> for JobFiles {
 /// How a process reads its data.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    /// Bytes of the files together, smallest first, that are read into memory.
+    /// Upper limit for the total size of files that are read into memory, smallest first. 0: none is.
     pub in_memory: u64,
     /// Whether a program may open the files by their paths at any time.
     pub by_path: bool,
 }
 
 impl Reading {
-    /// How `job` is trained: the formats of ours read the verified files, a program may read paths.
+    /// The way in which `job` reads: built-in formats read the verified files, a program may also open paths.
     pub fn of(job: &JobSpec) -> Self {
         let only_paths = matches!(job.data, Data::Files { .. });
         Self { in_memory: if only_paths { 0 } else { IN_MEMORY_BYTES }, by_path: job.program.is_some() }
     }
 
-    /// Which of `files` are read into memory.
+    /// For each of `files`, whether it is read into memory.
     fn small(self, files: &[DataFile]) -> Vec<bool> {
         let mut order: Vec<usize> = (0..files.len()).collect();
         order.sort_by_key(|&index| files[index].bytes);
@@ -77,21 +77,21 @@ impl Reading {
     }
 }
 
-/// The files of a run, each as it was when its digest was found to be right.
+/// The verified files of a run.
 #[derive(Debug)]
 pub struct Located {
-    /// Where each lies, and the open file.
+    /// Paths and open files.
     pub files: JobFiles,
-    /// As they were when they were verified.
+    /// Checks later whether they are still as they were verified.
     pub watch: Watch,
 }
 
-/// A verified file that does not lie where the job names it goes by that name here.
+/// A verified file. The name is the path in the job, if the copy in the store is used instead of that path.
 type Found = (Option<String>, Watched, Opened);
 
-/// Finds every file, and checks that it is what it was when `files` were hashed: where the job in `base_dir` names it, or,
-/// if nothing is there, the copy in `store`. With `other_revision` what lies there may be another one's, and the copy is
-/// taken too.
+/// Finds each of `files`, and verifies its digest: the file at its path below `base_dir`, or, if that does not exist, the copy
+/// in `store`. With `other_revision` (the files below `base_dir` may belong to another revision) the copy is also used in place
+/// of a file with another digest.
 pub fn locate(
     base_dir: &Path,
     files: &[DataFile],
@@ -122,7 +122,7 @@ pub fn locate(
     };
     let small = reading.small(files);
     let all = files.par_iter().zip(small).enumerate();
-    // Beyond the held ones an open file would be one of too many.
+    // Files beyond `HELD` are closed again, to stay below the limit for open files.
     let kept = all.map(|(index, one)| {
         find((index, one)).map(|(name, watched, opened)| (name, watched, (index < HELD).then_some(opened)))
     });
@@ -137,7 +137,7 @@ pub fn locate(
     Ok(Located { files, watch: Watch::new(watched) })
 }
 
-/// A file to verify, and what becomes of it then.
+/// A file to verify, and how it is used afterwards.
 struct One<'a> {
     file: &'a DataFile,
     small: bool,
@@ -146,7 +146,7 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    /// Opens and checks what lies at `path`.
+    /// Opens the file at `path` and verifies its digest.
     fn verify(&self, path: &Path) -> Result<(Watched, Opened), DataHashError> {
         let (file, begun) = (self.file, SystemTime::now());
         let hashed = self.open(path)?;
@@ -156,11 +156,11 @@ impl One<'_> {
         Err(DataHashError::Changed { file: Mismatch::of(file, path, (hashed.digest, hashed.bytes)), stored: false })
     }
 
-    /// Opens and checks the copy in `store`.
+    /// Opens the copy in `store` and verifies its digest.
     fn verify_copy(&self, store: &BlobStore) -> Result<(Watched, Opened), BlobError> {
         let (digest, begun) = (self.file.digest, SystemTime::now());
         let path = store.local_path(&digest);
-        // Refuses a copy of another length, and says so if there is none.
+        // `Missing` without a copy, and an error for a copy of another length.
         store.check(&self.file.piece())?;
         let hashed = self.open(&path).map_err(|error| unreadable(path.clone(), error))?;
         if hashed.digest == digest {
@@ -289,7 +289,7 @@ mod tests {
         let hashed = hash_files(&listed.iter().collect::<Vec<_>>(), None, &|_| ()).unwrap();
         let found: Vec<_> = hashed.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
         assert_eq!(found, [("_SUCCESS", 0), ("a", 3)]);
-        // A list of the directory names it, it is found again, stored and watched.
+        // The directory's list names it; it is located, stored and watched.
         let list = listing::encode(&hashed);
         let files = listing::decode(&DataFile::directory("d", &list), &list).unwrap();
         let store = BlobStore::open(&dir.path().join("store")).unwrap();
@@ -299,7 +299,7 @@ mod tests {
         fs::remove_file(dir.path().join("d/_SUCCESS")).unwrap();
         let located = locate(dir.path(), &files, &store, false, reading).unwrap();
         assert_eq!(fs::read(located.files.at("d/_SUCCESS")).unwrap(), b"");
-        // It is not empty any more.
+        // A file that is no longer empty has changed.
         fs::write(dir.path().join("d/_SUCCESS"), b"x").unwrap();
         assert!(matches!(
             verify(dir.path(), &files),

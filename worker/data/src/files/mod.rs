@@ -1,4 +1,4 @@
-//! The data files of a run on this machine: found, verified, each opened once, and watched while a process trains on them.
+//! The data files of a run on this machine: finds and verifies them, opens each once, and watches them during training.
 
 mod error;
 mod listed;

@@ -1,8 +1,8 @@
-//! Data files while a process trains on them: whether they are still what the process verified.
+//! Checks during training that data files still have the contents that were verified.
 //!
-//! A file whose inode, size and both times are as they were is not read. Any other is hashed again. A file that is not in memory
-//! may have been read while it had other contents, so that it must not have been written to at all; and since a program that has it
-//! mapped may write to it without a change of its times, a mapped file is hashed again before the last checkpoint counts.
+//! A file with unchanged inode, size and times is not read; any other is hashed again. A file that is not in memory may have been
+//! read while its contents were different, so any write to it is an error, even if it was undone. A program that has a file mapped
+//! may write to it without changing its times, so mapped files are hashed again before the last checkpoint counts.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,56 +18,56 @@ use tracing::warn;
 
 use super::error::FilesError;
 
-/// Files that are held open, so that their contents are known when their names lead elsewhere. A process may open 1024
-/// files by default, and needs some of them for its peers.
+/// Upper limit for files that are held open, so that they can be checked after their paths lead to other files. A process may
+/// open 1024 files by default, and needs some of them for its peers.
 pub(super) const HELD: usize = 64;
 
-/// What a process trains on.
+/// How a process reads a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// A copy in its memory, which nobody else can change.
+    /// From a copy in its memory, which no other process can change.
     InMemory,
-    /// A mapping of the file.
+    /// Through a mapping.
     Mapped,
-    /// What a program reads from the path, at any time.
+    /// By its path, at any time, in a program.
     ByPath,
 }
 
-/// The files that a process trains on, as they were verified.
+/// The verified files that a process trains on.
 #[derive(Debug, Default)]
 pub struct Watch {
     files: Vec<Watched>,
 }
 
-/// One file.
+/// One verified file, and the state of its checks.
 #[derive(Debug)]
 pub(super) struct Watched {
     file: DataFile,
     at: PathBuf,
     held: Option<Arc<File>>,
     kept: Kept,
-    /// As it was when it was verified.
+    /// Its stamp when it was verified.
     verified: Stamp,
     seen: Mutex<Seen>,
 }
 
-/// When the contents were last known to be right. `None`: they are to be hashed at the next check.
+/// Stamps with which the contents were last known to be right; `None`: the next check hashes the file.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// Of the held file; where none is held, of the file that the path leads to.
+    /// Stamp of the held file, or, if none is held, of the file at the path.
     stamp: Option<Stamp>,
-    /// Of another file that took the path of the held one.
+    /// Stamp of another file at the path of the held one.
     other: Option<Stamp>,
-    /// Whether a warning said that the file is gone.
+    /// Whether a warning that the file does not exist was logged.
     gone: bool,
-    /// Whether it had other contents while its times were as before.
+    /// Whether a check is under way, or has failed, that began with an unchanged stamp.
     unseen: bool,
 }
 
 impl Watched {
-    /// `file`, which lies at `at` and was verified: it had `stamp`, and was read from `begun` on. `held` is the open file.
+    /// A file at `at` that was verified as `file`: it had `stamp`, and reading began at `begun`. `held` is the open file.
     ///
-    /// A file that is as young as that may change again without its times showing it, so that the first check hashes it.
+    /// If the file was modified shortly before `begun`, another write may not change its times: the first check hashes it.
     pub(super) fn new(
         file: &DataFile,
         at: &Path,
@@ -80,12 +80,12 @@ impl Watched {
         Self { file: file.clone(), at: at.to_owned(), held, kept, verified: stamp, seen }
     }
 
-    /// Where it lies.
+    /// Its path on this machine.
     pub(super) fn at(&self) -> &Path {
         &self.at
     }
 
-    /// With `whole` a mapped file is hashed, whatever its times say.
+    /// Checks the file. With `whole` a mapped file is hashed even if its stamp is unchanged.
     fn check(&self, whole: bool) -> Result<(), FilesError> {
         let io = |source| DataHashError::Io { path: self.at.clone(), source };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,7 @@ impl Watched {
             held = Some(now);
             let known = seen.stamp == Some(now);
             if !known || (whole && self.kept == Kept::Mapped) {
-                // Until it is found to be right again.
+                // Reset below, when the contents are found to be right.
                 seen.unseen |= known;
                 seen.stamp = None;
                 self.compare(file, now, seen.unseen)?;
@@ -107,7 +107,7 @@ impl Watched {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if !std::mem::replace(&mut seen.gone, true) {
                     warn!(
-                        "data file `{}` does not exist any more; training continues on its open contents",
+                        "data file `{}` does not exist any more; training continues with its open contents",
                         self.at.display()
                     );
                 }
@@ -127,8 +127,11 @@ impl Watched {
         Ok(())
     }
 
-    /// Hashes `file`, which has the stamp `now`, and refuses other contents than those that were verified; of a file that is not
-    /// in memory also any write since. `unseen`: its times say nothing of a change.
+    /// Hashes `file`, which has the stamp `now`.
+    ///
+    /// # Errors
+    /// `ChangedUnseen` for other contents with `unseen` (an unchanged stamp), else `ChangedInTraining`. `ChangedAndBack` for the
+    /// same contents after a write, unless the file is in memory.
     fn compare(&self, file: &File, now: Stamp, unseen: bool) -> Result<(), FilesError> {
         let mut hasher = Domain::Blob.hasher();
         let path = self.at.clone();
@@ -146,22 +149,23 @@ impl Watched {
 }
 
 impl Watch {
-    /// Watches these files, which were verified.
+    /// Watches `files` from now on.
     pub(super) fn new(files: Vec<Watched>) -> Self {
         Self { files }
     }
 
-    /// Checks that every file has the contents that were verified, on all cores, and that no mapped one was written to.
+    /// Checks, on all cores, that every file has the contents that were verified, and that none that is not in memory was
+    /// written to.
     ///
-    /// A file that was removed is not an error: open and mapped contents stay as they are.
+    /// A removed file is not an error: open and mapped contents remain.
     ///
     /// # Errors
-    /// `ChangedInTraining`, `ChangedAndBack`; `Io` if a file cannot be read, which says nothing of its contents.
+    /// `ChangedInTraining`, `ChangedAndBack`; `File` with `Io` if a file cannot be read, whose contents are then unknown.
     pub fn check(&self) -> Result<(), FilesError> {
         self.files.par_iter().try_for_each(|file| file.check(false))
     }
 
-    /// As [`Watch::check`], for a run's last checkpoint: mapped files are hashed whatever their times say.
+    /// As [`Watch::check`], for a run's last checkpoint: mapped files are hashed even if their stamps are unchanged.
     ///
     /// # Errors
     /// Those of [`Watch::check`], and `ChangedUnseen`.
@@ -178,7 +182,7 @@ mod tests {
     use super::*;
     use lockstep_host::data;
 
-    /// A verified file of 3 bytes, as if it had lain there for long.
+    /// A verified file of 3 bytes whose last write counts as long ago.
     fn kept(dir: &Path, held: bool, kept: Kept) -> (PathBuf, Watch) {
         let at = dir.join("a");
         fs::write(&at, b"abc").unwrap();
@@ -299,14 +303,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (at, watch) = kept(dir.path(), true, Kept::Mapped);
         fs::write(&at, b"abd").unwrap();
-        // As if the write had changed no time.
+        // Simulates a write that changed no time.
         watch.files[0].seen.lock().unwrap().stamp = Some(Stamp::of(&fs::metadata(&at).unwrap()));
         watch.check().unwrap();
         let said = watch.check_last().unwrap_err();
         assert!(matches!(&said, FilesError::ChangedUnseen(Mismatch { found_bytes: 3, .. })), "{said}");
         assert!(said.to_string().contains("/a` was changed during training by a program that has it mapped"), "{said}");
         assert!(said.is_change_in_training());
-        // Whoever asks again hears it again.
+        // Further checks fail, too.
         assert!(matches!(watch.check(), Err(FilesError::ChangedUnseen(_))));
     }
 }

@@ -1,9 +1,9 @@
 //! A table of numbers with a header row.
 //!
-//! Inputs, and targets of a regression, are standardised: the mean over the training rows is subtracted, and what is
-//! left divided by their standard deviation (of the population; by 1 in a constant column). So the squared error of a
-//! regression is the share of the variance that the model does not explain. A column that cannot be standardised into
-//! 32-bit numbers is refused.
+//! Inputs, and targets of a regression, are standardised: the mean over the training rows is subtracted, and the difference
+//! is divided by their standard deviation (of the population; by 1 in a constant column). So the mean squared error of a
+//! regression is the fraction of the variance that the model does not explain. A column that cannot be standardised into
+//! 32-bit numbers is an error.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,23 +20,23 @@ use crate::mapped::{Bytes, Source};
 use crate::moments::Moments;
 use crate::split;
 
-/// What a table is read as.
+/// A table to read, and how to interpret it.
 pub(crate) struct Table<'a> {
     pub(crate) file: &'a Source<'a>,
     /// The column to predict; all others are inputs.
     pub(crate) target: &'a str,
     pub(crate) task: Task,
-    /// Share of rows that is kept for validation.
+    /// Fraction of the rows that is set apart for validation.
     pub(crate) validation: f64,
-    /// Root seed, which chooses those rows.
+    /// Root seed, which chooses the validation rows.
     pub(crate) seed: u64,
-    /// The model's classes, if it says how many it has.
+    /// Number of the model's classes, if known.
     pub(crate) outputs: Option<u32>,
-    /// A checkpoint's moments, which take the place of the table's own.
+    /// The preprocessing of a checkpoint, whose moments replace those of the table.
     pub(crate) known: Option<&'a Preprocessing>,
 }
 
-/// Reads the whole table.
+/// Reads and checks the whole table.
 pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
     let path = table.file.path();
     let mut parsed = parse(table)?;
@@ -77,7 +77,7 @@ pub(crate) fn open(table: &Table) -> Result<DataSets, DataError> {
     Ok(pair.named(parsed.features).prepared(used, measured).split(split))
 }
 
-/// By which moments a column was standardised, and which ones it has itself.
+/// The moments by which a column was standardised, and its own.
 struct Both<T> {
     used: T,
     measured: T,
@@ -90,7 +90,7 @@ impl<T> Both<T> {
 }
 
 impl Table<'_> {
-    /// The checkpoint's inputs, if they are the columns called `features`.
+    /// The checkpoint's input columns, if they have the names `features`.
     fn known_columns(&self, features: &[String]) -> Option<&[Standardised]> {
         match &self.known?.inputs {
             Inputs::Columns(columns) if columns.iter().map(|column| &column.column).eq(features) => Some(columns),
@@ -98,7 +98,7 @@ impl Table<'_> {
         }
     }
 
-    /// The checkpoint's target, if it is this table's.
+    /// The checkpoint's target, if it is the same column.
     fn known_target(&self) -> Option<&Standardised> {
         match &self.known?.targets {
             Targets::Standardised(column) if column.column == self.target => Some(column),
@@ -108,12 +108,12 @@ impl Table<'_> {
 }
 
 struct Parsed {
-    /// Row after row, without the target.
+    /// Values of all input columns, row by row.
     inputs: Vec<f64>,
     targets: Vec<f64>,
     /// Names of the inputs' columns.
     features: Vec<String>,
-    /// The line of each row, from 1.
+    /// The line of each row in the file, from 1.
     lines: Vec<u64>,
 }
 
@@ -168,7 +168,7 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
     if targets.is_empty() {
         return Err(DataError::Empty { path: path.to_owned() });
     }
-    // A cell of numbers has quotation marks around it or none, so that they cut the last row into an odd number of pieces.
+    // A cell with a number has two quotation marks or none, so a complete last row has an even number of them.
     if bytes[last..].split(|&byte| byte == b'"').count().is_multiple_of(2) {
         let detail = format!(
             "the quoted cell at the end of line {} is not closed: the file was cut off",
@@ -180,26 +180,26 @@ fn parse(table: &Table) -> Result<Parsed, DataError> {
     Ok(Parsed { inputs, targets, features: features.map(|(_, name)| name.clone()).collect(), lines })
 }
 
-/// The line of the record at `position`, from 1: the reader counts from the empty lines before it.
+/// The line of the record at `position`, from 1. The reader's own count is the line of the first empty line before the record.
 fn line_at(bytes: &[u8], position: &csv::Position) -> u64 {
     let from = &bytes[position.byte() as usize..];
     let empty = from.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|&&byte| byte == b'\n');
     position.line() + empty.count() as u64
 }
 
-/// Whole numbers that a model could have so many outputs for; all of them are exact as `f64` and as `i64`.
+/// Whether `value` is a whole number from 0 to below 2^32 - 1, which is exact as `f64` and as `i64`.
 fn is_class(value: f64) -> bool {
     value.fract() == 0.0 && (0.0..f64::from(u32::MAX)).contains(&value)
 }
 
-/// The table's rows: where they stand in the file, and which are trained on.
+/// The table's rows: their lines in the file, and the indices of the training rows.
 struct TableRows<'a> {
     path: &'a Path,
     lines: &'a [u64],
     training: Vec<usize>,
 }
 
-/// Standardises one of `width` columns by `known` moments, or by its own over the training rows, in that order.
+/// Standardises column `column` of `width` columns by `known` moments, or else by its own moments over the training rows.
 fn standardise(
     values: &mut [f64],
     (column, width): (usize, usize),
@@ -227,7 +227,7 @@ fn standardise(
     for (row, value) in values.iter_mut().skip(column).step_by(width).enumerate() {
         let standard = moments.standardise(*value);
         if !(standard as f32).is_finite() {
-            return Err(refuse(row, *value, "what is left is not a finite 32-bit number"));
+            return Err(refuse(row, *value, "the standardised value is not a finite 32-bit number"));
         }
         *value = standard;
     }

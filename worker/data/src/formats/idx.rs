@@ -1,4 +1,4 @@
-//! Images and labels in IDX, the format of MNIST: a magic number, big-endian sizes, then bytes; plain or gzipped.
+//! Images and labels in IDX, the format of MNIST: a magic number, big-endian sizes, then the bytes; plain or gzipped.
 
 use std::io::Read;
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::dataset::DataSets;
 use crate::mapped::{Bytes, Source};
 use crate::split::Rows;
 
-/// Images and labels that belong together.
+/// A file of images, and the file of their labels.
 #[derive(Clone, Copy)]
 pub(crate) struct Files<'a> {
     pub(crate) images: &'a Source<'a>,
     pub(crate) labels: &'a Source<'a>,
 }
 
-/// Opens the files. `outputs` are the model's classes, if it says how many it has.
+/// Opens the files. `outputs` is the number of the model's classes, if known.
 pub(crate) fn open(train: Files, validation: Option<Files>, outputs: Option<u32>) -> Result<DataSets, DataError> {
     let all = |pair: &Pair| pair.select(Rows::range(0, pair.samples()));
     let pair = read(train, outputs)?;
@@ -43,7 +43,7 @@ pub(crate) fn open(train: Files, validation: Option<Files>, outputs: Option<u32>
 }
 
 fn read(files: Files, outputs: Option<u32>) -> Result<Pair, DataError> {
-    // Gray images have one channel, which the format leaves out.
+    // Gray images have one channel, for which the format has no axis.
     let images = column(files.images, "an IDX file of images (N × H × W or N × C × H × W)", |sizes| match *sizes {
         [height, width] => Some(vec![1, height, width]),
         [channels, height, width] => Some(vec![channels, height, width]),
@@ -53,7 +53,7 @@ fn read(files: Files, outputs: Option<u32>) -> Result<Pair, DataError> {
     Pair::new((files.images.path(), images), (files.labels.path(), labels), outputs)
 }
 
-/// The array in the file; `row_shape` turns the sizes after the first into the shape of a row, or refuses them.
+/// Reads the array in the file. `row_shape` maps the sizes after the first to the shape of a row, or to `None` if they are wrong.
 fn column(
     source: &Source,
     expected: &'static str,
@@ -81,14 +81,14 @@ fn column(
         .ok_or_else(|| DataError::format(path, expected, format!("its sizes are {:?}", header.sizes)))
 }
 
-/// Unpacks as many bytes as the header asks for, and at most one more.
+/// Unpacks as many bytes as the header declares, and one more if there are any, which is an error later.
 fn inflate(path: &Path, packed: &[u8], expected: &'static str) -> Result<(Header, Bytes), DataError> {
     let mut decoder = MultiGzDecoder::new(packed);
     let header = Header::read(path, &mut decoder, expected)?;
     let mut bytes = vec![0; header.bytes()];
     let rest = header.file_bytes() - header.bytes() as u64;
     decoder.take(rest + 1).read_to_end(&mut bytes).map_err(|error| match error.kind() {
-        // A cut gzip stream; what was unpacked so far is too short.
+        // The gzip stream was cut off.
         std::io::ErrorKind::UnexpectedEof => DataError::format(path, "a whole gzip file", "it ends early"),
         _ => DataError::format(path, "a gzip file", error.to_string()),
     })?;
@@ -109,7 +109,7 @@ impl Header {
             return Err(DataError::format(path, expected, format!("it starts with the bytes {magic:02x?}")));
         };
         if kind != 0x08 {
-            let detail = format!("its element type is 0x{kind:02x}, and only unsigned bytes (0x08) are read");
+            let detail = format!("its element type is 0x{kind:02x}: only unsigned bytes (0x08) are supported");
             return Err(DataError::format(path, expected, detail));
         }
         let mut sizes = Vec::with_capacity(axes.into());

@@ -1,4 +1,4 @@
-//! What each format of files holds, read and checked.
+//! Readers for the formats of data files. Each checks the whole file when it opens it.
 
 pub(crate) mod csv;
 pub(crate) mod idx;

@@ -1,7 +1,7 @@
 //! Arrays in numpy's npy format (versions 1 to 3), memory-mapped.
 //!
-//! The header is a Python dictionary of three known keys. It is read here, strictly, because a general reader of Python
-//! literals recurses and multiplies unchecked on what a damaged file may say.
+//! The header is a Python dictionary with three known keys. This strict parser replaces a general one for Python literals,
+//! which would recurse, and multiply without overflow checks, on the header of a damaged file.
 
 use tch::Kind;
 
@@ -13,7 +13,7 @@ use crate::{DataError, split};
 
 const FORMAT: &str = "an npy array";
 
-/// Opens inputs and targets and splits them as `validation` and the root seed say.
+/// Opens inputs and targets, and sets the fraction `validation` apart, chosen by the root seed.
 pub(crate) fn open(
     inputs: &Source,
     targets: &Source,
@@ -41,7 +41,7 @@ fn column(file: &Source) -> Result<Column, DataError> {
         "<i8" => Kind::Int64,
         other => {
             return Err(refuse(format!(
-                "its element type is `{other}`, and only `<f4`, `|u1`, `|i1`, `<i2`, `<i4` and `<i8` are read"
+                "its element type is `{other}`: only `<f4`, `|u1`, `|i1`, `<i2`, `<i4` and `<i8` are supported"
             )));
         }
     };
@@ -66,7 +66,7 @@ fn column(file: &Source) -> Result<Column, DataError> {
         .ok_or_else(|| refuse(format!("its shape is {shape:?}")))
 }
 
-/// The header's text, and where the elements start.
+/// The header's text, and the offset of the first element.
 fn header(bytes: &[u8]) -> Result<(&str, usize), &'static str> {
     let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or("it does not start with the magic number")?;
     let (length, before) = match *rest {
@@ -87,7 +87,7 @@ struct Header<'a> {
     shape: Vec<i64>,
 }
 
-/// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`, keys in any order.
+/// Parses a header such as `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`, with the keys in any order.
 fn parse(text: &str) -> Option<Header<'_>> {
     let mut rest = text.trim().strip_prefix('{')?.strip_suffix('}')?.trim();
     let (mut descr, mut fortran_order, mut shape) = (None, None, None);

@@ -14,14 +14,14 @@ use crate::{DataError, split};
 
 const FORMAT: &str = "a safetensors file";
 
-/// Which tensors of which file.
+/// A file, and the names of two tensors in it.
 pub(crate) struct Tensors<'a> {
     pub(crate) file: &'a Source<'a>,
     pub(crate) inputs: &'a str,
     pub(crate) targets: &'a str,
 }
 
-/// Opens inputs and targets and splits them as `validation` and the root seed say.
+/// Opens inputs and targets, and sets the fraction `validation` apart, chosen by the root seed.
 pub(crate) fn open(tensors: &Tensors, validation: f64, seed: u64, outputs: Option<u32>) -> Result<DataSets, DataError> {
     let path = tensors.file.path();
     let inputs = column(tensors.file, tensors.inputs)?;
@@ -48,7 +48,7 @@ fn column(file: &Source, name: &str) -> Result<Column, DataError> {
         Dtype::I32 => Kind::Int,
         Dtype::I64 => Kind::Int64,
         other => {
-            let detail = format!("tensor `{name}` has elements of {other}, and only F32, U8 and I8 to I64 are read");
+            let detail = format!("tensor `{name}` has elements of {other}: only F32, U8 and I8 to I64 are supported");
             return Err(DataError::format(path, "a safetensors file to train on", detail));
         }
     };
@@ -59,13 +59,13 @@ fn column(file: &Source, name: &str) -> Result<Column, DataError> {
     if info.shape.contains(&0) {
         return Err(DataError::Empty { path: path.to_owned() });
     }
-    // The crate has checked that offsets, shapes and types agree, and `metadata` that they end where the file does.
+    // The crate has checked that offsets, shapes and types agree, and `metadata` that the last tensor ends with the file.
     let row_shape = row_shape.iter().map(|&size| size as i64).collect();
     Column::new(bytes, data_start + info.data_offsets.0, kind, row_shape, rows as u64)
-        .ok_or_else(|| DataError::format(path, FORMAT, format!("tensor `{name}` lies outside")))
+        .ok_or_else(|| DataError::format(path, FORMAT, format!("tensor `{name}` is outside the file")))
 }
 
-/// The checked header, and where the tensors' bytes start.
+/// The checked header, and the offset of the tensors' bytes.
 fn metadata(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize), DataError> {
     let refuse = |detail: String| DataError::format(path, FORMAT, detail);
     let (length, rest) = bytes.split_first_chunk().ok_or_else(|| refuse("it is shorter than 8 bytes".into()))?;
@@ -73,7 +73,7 @@ fn metadata(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize), DataError> {
     let header = usize::try_from(length)
         .ok()
         .and_then(|length| rest.get(..length))
-        .ok_or_else(|| refuse(format!("its header would have {length} bytes")))?;
+        .ok_or_else(|| refuse(format!("its first 8 bytes announce a header of {length} bytes")))?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(|error| refuse(error.to_string()))?;
     let start = 8 + header.len();
     let (expected, found) = ((start as u64).saturating_add(metadata.data_len() as u64), bytes.len() as u64);

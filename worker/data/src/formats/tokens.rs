@@ -1,9 +1,9 @@
 //! A flat file of tokens, cut into windows that do not overlap.
 //!
-//! Window `i` is tokens `i × (context + 1)` up to the next window: `context` inputs, each with the token that follows
-//! it as target. Tokens after the last whole window are not used.
+//! Window `i` begins at token `i × (context + 1)`. It has `context` inputs; the target of each is the token that follows it.
+//! Tokens after the last complete window are not used.
 //!
-//! Hot: see [`Column::gather`]; tokens become 64-bit numbers on the device.
+//! Hot: see [`Column::gather`]; tokens are converted to 64-bit integers on the device.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::lookalike::lookalike;
 use crate::mapped::Source;
 use crate::split::{self, Rows};
 
-/// What a token file is read as.
+/// A token file to read, and how to interpret it.
 pub(crate) struct Windows<'a> {
     pub(crate) file: &'a Source<'a>,
     pub(crate) dtype: TokenType,
     pub(crate) context: u32,
     pub(crate) vocabulary: u32,
-    /// Share of windows at the end of the file that is kept for validation.
+    /// Fraction of the windows, at the end of the file, that is set apart for validation.
     pub(crate) validation: f64,
-    /// Tokens, whatever they look like.
+    /// Whether to skip the check for other formats and element types.
     pub(crate) accept_as_is: bool,
 }
 
@@ -44,15 +44,16 @@ pub(crate) fn open(windows: &Windows) -> Result<DataSets, DataError> {
         TokenType::U16 => (Kind::Int16, 2),
     };
     if bytes.len() % size != 0 {
-        let detail = format!("{} bytes are not a whole number of them", bytes.len());
+        let detail = format!("its {} bytes are not a multiple of 2", bytes.len());
         return Err(DataError::format(path, "a file of 16-bit tokens", detail));
     }
     check(path, &bytes, dtype, vocabulary)?;
     let window = u64::from(context) + 1;
     let count = (bytes.len() / size) as u64 / window;
     if count == 0 {
-        let detail = format!("{} tokens do not fill one window of {window}", bytes.len() / size);
-        return Err(DataError::format(path, "a file of at least one window", detail));
+        let tokens = bytes.len() / size;
+        let detail = format!("its {tokens} tokens do not fill one window of {window} (`model.context` + 1)");
+        return Err(DataError::format(path, "a file with at least one window of tokens", detail));
     }
     let column = Column::new(bytes, 0, kind, vec![window as i64], count).expect("whole windows lie within the file");
     let column = Arc::new(column);
@@ -74,12 +75,12 @@ fn name_of(dtype: TokenType) -> &'static str {
     }
 }
 
-/// Refuses the first token that is not below `vocabulary`.
+/// `Token` for the first token that is not below `vocabulary`.
 fn check(path: &Path, bytes: &[u8], dtype: TokenType, vocabulary: u32) -> Result<(), DataError> {
     let refuse = |position: usize, value| {
         Err(DataError::Token { path: path.to_owned(), position: position as u64, value, vocabulary })
     };
-    // A file of all possible values needs no look.
+    // No check if the vocabulary has all values of the type.
     match dtype {
         TokenType::U8 if u8::try_from(vocabulary).is_ok() => {
             match bytes.iter().position(|&token| u32::from(token) >= vocabulary) {

@@ -48,7 +48,7 @@ fn bad_npy_arrays_are_refused() {
         refused(MLP3, NPY, dir.path())
     };
     let good = npy("<f4", "False", "(2, 2)", &floats(&[1.0, 2.0, 3.0, 4.0]));
-    assert_eq!(with(&good[..140], &labels), "data file `x.npy` has 140 bytes where its header asks for 144");
+    assert_eq!(with(&good[..140], &labels), "data file `x.npy` has 140 bytes, but its header declares 144");
     assert!(with(b"\x93NUMPX", &labels).ends_with("it does not start with the magic number"));
     for cut in [0, 6, 7, 8, 9, 10, 60] {
         let refusal = with(&good[..cut], &labels);
@@ -67,11 +67,16 @@ fn bad_npy_arrays_are_refused() {
     assert!(with(&version, &labels).ends_with("its version is not 1, 2 or 3"));
     assert_eq!(
         with(&good, &npy("|u1", "False", "(3,)", &[0; 3])),
-        "`x.npy` holds 2 inputs and `y.npy` holds 3 targets"
+        "`x.npy` holds 2 inputs, but `y.npy` holds 3 targets"
     );
-    assert!(with(&good, &npy("<i8", "False", "(2,)", &[0xff; 16])).contains("label -1 at position 0 is not from 0 to"));
+    assert!(
+        with(&good, &npy("<i8", "False", "(2,)", &[0xff; 16]))
+            .contains("label -1 at position 0 is not a class from 0 to 2")
+    );
     let script = r#"{ kind = "torchscript", path = "m.pt" }"#;
-    assert!(refused(script, NPY, dir.path()).ends_with("label -1 at position 0 is not 0 or above"));
+    assert!(
+        refused(script, NPY, dir.path()).ends_with("label -1 at position 0 is not a class (a whole number from 0)")
+    );
     assert!(with(&good, &npy("|u1", "False", "(2, 2)", &[0; 4])).contains("each label has the shape [2]"));
     assert!(with(&npy("<i4", "False", "(2,)", &[0; 8]), &labels).contains("its elements are Int"));
 }
@@ -96,15 +101,15 @@ fn tensors_of_a_safetensors_file_are_read_by_name() {
     let good = safetensors(header, &data);
     assert_eq!(with(&good, "z"), "data file `s` has no tensor `z`; it has `x`, `y`");
     assert!(with(&good, "y").contains("its elements are Int64"));
-    assert_eq!(with(&good[..150], "x"), "data file `s` has 150 bytes where its header asks for 152");
-    assert!(with(&good[..20], "x").contains("its header would have 112 bytes"));
+    assert_eq!(with(&good[..150], "x"), "data file `s` has 150 bytes, but its header declares 152");
+    assert!(with(&good[..20], "x").contains("announce a header of 112 bytes"));
     assert!(with(b"1234", "x").contains("it is shorter than 8 bytes"));
-    assert!(with(&[0xff; 32], "x").contains("its header would have 18446744073709551615 bytes"));
+    assert!(with(&[0xff; 32], "x").contains("announce a header of 18446744073709551615 bytes"));
     assert!(with(&safetensors("{\"x\":3}", b""), "x").contains("is not a safetensors file"));
     let overlapping = header.replace("[16,32]", "[8,24]");
     assert!(with(&safetensors(&overlapping, &data), "x").contains("is not a safetensors file"));
     let half = header.replace("F32\",\"shape\":[2,2]", "F16\",\"shape\":[2,4]");
     assert!(with(&safetensors(&half, &data), "x").contains("tensor `x` has elements of F16"));
     let huge = r#"{"x":{"dtype":"U8","shape":[2305843009213693951],"data_offsets":[0,2305843009213693951]}}"#;
-    assert!(with(&safetensors(huge, &data), "x").contains("bytes where its header asks for 2305843009213694"));
+    assert!(with(&safetensors(huge, &data), "x").contains("bytes, but its header declares 2305843009213694"));
 }

@@ -22,7 +22,7 @@ fn idx_images_are_read_plain_and_gzipped() {
     let validation = sets.validation.unwrap();
     assert_eq!(everything(validation.as_ref())[0].0, [-1.0, 1.0]);
     assert_eq!(validation.shape().targets, Targets::Classes { count: 1 });
-    // Colour images carry their channels.
+    // Colour images have an axis for their channels.
     fs::write(dir.path().join("i"), idx(&[3, 3, 1, 2], &[7; 18])).unwrap();
     assert_eq!(open(MLP3, IDX, dir.path()).unwrap().train.shape().input, [3, 1, 2]);
 }
@@ -37,9 +37,9 @@ fn bad_idx_files_are_refused() {
         fs::write(dir.path().join("l"), labels).unwrap();
         refused(MLP3, IDX, dir.path())
     };
-    assert_eq!(with(&good[..21], &labels), "data file `i` has 21 bytes where its header asks for 22");
-    assert_eq!(with(&[&good[..], b"x"].concat(), &labels), "data file `i` has 23 bytes where its header asks for 22");
-    assert_eq!(with(&gzip(&good[..21]), &labels), "data file `i` has 21 bytes where its header asks for 22");
+    assert_eq!(with(&good[..21], &labels), "data file `i` has 21 bytes, but its header declares 22");
+    assert_eq!(with(&[&good[..], b"x"].concat(), &labels), "data file `i` has 23 bytes, but its header declares 22");
+    assert_eq!(with(&gzip(&good[..21]), &labels), "data file `i` has 21 bytes, but its header declares 22");
     assert!(with(&good[..9], &labels).ends_with("it ends within its header"));
     assert!(with(b"PNG, really", &labels).contains("it starts with the bytes [50, 4e, 47, 2c]"));
     let packed = gzip(&good);
@@ -50,13 +50,16 @@ fn bad_idx_files_are_refused() {
     assert!(with(&labels, &labels).ends_with("its sizes are [3]"));
     assert!(with(&idx(&[u32::MAX; 4], &[0]), &labels).contains("its sizes are"));
     assert_eq!(with(&idx(&[3, 0, 2], &[]), &labels), "data file `i` holds no samples");
-    assert_eq!(with(&good, &idx(&[2], &[1, 1])), "`i` holds 3 inputs and `l` holds 2 targets");
+    assert_eq!(with(&good, &idx(&[2], &[1, 1])), "`i` holds 3 inputs, but `l` holds 2 targets");
     assert_eq!(
         with(&good, &idx(&[3], &[2, 3, 1])),
-        "data file `l`: label 3 at position 1 is not from 0 to below `model.outputs` = 3"
+        "data file `l`: label 3 at position 1 is not a class from 0 to 2 (`model.outputs` = 3)"
     );
     fs::write(dir.path().join("l"), &labels).unwrap();
     fs::write(dir.path().join("v"), idx(&[3, 2, 2], &[0; 12])).unwrap();
     let job = r#"{ kind = "idx", images = "i", labels = "l", validation_images = "v", validation_labels = "l" }"#;
-    assert_eq!(refused(MLP3, job, dir.path()), "`i` has samples of [1, 1, 2] and `v` of [1, 2, 2]");
+    assert_eq!(
+        refused(MLP3, job, dir.path()),
+        "`i` has samples of shape [1, 1, 2] for training, but `v` has samples of shape [1, 2, 2] for validation"
+    );
 }

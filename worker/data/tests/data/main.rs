@@ -1,4 +1,4 @@
-//! Each format is read as it was written, and each way to be broken is an error that names the file and the place.
+//! Each format is read as it was written, and each kind of damage is an error that names the file and the position.
 
 #![cfg(test)]
 
@@ -42,7 +42,7 @@ fn read(data: &dyn Dataset, positions: &[u64]) -> (Vec<f64>, Vec<f64>) {
     (values(&batch.inputs), values(&batch.targets))
 }
 
-/// Every sample, to see which ones a data set has.
+/// Inputs and targets of every sample of a data set.
 fn everything(data: &dyn Dataset) -> Vec<(Vec<f64>, Vec<f64>)> {
     (0..data.len()).map(|position| read(data, &[position])).collect()
 }
@@ -100,7 +100,9 @@ fn the_real_digits_are_read() {
     }
     assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
     let nine = r#"{ kind = "mlp", hidden = [4], outputs = 9 }"#;
-    assert!(open(nine, job, &dir).map(|_| ()).unwrap_err().contains("label 9 at position 9 is not from 0 to below"));
+    assert!(
+        open(nine, job, &dir).map(|_| ()).unwrap_err().contains("label 9 at position 9 is not a class from 0 to 8")
+    );
 }
 
 #[test]
@@ -144,7 +146,7 @@ fn what_is_read_is_the_file_that_was_verified_whatever_its_path_leads_to_now() {
         for in_memory in [0, 1 << 20] {
             let reading = Reading { in_memory, by_path: false };
             let located = locate(dir.path(), &files, &store, false, reading).unwrap();
-            // Another file under its name, as behind a link that leads elsewhere.
+            // Another file with its name, as if the name were a link that was changed.
             fs::write(dir.path().join("other"), &second).unwrap();
             fs::rename(dir.path().join("other"), &path).unwrap();
             let data = lockstep_data::open_data(&job, &located.files).unwrap().train;
@@ -152,7 +154,7 @@ fn what_is_read_is_the_file_that_was_verified_whatever_its_path_leads_to_now() {
             fs::write(dir.path().join("other"), &first).unwrap();
             fs::rename(dir.path().join("other"), &path).unwrap();
         }
-        // What is in memory cannot be changed, not even through a mapping.
+        // Data in memory does not change with the file.
         let reading = Reading { in_memory: 1 << 20, by_path: false };
         let located = locate(dir.path(), &files, &store, false, reading).unwrap();
         let data = lockstep_data::open_data(&job, &located.files).unwrap().train;

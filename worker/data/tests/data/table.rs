@@ -22,7 +22,7 @@ fn csv_tables_are_standardised_by_their_training_rows() {
         let square = rows.iter().map(|(inputs, _)| inputs[column].powi(2)).sum::<f64>() / 30.0;
         assert!(mean.abs() < 1e-6 && (square - 1.0).abs() < 1e-5, "{column}: {mean} {square}");
     }
-    // The third column says nothing, the second falls as the first rises, and labels stay with their rows.
+    // The third column is constant, the second falls as the first rises, and labels stay with their rows.
     let all: Vec<_> = rows.into_iter().chain(everything(validation.as_ref())).collect();
     assert!(all.iter().all(|(inputs, _)| inputs[2] == 0.0 && (inputs[0] + inputs[1]).abs() < 1e-5));
     let mut sorted = all;
@@ -58,8 +58,8 @@ fn bad_csv_tables_are_refused_with_line_and_column() {
     assert!(with(b"x,y\n1,blue\n").contains("column `y`: `blue` is not a class (a whole number from 0)"));
     assert!(with(b"x,y\n1,\n").contains("column `y`: the cell is empty: it needs a class (a whole number from 0)"));
     assert!(with(b"x,y\n,1\n").contains("column `x`: the cell is empty: it needs a finite number"));
-    assert_eq!(with(b"x,y\n1,2\n1\n"), "data file `t.csv`, line 3: 1 cells where the header has 2");
-    assert_eq!(with(b"x,y\n1,2,3\n"), "data file `t.csv`, line 2: 3 cells where the header has 2");
+    assert_eq!(with(b"x,y\n1,2\n1\n"), "data file `t.csv`, line 3 has 1 cells, but the header has 2");
+    assert_eq!(with(b"x,y\n1,2,3\n"), "data file `t.csv`, line 2 has 3 cells, but the header has 2");
     assert_eq!(with(b"x,z\n1,2\n"), "data file `t.csv` has no column `y`; it has `x`, `z`");
     assert_eq!(with(b"x,y\n"), "data file `t.csv` holds no samples");
     assert_eq!(with(b""), "data file `t.csv` holds no samples");
@@ -68,7 +68,9 @@ fn bad_csv_tables_are_refused_with_line_and_column() {
         "data file `t.csv` is not a whole CSV table: the quoted cell at the end of line 3 is not closed: the file was cut off"
     );
     assert!(with(b"y\n1\n").ends_with("the target is its only column"));
-    assert!(with(b"x,y\n1,0\n1,3\n").contains("label 3 at position 1 is not from 0 to below `model.outputs` = 3"));
+    assert!(
+        with(b"x,y\n1,0\n1,3\n").contains("label 3 at position 1 is not a class from 0 to 2 (`model.outputs` = 3)")
+    );
     let few = r#"{ kind = "csv", path = "t.csv", target = "y", validation = 0.1 }"#;
     fs::write(dir.path().join("t.csv"), "x,y\n1,2\n").unwrap();
     assert!(
@@ -91,7 +93,7 @@ fn a_column_that_is_constant_up_to_rounding_is_not_divided_by_rounding() {
     assert!(train.iter().all(|(inputs, _)| inputs[0] == 0.0), "{:?}", train[0]);
     let mut prices: Vec<f64> = everything(sets.validation.unwrap().as_ref()).iter().map(|(row, _)| row[0]).collect();
     prices.sort_by(f64::total_cmp);
-    assert_eq!((prices[8], prices[9]), (0.0, f64::from(0.1_f32)), "the odd price is as far away as it is");
+    assert_eq!((prices[8], prices[9]), (0.0, f64::from(0.1_f32)), "the odd price is not scaled");
 }
 
 #[test]
@@ -116,7 +118,7 @@ fn numbers_that_cannot_be_standardised_are_refused_by_line_column_and_value() {
     assert!(
         with("x,y\n0,2\n1e-200,3\n", "y").contains("line 3, column `x`: 1e-200 cannot be standardised: the squares")
     );
-    // Finite moments, but a row that is not trained on lies 1e150 deviations away.
+    // The moments are finite, but a validation row is 1e150 deviations from the mean.
     let mut text = String::from("x,y\n");
     for row in 0..50 {
         writeln!(text, "{},{row}", if row == 7 { 1e150 } else { 0.1 }).unwrap();
@@ -124,7 +126,7 @@ fn numbers_that_cannot_be_standardised_are_refused_by_line_column_and_value() {
     fs::write(dir.path().join("t.csv"), text).unwrap();
     let job = r#"{ kind = "csv", path = "t.csv", target = "y", task = "regression", validation = 0.2 }"#;
     let said = support::open_seeded(REGRESSION, job, dir.path(), 2).map(|_| ()).unwrap_err();
-    assert!(said.contains("line 9, column `x`: 1e150 cannot be standardised: what is left is not a finite"), "{said}");
+    assert!(said.contains("line 9, column `x`: 1e150 cannot be standardised: the standardised value is not"), "{said}");
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn a_checkpoints_moments_take_the_place_of_a_tables_own() {
     let data = read(&known);
     assert_eq!((data.preprocessing(), data.measured()), (Some(&known), Some(&preprocessing)));
     assert_eq!(everything(data.as_ref()), [(vec![0.0, 4.0], vec![0.5]), (vec![0.5, 4.0], vec![1.5])]);
-    // Those of other columns are of no use; whoever resumes sees that the two differ.
+    // Moments of other columns are not used, and a resume sees that the preprocessing differs.
     let other = Preprocessing { inputs: Inputs::Columns(vec![column("b", 1.0, 4.0, false)]), ..known };
     let data = read(&other);
     assert!(!other.fits(data.measured().unwrap()) && data.preprocessing() != Some(&other));

@@ -1,4 +1,4 @@
-//! Conformance: a peer that leaves, stalls, disagrees or is cut is an error on everybody, at once.
+//! Conformance: a peer that leaves, stalls, disagrees or is cut causes an error in all processes, at once.
 
 use std::{
     sync::{Arc, Barrier, Mutex, mpsc},
@@ -9,7 +9,7 @@ use std::{
 use crate::support::{AT_ONCE, join_with, pulse, round, with_mesh};
 use lockstep_exchange::{CutHandle, Mesh, MeshConfig, MeshError};
 
-/// The error of this round or of the next: what a peer had sent before it left may complete one.
+/// The error of this round or the next: a peer may have sent its bytes of this round before it left.
 fn error_within_two_rounds(mesh: &mut Mesh) -> MeshError {
     (0..2).find_map(|_| pulse(mesh).err()).expect("two rounds without a peer")
 }
@@ -39,7 +39,7 @@ fn a_peer_gone_during_the_round_is_named_by_everybody() {
     let errors = with_mesh(4, move |mut mesh| {
         barrier.wait();
         if mesh.process() == 0 {
-            // By now the others are in the round, or about to be; either way they wait for this one.
+            // The others are in the round by now, or begin it soon, and wait for this process.
             thread::yield_now();
             sender.send(Instant::now()).unwrap();
             return None;
@@ -113,7 +113,7 @@ fn a_cut_releases_a_process_that_sleeps_and_peers_of_one_that_computes() {
             return error;
         }
         if mesh.process() == 1 {
-            // Computes, and hears of it at its next call.
+            // Computes, and gets the error at its next call.
             thread::sleep(Duration::from_millis(200));
         }
         error_within_two_rounds(&mut mesh)
@@ -133,7 +133,7 @@ fn a_cut_reaches_the_peers_even_while_its_process_computes() {
             pulse(&mut mesh).unwrap();
             let handle = mesh.cut_handle();
             thread::spawn(move || handle.cut()).join().unwrap();
-            // Holds its mesh, and makes no call on it, until the others know.
+            // Keeps its mesh, without a call on it, until the others have the error.
             let wait = wait.lock().unwrap();
             for _ in 0..2 {
                 wait.recv_timeout(AT_ONCE).expect("a peer does not notice the cut");
@@ -162,7 +162,7 @@ fn silence_is_an_error_that_names_the_silent_one_on_everybody() {
             let mut mesh = joined.unwrap();
             pulse(&mut mesh).unwrap();
             if mesh.process() == 1 {
-                // Alive, connected, and not in the round until the others have given up.
+                // Stays connected, but does not begin the round until the others have given up.
                 let wait = wait.lock().unwrap().take().unwrap();
                 for _ in 0..3 {
                     wait.recv().unwrap();
@@ -204,7 +204,7 @@ fn slow_is_not_silent() {
 fn unequal_lengths_are_an_error_on_both_sides_not_wrong_bytes() {
     for (sent, expected) in [(4, 8), (8, 4), (0, 4), (4, 0), (3_000_000, 2_999_999), (100, 5_000_000)] {
         let errors = with_mesh(3, move |mut mesh| {
-            // Process 2 has another idea of what goes from 1 to 2.
+            // Process 2 expects another length from 1 than 1 sends.
             let own = mesh.process();
             let first = round(&mut mesh, 0, move |from, to| match (from, to) {
                 (1, 2) if own == 2 => expected,

@@ -1,5 +1,4 @@
-//! The conformance suite of the mesh: with shared memory where there is any, everywhere, on one machine; and all of it again over
-//! nothing but connections.
+//! The conformance suite of the mesh, on one machine: first with shared memory, then again over TCP connections alone.
 #![cfg(test)]
 
 mod failure;
@@ -12,7 +11,7 @@ use std::{env, process::Command};
 
 use lockstep_support::printed;
 
-/// The whole suite in a process of its own, this program again.
+/// Runs the whole suite again in a child process without shared memory.
 #[test]
 fn the_suite_holds_over_connections_alone() {
     if !support::shared() {

@@ -1,6 +1,6 @@
 //! Conformance between real processes: `kill -9` and `SIGSTOP`.
 //!
-//! The children are this test binary again: [`child`] is their program.
+//! The children run this test binary, with the test [`child`] as their program.
 
 use std::{
     env,
@@ -17,15 +17,15 @@ use lockstep_support::{Process, Signal, only_test};
 const PROCESS: &str = "LOCKSTEP_EXCHANGE_CHILD";
 const MARK: &str = "child says ";
 
-/// The program of a child: tells its address, reads everybody's and the size of its rounds, and goes round after round
-/// until an error, which it tells. Does nothing when run as a test among others.
+/// The program of a child: prints its address, reads all addresses and the size of its rounds, and exchanges rounds until an
+/// error, which it prints. Does nothing when it runs as an ordinary test.
 #[test]
 fn child() {
     let Ok(process) = env::var(PROCESS) else { return };
     let process: usize = process.parse().unwrap();
     let say = |what: &dyn std::fmt::Display| {
         let mut out = io::stdout().lock();
-        // A parent that does not listen any more has seen enough.
+        // Fails if the parent reads no more, which is fine.
         let _ = writeln!(out, "\n{MARK}{what}");
         let _ = out.flush();
     };
@@ -117,7 +117,7 @@ impl Fleet {
         self.children[process].signal(signal);
     }
 
-    /// The error of everybody but `victim`, and when the last one came.
+    /// The errors of all processes but `victim`, and the time of the last one.
     fn errors_of_the_others(&self, victim: usize) -> (Vec<String>, Instant) {
         let mut errors = Vec::new();
         let mut last = Instant::now();
@@ -144,7 +144,7 @@ fn kill_9_in_the_middle_of_rounds_is_an_error_on_everybody_at_once() {
         let after = last - killed;
         println!("{processes} processes, {bytes} B: everybody knew {after:.1?} after the kill");
         assert!(after < AT_ONCE, "{processes} processes, {bytes} bytes: {after:?}");
-        // With a large frame half sent, a neighbour may have to be blamed for what it could not pass on.
+        // A peer in the middle of a large frame cannot send a farewell, and may be reported instead of the victim.
         let named = errors.iter().filter(|what| **what == format!("gone {victim}")).count();
         assert!(if bytes == 4 { named == errors.len() } else { named > 0 }, "{errors:?}");
         assert!(errors.iter().all(|what| what.starts_with("gone ")), "{errors:?}");
@@ -158,7 +158,7 @@ fn kill_9_during_the_set_up_is_an_error_on_everybody_at_once() {
     for process in [0, 1, 3] {
         fleet.go(process, 4, PATIENCE);
     }
-    // Process 3 waits for it, 0 and 1 wait for its dial; none of them can be done.
+    // Process 3 waits for its answer, 0 and 1 for its dial: none of them can finish.
     let killed = Instant::now();
     fleet.signal(victim, Signal::KILL);
     let (errors, last) = fleet.errors_of_the_others(victim);
@@ -176,7 +176,7 @@ fn a_stopped_process_is_silent_and_is_named() {
     let after = last - stopped;
     assert!(after > limit / 2 && after < limit + AT_ONCE, "{after:?}");
     assert!(errors.iter().all(|what| *what == format!("silence {victim}")), "{errors:?}");
-    // Awake again, it finds itself cut off: the others' connections broken, or that it heard nothing for as long as it slept.
+    // When it continues, it finds broken connections, or that its peers were silent for as long as it was stopped.
     fleet.signal(victim, Signal::CONT);
     let (process, what, _) = fleet.hear();
     assert_eq!(process, victim);

@@ -1,4 +1,4 @@
-//! Conformance: every byte arrives, for every size, number of processes and mixture of lengths.
+//! Conformance: every byte arrives, for all sizes, numbers of processes and mixtures of lengths.
 
 use crate::support::{join_with, round, shared, with_mesh};
 use lockstep_exchange::MeshConfig;
@@ -66,7 +66,7 @@ fn one_direction_only() {
 fn a_process_that_leaves_after_the_last_round_takes_no_bytes_with_it() {
     for _ in 0..20 {
         with_mesh(4, |mut mesh| {
-            // No barrier after it: who is done first drops its mesh while others still receive.
+            // No barrier after it: the first process to finish drops its mesh while others still receive.
             round(&mut mesh, 0, |from, _| 200_000 * (from + 1)).unwrap();
         });
     }

@@ -1,4 +1,4 @@
-//! Conformance: who may join a mesh, who may not, and that the latter do not disturb the former.
+//! Conformance: processes that may join a mesh, and intruders, which do not disturb them.
 
 use std::{
     error::Error,
@@ -12,8 +12,8 @@ use std::{
 use crate::support::{AT_ONCE, PATIENCE, addresses, collect, config, join_with, listen, pulse, with_mesh};
 use lockstep_exchange::{Listener, Mesh, MeshConfig, MeshError};
 
-/// Joins all processes but the last, lets `intrude` at the last one's configuration, and then joins the last one
-/// properly. What the intruder got.
+/// Joins all processes but the last, calls `intrude` with the configuration of the last, and then joins the last one
+/// properly. Returns the intruder's error.
 fn intruder_then_mesh(processes: usize, intrude: impl FnOnce(&MeshConfig) -> Option<MeshError>) -> Option<MeshError> {
     let mut listeners: Vec<Listener> = (0..processes).map(|_| listen()).collect();
     let addresses = addresses(&listeners);
@@ -79,7 +79,7 @@ fn strangers_who_say_nothing_or_garbage_do_not_block_anybody() {
     let mut strangers = Vec::new();
     intruder_then_mesh(3, |last| {
         for &address in &last.addresses[..2] {
-            // More than are kept waiting, so that the oldest are dropped as well.
+            // More than may wait, so that the oldest are dropped.
             for _ in 0..100 {
                 strangers.push(TcpStream::connect(address).unwrap());
             }
@@ -88,9 +88,9 @@ fn strangers_who_say_nothing_or_garbage_do_not_block_anybody() {
             browser.set_read_timeout(Some(PATIENCE)).unwrap();
             let answer = browser.read(&mut [0; 16]);
             assert!(matches!(answer, Ok(0) | Err(_)), "a stranger is answered by nothing but the end: {answer:?}");
-            // The right first bytes and then no more.
+            // The right first bytes, and then nothing.
             let mut mimic = TcpStream::connect(address).unwrap();
-            mimic.write_all(b"LSXHELO2\x02\0\0\0").unwrap();
+            mimic.write_all(b"LSXHELO3\x02\0\0\0").unwrap();
             strangers.push(mimic);
         }
         None
@@ -99,7 +99,7 @@ fn strangers_who_say_nothing_or_garbage_do_not_block_anybody() {
 
 #[test]
 fn a_stranger_who_repeats_a_recorded_hello_is_not_let_in() {
-    // Record the hello of a real process by standing where process 0 should.
+    // Record the hello of a real process at the address of process 0.
     let imposter = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let real = listen();
     let recorded_addresses = [imposter.local_addr().unwrap(), real.local_addr()];
@@ -116,7 +116,7 @@ fn a_stranger_who_repeats_a_recorded_hello_is_not_let_in() {
         replayer.write_all(&hello).unwrap();
         let mut reply = [0; 84];
         replayer.read_exact(&mut reply).unwrap();
-        // Without the secret the best proof is the other end's own.
+        // Without the secret, the best attempt is to send the other end's own proof back.
         let proof = reply[52..].to_vec();
         replayer.write_all(&proof).unwrap();
         let mut verdict = [0; 4];
@@ -141,13 +141,13 @@ fn who_is_missing_at_the_deadline_is_named_with_the_last_refusal() {
     let error = joining.join().unwrap().unwrap_err();
     assert_eq!(error.to_string(), "processes [1, 2] did not join within 500ms");
     let refused = error.source().expect("the impostor is mentioned").to_string();
-    assert!(refused.starts_with("process `2`") && refused.ends_with("do not share a secret"), "{refused}");
+    assert!(refused.starts_with("process `2`") && refused.ends_with("have different secrets"), "{refused}");
 }
 
 #[test]
 fn nobody_at_an_address_is_an_error_at_once_for_everybody() {
     for dead in 0..4 {
-        // It dies before it joins: its listener is gone when the others dial, or goes while they wait.
+        // It dies before it joins: its listener closes before the others dial, or while they wait.
         let (sender, receiver) = mpsc::channel();
         let mut listeners: Vec<Listener> = (0..4).map(|_| listen()).collect();
         let addresses = addresses(&listeners);
@@ -192,7 +192,7 @@ fn after_a_cut_the_same_processes_meet_again_in_a_new_generation() {
                 if mesh.process() == 2 {
                     mesh.cut_handle().cut();
                 }
-                // The cut is an error on everybody, in the round that is under way or in the next.
+                // The cut is an error in all processes, in the current round or the next.
                 (0..2).find_map(|_| pulse(&mut mesh).err())
             },
         );

@@ -1,4 +1,4 @@
-//! What the conformance tests share: meshes of threads, and payloads whose every byte is known.
+//! Helpers of the conformance tests: meshes of threads, and payloads with known bytes.
 
 use std::{
     env,
@@ -10,13 +10,13 @@ use std::{
 
 use lockstep_exchange::{Listener, Mesh, MeshConfig, MeshError};
 
-/// Far above what any correct step takes, far below what a person would wait.
+/// Time limit of every wait: far above the duration of any correct step.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// An upper bound of "within milliseconds" on a machine that is busy with other tests.
+/// Upper limit for "within milliseconds" on a machine that is busy with other tests.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// Set where the suite runs over nothing but connections.
+/// Environment variable that makes the suite run without shared memory.
 pub(crate) const CONNECTIONS: &str = "LOCKSTEP_TEST_CONNECTIONS";
 
 pub(crate) fn shared() -> bool {
@@ -46,8 +46,8 @@ pub(crate) fn addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
     listeners.iter().map(Listener::local_addr).collect()
 }
 
-/// Joins `processes` threads to a mesh and runs `body` in each; the results by process number. Panics if they are not
-/// done in time, and if a thread panics.
+/// Joins `processes` threads to a mesh and runs `body` in each; the results by process index. Panics if they do not end
+/// in time, or if a thread panics.
 pub(crate) fn with_mesh<T: Send + 'static>(
     processes: usize,
     body: impl Fn(Mesh) -> T + Send + Sync + 'static,
@@ -55,7 +55,7 @@ pub(crate) fn with_mesh<T: Send + 'static>(
     join_with(processes, |_| {}, move |joined| body(joined.unwrap()))
 }
 
-/// The same with each process's configuration changed first, and with the result of joining.
+/// As [`with_mesh`], but `change` changes each configuration first, and `body` gets the result of joining.
 pub(crate) fn join_with<T: Send + 'static>(
     processes: usize,
     change: impl Fn(&mut MeshConfig),
@@ -71,7 +71,7 @@ pub(crate) fn join_with<T: Send + 'static>(
         change(&mut config);
         thread::spawn(move || {
             let result = body(Mesh::join(listener, &config));
-            // Gone only if the test has failed already.
+            // Fails only if the test has failed already.
             let _ = sender.send((process, result));
         });
     }
@@ -79,7 +79,7 @@ pub(crate) fn join_with<T: Send + 'static>(
     collect(&receiver, processes)
 }
 
-/// One value from each of `count` senders, by number.
+/// One value from each of `count` senders, by index.
 pub(crate) fn collect<T>(receiver: &mpsc::Receiver<(usize, T)>, count: usize) -> Vec<T> {
     let deadline = Instant::now() + PATIENCE;
     let mut results: Vec<Option<T>> = (0..count).map(|_| None).collect();
@@ -91,7 +91,7 @@ pub(crate) fn collect<T>(receiver: &mpsc::Receiver<(usize, T)>, count: usize) ->
     results.into_iter().map(|result| result.expect("each process reports once")).collect()
 }
 
-/// What `from` sends to `to` in `round`.
+/// The bytes that `from` sends to `to` in `round`.
 pub(crate) fn payload(from: usize, to: usize, round: usize, length: usize) -> Vec<u8> {
     let mut state = ((from * 64 + to) * 4096 + round) as u64 + 1;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -107,13 +107,13 @@ pub(crate) fn payload(from: usize, to: usize, round: usize, length: usize) -> Ve
     bytes
 }
 
-/// One round in which `length(from, to)` bytes go from everybody to everybody; checks every byte that came.
+/// One round in which each process `from` sends `length(from, to)` bytes to each process `to`; checks all received bytes.
 pub(crate) fn round(mesh: &mut Mesh, round: usize, length: impl Fn(usize, usize) -> usize) -> Result<(), MeshError> {
     let (own, processes) = (mesh.process(), mesh.processes());
     let not_own = |peer: usize, length: usize| if peer == own { 0 } else { length };
     let outgoing: Vec<Vec<u8>> =
         (0..processes).map(|to| payload(own, to, round, not_own(to, length(own, to)))).collect();
-    // Filled with what is surely wrong, so that a byte that never came is found.
+    // Filled with wrong bytes, so that a missing byte is noticed.
     let expected: Vec<Vec<u8>> =
         (0..processes).map(|from| payload(from, own, round, not_own(from, length(from, own)))).collect();
     let mut incoming: Vec<Vec<u8>> = expected.iter().map(|bytes| bytes.iter().map(|byte| !byte).collect()).collect();
@@ -127,7 +127,7 @@ pub(crate) fn round(mesh: &mut Mesh, round: usize, length: impl Fn(usize, usize)
     Ok(())
 }
 
-/// A round of 4 bytes a pair without checks: the pulse of the failure tests.
+/// A round of 4 bytes for each pair, for tests of failures.
 pub(crate) fn pulse(mesh: &mut Mesh) -> Result<(), MeshError> {
     round(mesh, 0, |_, _| 4)
 }

@@ -1,4 +1,4 @@
-//! A decoder-only transformer: learned positions, normalisation before each part, one matrix for embedding and head.
+//! A decoder-only transformer: learned positions, normalisation before each sublayer, one matrix for embedding and head.
 //!
 //! Shapes: B samples, T tokens, C width, H heads, D = C / H, V vocabulary.
 
@@ -9,7 +9,8 @@ use crate::ModelError;
 use crate::parts::{Builder, Init};
 use crate::supervised::Network;
 
-/// Deviation of all weights; of those that add to the residual stream, scaled down by its depth (Radford et al. 2019).
+/// Standard deviation of the initial weights. For weights that write to the residual stream it is divided by the square root of the number
+/// of such weights (Radford et al. 2019).
 const DEVIATION: f64 = 0.02;
 
 /// Sizes of a [`Gpt`].
@@ -95,7 +96,7 @@ impl Block {
     }
 
     fn attention(&self, x_btc: &Tensor) -> Result<Tensor, ModelError> {
-        // Cut along the last dimension: the parts' gradients are then put together by one copy.
+        // Cut along the last dimension, so that one copy joins the gradients of the parts.
         let parts = self.qkv.forward(x_btc)?.f_chunk(3, 2)?;
         let heads = |part: &Tensor| {
             let (batch, time, width) = part.size3()?;
@@ -108,8 +109,8 @@ impl Block {
     }
 }
 
-/// The residual stream `x` with `update` added: in place of the update, which nothing else reads, unless the stream has
-/// the higher precision, which it then keeps.
+/// Adds `update` to the residual stream `x`. The sum overwrites `update`, which nothing else reads, unless `x` has a higher precision,
+/// which the sum must keep.
 fn plus(mut update: Tensor, x: &Tensor) -> Result<Tensor, ModelError> {
     if update.kind() == x.kind() { Ok(update.f_add_(x)?) } else { Ok(x.f_add(&update)?) }
 }

@@ -14,12 +14,12 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// Kaiming-uniform, as `torch.nn.Linear`: the same seed draws the same bits.
+    /// Kaiming-uniform initialisation, as in `torch.nn.Linear`: the same seed gives the same bits.
     pub(crate) fn new(builder: &mut Builder, path: &str, inputs: i64, outputs: i64) -> Result<Self, ModelError> {
         Self::with(builder, path, [inputs, outputs], [kaiming(inputs), Init::Uniform(1.0 / (inputs as f64).sqrt())])
     }
 
-    /// Weight from a normal distribution, bias 0.
+    /// The weight is drawn from a normal distribution; the bias is 0.
     pub(crate) fn normal(
         builder: &mut Builder,
         path: &str,
@@ -108,10 +108,11 @@ impl BatchNorm {
         })
     }
 
-    /// `[B, channels, H, W]`. In training: by the batch's statistics, which move the running ones.
+    /// `x` has the shape `[B, channels, H, W]`. In training it is normalised by the statistics of the batch, which update the running
+    /// statistics.
     pub(crate) fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor, ModelError> {
         if training {
-            // Adding in place needs a handle of its own to the same counter.
+            // An operation in place needs a second handle to the counter.
             let _same = self.batches.shallow_clone().f_add_scalar_(1)?;
         }
         Ok(x.f_batch_norm(
@@ -152,7 +153,7 @@ impl LayerNorm {
     }
 }
 
-/// Sets a share of `x` to zero in training and scales the rest up; draws nothing where there is nothing to do.
+/// In training sets the fraction `share` of the elements of `x` to zero, and scales the others up. Otherwise draws no random numbers.
 pub(crate) fn dropout(x: Tensor, share: f64, training: bool) -> Result<Tensor, ModelError> {
     if training && share > 0.0 { Ok(x.f_dropout(share, true)?) } else { Ok(x) }
 }

@@ -31,7 +31,7 @@ impl Mlp {
 
     fn between(&self, mut x: Tensor, training: bool) -> Result<Tensor, ModelError> {
         let active = match self.activation {
-            // In place: a linear layer's gradient does not need its output.
+            // In place, because the gradient of a linear layer does not need its output.
             Activation::Relu => x.f_relu_()?,
             Activation::Gelu => x.f_gelu("none")?,
             Activation::Tanh => x.f_tanh()?,

@@ -1,4 +1,4 @@
-//! The built-in networks, and the layers that they are made of.
+//! The built-in networks and their layers.
 
 mod gpt;
 mod layers;

@@ -81,7 +81,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, training: bool) -> Result<Tensor, ModelError> {
-        // In place where no gradient needs what is overwritten: batch norm keeps its input, not its output.
+        // In place where no gradient needs the overwritten values: batch norm saves its input, not its output.
         let hidden = self.norm1.forward(&self.conv1.forward(x)?, training)?.f_relu_()?;
         let mut y = self.norm2.forward(&self.conv2.forward(&hidden)?, training)?;
         let mut sum = match &self.shortcut {

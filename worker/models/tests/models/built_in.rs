@@ -1,4 +1,4 @@
-//! The built-in models train, begin with the same bits, and are evaluated without a trace.
+//! The built-in models train, begin with the same bits, and have evaluations without side effects.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ const RESNET: &str = r#"{ kind = "resnet", blocks = 1, width = 8, outputs = 4 }"
 const GPT: &str =
     r#"{ kind = "gpt", layers = 2, heads = 2, width = 32, context = 16, vocabulary = 20, dropout = 0.1 }"#;
 
-/// Every model with samples for it, a learning rate, and the loss that it must reach.
+/// Each model with the shape of its samples, a learning rate, and the loss that it must reach.
 fn all() -> [(&'static str, SampleShape, f64, f64); 3] {
     [
         (MLP, image_shape(&[1, 4, 4], 4), 0.5, 0.3),
@@ -164,17 +164,17 @@ fn samples_that_do_not_fit_are_refused() {
     assert_eq!(
         refused(RESNET, &image_shape(&[5, 8, 8], 4), &[]),
         "a model of kind `resnet` takes images of H × W, or C × H × W with 1 to 3 channels, \
-         and the data has samples of shape [5, 8, 8]"
+         but the data has samples of shape [5, 8, 8]"
     );
     assert_eq!(
         refused(MLP, &image_shape(&[8], 5), &[]),
-        "the loss `cross_entropy` over 4 outputs takes classes below the number of outputs, and the data has 5 classes"
+        "the loss `cross_entropy` over 4 outputs takes classes below the number of outputs, but the data has 5 classes"
     );
     assert!(refused(MLP, &image_shape(&[8], 4), &["batch.loss=mse"]).contains("the data has 4 classes"));
     assert!(refused(GPT, &token_shape(8), &[]).contains("takes 16 tokens"));
     let values = SampleShape { input: vec![8], kind: InputKind::Float, targets: Targets::Values { count: 1 } };
     assert!(refused(MLP, &values, &["batch.loss=mse"]).contains("the data has 1 real values per sample"));
-    assert!(refused(MLP, &values, &[]).contains("(real values take `batch.loss = \"mse\"`), and the data has 1 real"));
+    assert!(refused(MLP, &values, &[]).contains("(real values take `batch.loss = \"mse\"`), but the data has 1 real"));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_loss_outside_of_training_is_that_of_an_evaluation_and_can_be_differentiated
     for (spec, shape) in [(MLP, image_shape(&[1, 4, 4], 4)), (RESNET, image_shape(&[3, 8, 8], 4))] {
         let model = build_model(&job(spec, data_for(spec), &[]), &shape, &Path::new(".").into(), Device::Cpu).unwrap();
         let batch = samples(&shape, 16, 0, 4);
-        // The buffers of a network that has any are not as they began.
+        // Changes the buffers of a network that has any.
         let _loss = model.loss(&batch, &TRAINING).unwrap();
         let before = state(model.as_ref());
         let loss = model.loss(&batch, &Context::default()).unwrap();

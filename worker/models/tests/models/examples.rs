@@ -1,4 +1,4 @@
-//! Every example job is sound, and those whose data stands in the repository open.
+//! Every example job is valid, and the jobs whose data is in the repository can compute a loss.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn every_example_job_is_sound() {
     let mut names = Vec::new();
     for entry in fs::read_dir(&dir).unwrap() {
         let path = entry.unwrap().path();
-        // A run of this machine may have left its own directory there.
+        // A local run may have left its own directory there.
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What a TorchScript module can hide: buffers that it assigns, state outside of buffers, changes of its parameters, tasks.
+//! TorchScript modules with hidden effects: assigned buffers, state outside of buffers, changes of parameters, tasks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn assigned_buffers_have_the_values_losses_and_gradients_of_python() {
     let answer: BTreeMap<String, Tensor> =
         Tensor::read_npz(dir.path().join("assigned.npz")).unwrap().into_iter().collect();
     let batch = Batch::new(answer["inputs"].shallow_clone(), answer["targets"].shallow_clone());
-    // What others hold, as checkpoints and fingerprints do.
+    // Handles to the buffers, as checkpoints and fingerprints have them.
     let held: Vec<(String, Tensor)> =
         model.buffers().iter().map(|(name, buffer)| (name.clone(), buffer.shallow_clone())).collect();
     for step in 0..3 {
@@ -44,7 +44,7 @@ fn assigned_buffers_have_the_values_losses_and_gradients_of_python() {
         }
         model.check().unwrap();
     }
-    // What is restored is what the module reads.
+    // The module reads restored values.
     let before: Vec<Tensor> = held.iter().map(|(_, buffer)| buffer.copy()).collect();
     let first = model.loss(&batch, &TRAINING).unwrap();
     for ((_, buffer), kept) in held.iter().zip(&before) {
@@ -88,9 +88,9 @@ fn state_that_checkpoints_do_not_hold_is_refused_by_its_name() {
         ("dictionary", "`forward` changes the attribute `counts` by `aten::_set_item`"),
         ("plain", "`forward` changes the attribute `below.table` by `aten::add_`"),
         ("aliased", "`forward` changes the attribute `mean` by `aten::batch_norm`"),
-        ("past", "`forward` changes the parameter `inner.bias` by `aten::mul_`, past autograd (`.data`)"),
+        ("past", "`forward` changes the parameter `inner.bias` by `aten::mul_`, bypassing autograd (`.data`)"),
         ("replaced", "`forward` assigns the parameter `inner.weight`, which only the optimizer may change"),
-        ("shares", "`forward` assigns the buffer `ema`, in whose memory `other` lies"),
+        ("shares", "`forward` assigns the buffer `ema`, which shares memory with `other`"),
         ("transposed", "the parameters `second` and `inner.weight` share memory and are not one tensor"),
         ("slice", "the parameters `second` and `inner.weight` share memory"),
         ("row", "the parameters `second` and `inner.weight` share memory"),
@@ -99,8 +99,8 @@ fn state_that_checkpoints_do_not_hold_is_refused_by_its_name() {
         ("buffer-sparse", "the buffer `b` is sparse, quantized"),
         ("buffer-quantized", "the buffer `b` is sparse, quantized"),
         ("buffer-uint16", "the buffer `b` has elements of a type that checkpoints do not know"),
-        ("named", "the buffer `__metadata__` has a name that safetensors files keep for themselves"),
-        ("buffer-complex128", "the buffer `b` has complex elements of a width that no export can hold"),
+        ("named", "the buffer `__metadata__` has a name that safetensors files reserve"),
+        ("buffer-complex128", "the buffer `b` has complex elements of a width that exports cannot hold"),
         ("buffer-repeated", "the buffer `b` is an expanded view"),
     ] {
         let refused = load(dir.path(), module).map(|_| ()).unwrap_err();
@@ -136,8 +136,8 @@ fn changes_that_the_code_does_not_show_end_at_the_step_that_made_them() {
     let batch = samples(&shape(), 8, 0, 3);
     let fails = |name: &str| chain(&load(dir.path(), name).unwrap().loss(&batch, &TRAINING).unwrap_err());
     for (module, words) in [
-        ("grows", "`forward` made the buffer `ema` Float of shape [4] on cpu, and it is Float of shape [3] on cpu"),
-        ("turns", "`forward` made the buffer `square` lie otherwise in memory, with strides [1, 3]"),
+        ("grows", "`forward` changed the buffer `ema` from Float of shape [3] on cpu to Float of shape [4] on cpu"),
+        ("turns", "`forward` changed the strides of the buffer `square` to [1, 3]"),
         ("shrinks", "the forward pass changed the parameter `inner.weight`, which only the optimizer may"),
     ] {
         let failed = fails(module);
@@ -149,11 +149,11 @@ fn changes_that_the_code_does_not_show_end_at_the_step_that_made_them() {
     assert!(failed.contains("the forward pass changed the parameter `inner.weight`"), "{failed}");
     let model = load(dir.path(), "widens").unwrap();
     let failed = chain(&model.evaluate(&batch, &Context::default()).unwrap_err());
-    let words = "made the buffer `ema` Float of shape [1, 3], and it was Float of shape [3]";
+    let words = "changed the buffer `ema` from Float of shape [3] to Float of shape [1, 3]";
     assert!(failed.contains(words), "{failed}");
 }
 
-/// Run beside each other, they drew in another order each time.
+/// If tasks ran in parallel, they would draw in another order each time.
 #[test]
 fn tasks_draw_in_the_order_in_which_they_are_started() {
     let _alone = alone();
@@ -167,7 +167,7 @@ fn tasks_draw_in_the_order_in_which_they_are_started() {
         (evaluated, losses, state(&model))
     };
     let forked = run("forked");
-    // With gradients libtorch takes another operator for dropout where there are no tasks.
+    // Only the evaluations are compared: with gradients libtorch uses another dropout operator if there are no tasks.
     assert_eq!(forked.0, run("straight").0, "as if each were called where it is started");
     for _ in 0..3 {
         assert!(run("forked") == forked);

@@ -1,4 +1,4 @@
-//! Models by themselves: what is built in, and what a TorchScript file brings.
+//! Models without the training loop: the built-in models, and TorchScript modules.
 #![cfg(test)]
 
 mod built_in;

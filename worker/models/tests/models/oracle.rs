@@ -1,8 +1,8 @@
-//! The built-in models beside the same models in PyTorch: same seed, same batch.
+//! Compares the built-in models with the same models in PyTorch, for the same seed and batch.
 //!
-//! Everything is equal bit for bit, since both sides run the same kernels: initial weights, loss, gradients, buffers, in
-//! full precision and with autocast to bfloat16. The oracle's `gpt` is also compared with its attention spelled out:
-//! other kernels, so within 1e-6.
+//! Initial weights, loss, gradients and buffers are equal bit for bit, in full precision and with autocast to bfloat16, because both
+//! sides run the same kernels. The `gpt` is also compared with an oracle whose attention consists of single operators: these are other
+//! kernels, so the tolerance is 1e-6.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn pytorch() -> Again {
     Again::new(Command::new("python3"), &["numpy", "torch"])
 }
 
-/// Builds both models, runs both on one batch, compares everything.
+/// Builds both models, runs them on one batch, and compares all results.
 fn compare(python: &Again, spec: &str, sizes: &str, shape: &SampleShape, overrides: &[&str], tolerance: f64) {
     let precision = if overrides.contains(&BF16) { "bf16" } else { "full" };
     tch::set_num_threads(1);
@@ -65,7 +65,7 @@ fn compare(python: &Again, spec: &str, sizes: &str, shape: &SampleShape, overrid
     }
     let sums = model.evaluate(&batch, &Context::default()).unwrap();
     let (eval_loss, right) = (answer.remove("eval_loss").unwrap(), answer.remove("right").unwrap());
-    // Ours is a sum in double precision, theirs a mean in single.
+    // Ours is a sum in double precision, PyTorch's a mean in single precision.
     assert!((sums.loss_sum / sums.count as f64 - eval_loss.double_value(&[])).abs() < 2e-6, "{spec}");
     assert_eq!(sums.right.map_or(-1, |right| right as i64), right.int64_value(&[]), "{spec}");
     assert!(answer.is_empty(), "{spec}: PyTorch has more: {:?}", answer.keys());

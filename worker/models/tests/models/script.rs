@@ -1,4 +1,4 @@
-//! TorchScript modules train as they do in PyTorch, keep their names and buffers, and are evaluated without a trace.
+//! TorchScript modules train as in PyTorch, keep their names and buffers, and have evaluations without side effects.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -218,11 +218,11 @@ fn answers_that_are_not_what_the_job_says_are_refused() {
     };
     assert_eq!(
         refused("wide", "logits"),
-        "the module returned Float of shape [8, 1, 3] where `model.output = \"logits\"` asks for \
+        "the module returned Float of shape [8, 1, 3], but `model.output = \"logits\"` needs \
          floats of shape [8, classes]"
     );
     assert!(
-        refused("pair", "logits").contains("`forward` answers 2 tensors: let it answer one"),
+        refused("pair", "logits").contains("`forward` returns 2 tensors: return one"),
         "{}",
         refused("pair", "logits")
     );

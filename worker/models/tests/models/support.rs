@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Helpers of this crate's tests.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 static TORCH: Mutex<()> = Mutex::new(());
 
-/// Keeps other tests of the process away from torch's generator, of which there is one.
+/// Locks torch's generator, of which a process has only one, against other tests of the process.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     TORCH.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -37,13 +37,13 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A model of `kind` that a job describes, for samples made by [`samples`], on the CPU with one thread.
+/// The model of the table `spec`, for samples of `shape`, on the CPU with one thread.
 pub(crate) fn model(spec: &str, shape: &SampleShape) -> Box<dyn Model> {
     tch::set_num_threads(1);
     build_model(&job(spec, data_for(spec), &[]), shape, &Path::new(".").into(), Device::Cpu).unwrap()
 }
 
-/// A directory of a test's own with the TorchScript modules that `tests/oracle/<script>` writes.
+/// A directory for one test, with the TorchScript modules that `tests/oracle/<script>` writes.
 pub(crate) fn modules(script: &str) -> tempfile::TempDir {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(script);
     let dir = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ pub(crate) fn modules(script: &str) -> tempfile::TempDir {
     dir
 }
 
-/// The module `name` of `dir` as it is trained on samples of `shape`, or the whole chain of errors, which leaves `dir` out.
+/// The module `name` of `dir` for samples of `shape`, wrapped as in training; or the chain of errors, without the path `dir`.
 pub(crate) fn watched(dir: &Path, name: &str, shape: &SampleShape) -> Result<Watched, String> {
     tch::set_num_threads(1);
     let spec = format!(r#"{{ kind = "torchscript", path = "{name}.pt" }}"#);
@@ -62,7 +62,7 @@ pub(crate) fn watched(dir: &Path, name: &str, shape: &SampleShape) -> Result<Wat
     built.map(Watched::new).map_err(|error| chain(&error).replace(&format!("{}/", dir.display()), ""))
 }
 
-/// Data that may go with a model; nobody looks for the files.
+/// A `data` table that fits a model; the files need not exist.
 pub(crate) fn data_for(spec: &str) -> &'static str {
     if spec.contains("gpt") {
         r#"{ kind = "tokens", path = "x" }"#
@@ -71,18 +71,18 @@ pub(crate) fn data_for(spec: &str) -> &'static str {
     }
 }
 
-/// What images of `classes` classes look like.
+/// The shape of image samples with `classes` classes.
 pub(crate) fn image_shape(input: &[i64], classes: i64) -> SampleShape {
     SampleShape { input: input.to_vec(), kind: InputKind::Image, targets: Targets::Classes { count: classes } }
 }
 
-/// What windows of `context` tokens look like.
+/// The shape of samples of `context` tokens.
 pub(crate) fn token_shape(context: i64) -> SampleShape {
     SampleShape { input: vec![context], kind: InputKind::Tokens, targets: Targets::Tokens }
 }
 
-/// `count` samples of `shape`, the same ones for the same seed. Targets depend on the inputs, so that they can be
-/// learned: a class by where the input is largest, a token by the token before.
+/// `count` samples of `shape`, the same ones for the same seed. Targets can be learned: a class is the index of the largest input, a
+/// token is the previous token plus one.
 pub(crate) fn samples(shape: &SampleShape, count: i64, vocabulary: i64, seed: i64) -> Batch {
     tch::manual_seed(seed);
     let mut size = vec![count];
@@ -108,16 +108,16 @@ pub(crate) fn bits(tensor: &Tensor) -> Vec<u8> {
     lockstep_tch_ext::memory::bytes_of(&tensor).unwrap()
 }
 
-/// The bits of everything a model is made of.
+/// The bits of all parameters and buffers of a model, by name.
 pub(crate) fn state(model: &dyn Model) -> Vec<(String, Vec<u8>)> {
     let parameters = model.parameters().iter().map(|parameter| (parameter.name.clone(), bits(&parameter.tensor)));
     parameters.chain(model.buffers().iter().map(|(name, tensor)| (name.clone(), bits(tensor)))).collect()
 }
 
-/// What a model is told in training.
+/// The context of a training pass.
 pub(crate) const TRAINING: Context = Context { step: 0, rank: 0, training: true, root: 0 };
 
-/// One step of plain gradient descent; the loss before it.
+/// Makes one step of plain gradient descent, and returns the loss before it.
 pub(crate) fn descend(model: &dyn Model, batch: &Batch, lr: f64) -> f64 {
     let loss = model.loss(batch, &TRAINING).unwrap();
     let tensors: Vec<&Tensor> = model.parameters().iter().map(|parameter| &parameter.tensor).collect();

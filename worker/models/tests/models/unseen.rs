@@ -1,5 +1,5 @@
-//! What a TorchScript module can do that neither the schemas of its operators nor the values of its buffers show: refused by the
-//! name of the attribute, the operator or the switch, and fair modules that look alike train on.
+//! TorchScript modules with effects that neither the schemas of operators nor the values of buffers show. They are rejected, and the error
+//! names the attribute, operator or switch. Harmless modules that look similar train.
 
 use std::path::Path;
 
@@ -30,9 +30,9 @@ fn operators_and_attributes_that_no_run_repeats_are_refused_by_name() {
         ("boxed", "`forward` changes the attribute `table` by `aten::add_`"),
         ("foreach", "`forward` changes the attribute `table` by `aten::_foreach_add_`"),
         ("counted", "`forward` assigns the attribute `counter.n`, which checkpoints do not hold"),
-        ("dataat", "`forward` changes the parameter `inner.weight` by `aten::mul_`, past autograd (`.data`)"),
-        ("setdata", "`forward` calls `aten::set_data`, which puts another memory in the place of a tensor's"),
-        ("inner", "`forward` calls `aten::backward`, which adds to gradients before the step does"),
+        ("dataat", "`forward` changes the parameter `inner.weight` by `aten::mul_`, bypassing autograd (`.data`)"),
+        ("setdata", "`forward` calls `aten::set_data`, which replaces the memory of a tensor"),
+        ("inner", "`forward` calls `aten::backward`, which adds to gradients before the training step does"),
         ("grad", "`forward` calls `prim::grad`, which reads a gradient that an earlier pass of this process left"),
         ("gradofparameter", "`forward` calls `aten::grad`, which computes the gradient of a parameter"),
         ("generating", "its module `noise` is saved and loaded by code of its own (`__getstate__`, `__setstate__`)"),
@@ -41,34 +41,37 @@ fn operators_and_attributes_that_no_run_repeats_are_refused_by_name() {
             "`forward` calls `aten::randn`, which draws from a generator of the module (`torch.Generator`)",
         ),
         ("packs", "its module `scale` is saved and loaded by code of its own (`__getstate__`, `__setstate__`)"),
-        ("version", "`forward` calls `aten::_version`, which counts the writes to a tensor"),
+        ("version", "`forward` calls `aten::_version`, which reads a tensor's version counter"),
         ("resized", "`forward` calls `aten::resize_`, which changes the size of memory that outlives the call"),
         ("clock", "`forward` calls `prim::TimePoint`, which reads the clock"),
-        ("identity", "`forward` calls `prim::id`, which reads an address in memory"),
-        ("hashed", "`forward` calls `aten::hash`, which reads an address in memory"),
-        ("written", "`forward` calls `aten::format`, which reads an address in memory"),
-        ("placed", "`forward` calls `prim::index`, which tells which device it is"),
-        ("hooked", "its hook `triple` around `forward` is not run by the module itself: call it in `forward`"),
+        ("identity", "`forward` calls `prim::id`, which reads a memory address"),
+        ("hashed", "`forward` calls `aten::hash`, which reads a memory address"),
+        ("written", "`forward` calls `aten::format`, which reads a memory address"),
+        ("placed", "`forward` calls `prim::index`, which reads the index of the device"),
+        (
+            "hooked",
+            "its hook `triple` around `forward` would not run, because only calls from Python run it: call it in `forward`",
+        ),
         (
             "reinterpreted",
-            "`forward` calls `inductor::_reinterpret_tensor`, which is of a compiler or a back end, which may read memory",
+            "`forward` calls `inductor::_reinterpret_tensor`, which belongs to a compiler or a back end and may read uninitialised memory",
         ),
-        ("addressed", "`forward` calls `mkldnn::data_ptr`, which is of a compiler or a back end"),
-        ("quantized", "`forward` calls `aten::_empty_affine_quantized`, which answers memory as it lies"),
+        ("addressed", "`forward` calls `mkldnn::data_ptr`, which belongs to a compiler or a back end"),
+        ("quantized", "`forward` calls `aten::_empty_affine_quantized`, which returns uninitialised memory"),
         ("default", "`forward` changes a tensor that is part of its code by `aten::add_`"),
         ("packedbias", "`forward` changes the attribute `packed` by `aten::add_`"),
-        ("twice", "`forward` assigns the buffer `first.mean`, in whose memory `second.mean` lies"),
+        ("twice", "`forward` assigns the buffer `first.mean`, which shares memory with `second.mean`"),
         ("unpacked", "`forward` changes the attribute `both` by `aten::add_`"),
-        ("cast", "`forward` calls `torch.autocast`, which TorchScript follows only where"),
-        ("behind", "`forward` calls `aten::as_strided`, which may reach the memory behind `b`"),
+        ("cast", "`forward` calls `torch.autocast`, which TorchScript applies only with its own gradient formulas"),
+        ("behind", "`forward` calls `aten::as_strided`, which may reach memory beyond the elements of `b`"),
         (
             "packedweight",
-            "`forward` calls `aten::fbgemm_pack_gemm_matrix_fp16`, which answers a tensor that holds an address",
+            "`forward` calls `aten::fbgemm_pack_gemm_matrix_fp16`, which returns a tensor that contains a memory address",
         ),
         ("optionalbuffer", "`forward` changes the attribute `ema` by `aten::mul_`, which checkpoints do not hold"),
         ("optionalnorm", "`forward` changes the attribute `mean` by `aten::batch_norm`"),
-        ("setalias", "`forward` calls `aten::set`, which puts another memory in the place of a tensor's"),
-        ("file", "`forward` calls `aten::from_file`, which reads and writes a file beside the run's data"),
+        ("setalias", "`forward` calls `aten::set`, which replaces the memory of a tensor"),
+        ("file", "`forward` calls `aten::from_file`, which reads or writes a file that is not part of the run's data"),
     ] {
         let refused = load(dir.path(), module).map(|_| ()).expect_err(module);
         assert!(refused.contains(words), "{module}: {refused}");
@@ -81,19 +84,19 @@ fn what_only_a_pass_shows_ends_at_that_pass_by_name() {
     let dir = modules("unseen.py");
     let batch = samples(&shape(), 8, 0, 3);
     for (module, words) in [
-        ("dropped", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
-        ("droppeddata", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
-        ("sparse", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
-        ("scales", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
+        ("dropped", "`forward` changed the attribute `table`, but checkpoints do not hold it"),
+        ("droppeddata", "`forward` changed the attribute `table`, but checkpoints do not hold it"),
+        ("sparse", "`forward` changed the attribute `table`, but checkpoints do not hold it"),
+        ("scales", "`forward` changed the attribute `table`, but checkpoints do not hold it"),
         (
             "aliasofparameter",
             "`forward` made the buffer `before` share memory with `inner.weight`: assign a copy (`.clone()`)",
         ),
         ("aliasofbuffer", "share memory with `"),
-        ("flagged", "`forward` changed the attribute `table`, and checkpoints do not hold it"),
+        ("flagged", "`forward` changed the attribute `table`, but checkpoints do not hold it"),
         (
             "gradmode",
-            "`forward` changes whether gradients are computed (`torch.set_grad_enabled`) for whatever runs next",
+            "`forward` changes whether gradients are computed (`torch.set_grad_enabled`) and does not restore it",
         ),
         ("flag", "changed the buffer `b` from `requires_grad = False` to `requires_grad = True`"),
         ("turned", "changed the buffer `b` from strides [3, 1] to strides [1, 3]"),
@@ -111,7 +114,7 @@ fn what_only_a_pass_shows_ends_at_that_pass_by_name() {
     assert!(failed.contains("changed the buffer `b` from strides [3, 1] to strides [1, 3]"), "{failed}");
 }
 
-/// Each pass begins from the buffer's values alone: how many passes a process has made changes no gradient.
+/// Each pass begins with the values of the buffer only, so the number of earlier passes changes no gradient.
 #[test]
 fn a_buffer_forgets_its_history_of_gradients_after_each_pass() {
     let _alone = alone();
@@ -136,7 +139,7 @@ fn a_buffer_forgets_its_history_of_gradients_after_each_pass() {
     assert!(state(&resumed) == state(&whole));
 }
 
-/// The third pass changes the weight past the version counter, through an alias that no schema tells.
+/// The third pass changes the weight without the version counter, through an alias that no schema shows.
 #[test]
 fn a_module_that_can_evade_the_version_counter_is_looked_at_closely_at_each_pass() {
     let _alone = alone();
@@ -172,7 +175,7 @@ fn fair_modules_that_look_alike_train_on() {
     }
 }
 
-/// What the module finds there is the same each time; the memory was another tensor's before.
+/// The module reads the same values each time, although the memory was another tensor's before.
 #[test]
 fn memory_that_nobody_has_written_is_filled() {
     let _alone = alone();

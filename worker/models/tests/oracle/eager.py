@@ -1,5 +1,5 @@
-"""Writes modules of `tests/script.rs` into a folder, with the loss and the gradients that eager PyTorch computes: modules for which
-the formulas of TorchScript's executor give others than autograd, or none."""
+"""Writes modules for `tests/models/script.rs` into a folder, with the loss and the gradients of eager PyTorch. For these modules the
+formulas of TorchScript's executor give other gradients than autograd, or none."""
 
 import pathlib
 import sys
@@ -13,7 +13,7 @@ from hidden import Base
 
 
 class Target(Base):
-    """Weights that are trained stand under `no_grad`, too."""
+    """Trained weights are also used under `no_grad`."""
 
     def forward(self, x):
         x = x.flatten(1)
@@ -23,7 +23,7 @@ class Target(Base):
 
 
 class Ties(Base):
-    """Half of each gradient where both are equal."""
+    """Where both inputs are equal, each gets half of the gradient."""
 
     def forward(self, x):
         y = self.inner(x.flatten(1))
@@ -40,7 +40,7 @@ class Spectrum(Base):
 
 
 class Power(Base):
-    """Powers of zero, and the deviation of a constant."""
+    """Powers of zero, and the standard deviation of a constant."""
 
     def begin(self):
         self.power = nn.Parameter(torch.full((3,), 1.5))
@@ -51,7 +51,7 @@ class Power(Base):
 
 
 class Observed(Base):
-    """Quantised as by the range that was seen."""
+    """Quantises by the range of earlier outputs."""
 
     def begin(self):
         self.register_buffer("most", torch.ones(()))

@@ -1,4 +1,4 @@
-"""Modules of `tests/hidden.rs`: state where checkpoints do not see it, parameters in one memory, tasks, odd buffers."""
+"""Modules for `tests/models/hidden.rs`: state outside of checkpoints, parameters that share memory, tasks, unusual buffers."""
 
 from typing import Dict, List
 
@@ -50,7 +50,7 @@ class Dictionary(Base):
 
 
 class Plain(Base):
-    """A tensor that is no buffer, changed through a view of it, in a module below."""
+    """A submodule changes a tensor that is no buffer, through a view."""
 
     class Below(nn.Module):
         def __init__(self):
@@ -71,7 +71,7 @@ class Plain(Base):
 
 
 class Aliased(Base):
-    """The schema does not say that batch norm changes these."""
+    """The schema does not show that batch norm changes these tensors."""
 
     def begin(self):
         self.mean, self.var = torch.zeros(3), torch.ones(3)
@@ -110,7 +110,7 @@ class Grows(Base):
 
 
 class Widens(Base):
-    """A copy of the old shape into the new one would fit."""
+    """A copy from the old shape into the new one would succeed."""
 
     def begin(self):
         self.register_buffer("ema", torch.zeros(3))
@@ -121,7 +121,7 @@ class Widens(Base):
 
 
 class Fair(Base):
-    """Reads attributes, and changes lists and tensors of its own, buffers and views of them: as ever."""
+    """Reads attributes, and changes its own lists and tensors, buffers and their views: harmless."""
 
     def begin(self):
         self.sizes: List[int] = [3, 3]
@@ -181,7 +181,7 @@ class Shrinks(Base):
 
 
 class Past(Base):
-    """Past the version counter."""
+    """Changes a parameter without its version counter."""
 
     def forward(self, x):
         self.inner.bias.data.mul_(0.99)
@@ -197,7 +197,7 @@ class Evaluated(Base):
 
 
 class Two(Base):
-    """A second parameter in the memory of the first."""
+    """A second parameter that shares memory with the first."""
 
     def __init__(self, view):
         super().__init__()
@@ -208,7 +208,7 @@ class Two(Base):
 
 
 class Apart(Base):
-    """Two parameters in one storage that have no element in common."""
+    """Two parameters in one storage without common elements."""
 
     def begin(self):
         whole = torch.randn(4, 6)
@@ -239,7 +239,7 @@ class Strided(Base):
 
 
 class Turns(Base):
-    """The same shape, and other strides."""
+    """Assigns a tensor of the same shape with other strides."""
 
     def begin(self):
         self.register_buffer("square", torch.zeros(3, 3))

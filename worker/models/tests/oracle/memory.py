@@ -1,4 +1,4 @@
-"""Modules of `tests/unseen.rs` whose memory is not what it seems: aliases, packed and sparse tensors, defaults, unwritten results."""
+"""Modules for `tests/models/unseen.rs` with hidden aliases, packed and sparse tensors, default arguments, or uninitialised results."""
 
 from typing import Optional
 
@@ -9,7 +9,7 @@ from hidden import Base
 
 
 class Solved(Base):
-    """LAPACK begins with an order of columns that nobody has written."""
+    """LAPACK begins with an uninitialised order of columns."""
 
     def forward(self, x):
         y = self.inner(x.flatten(1))
@@ -17,7 +17,7 @@ class Solved(Base):
 
 
 class Pieces(Base):
-    """The weight's memory in pieces that count their writes for themselves."""
+    """Pieces of the weight's memory with their own version counters."""
 
     def begin(self):
         self.register_buffer("n", torch.zeros((), dtype=torch.int64))
@@ -48,7 +48,7 @@ class Cast(Base):
 
 
 class Behind(Base):
-    """Counts in the memory that its buffer does not show."""
+    """Counts in memory beyond the elements of its buffer."""
 
     def begin(self):
         self.register_buffer("b", torch.zeros(6)[:3])
@@ -60,7 +60,7 @@ class Behind(Base):
 
 
 class Flagged(Base):
-    """The flag of an attribute, through an alias that the schema does not tell."""
+    """Changes the flag of an attribute, through an alias that the schema does not show."""
 
     def begin(self):
         self.table = torch.ones(3)
@@ -90,7 +90,7 @@ class Average(nn.Module):
 
 
 class Twice(Base):
-    """A module under two names, of which scripting makes two with one buffer."""
+    """A module with two names, which scripting turns into two modules with one buffer."""
 
     def begin(self):
         self.first = Average()
@@ -101,7 +101,7 @@ class Twice(Base):
 
 
 class Once(Base):
-    """One module under two names, with a buffer that it assigns: fair."""
+    """One module with two names, and with a buffer that it assigns: harmless."""
 
     def begin(self):
         self.first = torch.jit.script(Average())
@@ -112,7 +112,7 @@ class Once(Base):
 
 
 class Default(Base):
-    """Counts in a value that stands for an argument which nobody gives."""
+    """Counts in the default value of an argument."""
 
     def forward(self, x, count: Tensor = torch.zeros(1)):
         count.add_(1.0)
@@ -120,7 +120,7 @@ class Default(Base):
 
 
 class PackedBias(Base):
-    """The memory of packed weights."""
+    """Changes the memory of packed weights."""
 
     def begin(self):
         weight = torch.quantize_per_tensor(torch.randn(3, 16), 0.1, 0, torch.qint8)
@@ -135,7 +135,7 @@ class PackedBias(Base):
 
 
 class Sparse(Base):
-    """The values of a sparse attribute, through an alias that the schema does not tell."""
+    """Changes the values of a sparse attribute, through an alias that the schema does not show."""
 
     def begin(self):
         self.table = torch.eye(3).to_sparse()
@@ -147,7 +147,7 @@ class Sparse(Base):
 
 
 class AliasOfParameter(Base):
-    """In PyTorch the buffer is the weight from then on, and follows it."""
+    """In PyTorch the buffer is the weight afterwards, and changes with it."""
 
     def begin(self):
         self.register_buffer("before", torch.zeros(3, 16))
@@ -170,7 +170,7 @@ class AliasOfBuffer(Base):
 
 
 class Swapped(Base):
-    """Two buffers that change places: fair."""
+    """Swaps two buffers: harmless."""
 
     def begin(self):
         self.register_buffer("a", torch.zeros(3))
@@ -184,7 +184,7 @@ class Swapped(Base):
 
 
 class OptionalBuffer(Base):
-    """libtorch lists no buffer that may be none, and checkpoints hold what it lists."""
+    """libtorch does not list buffers of type `Optional[Tensor]`, and checkpoints hold only listed buffers."""
 
     ema: Optional[Tensor]
 
@@ -212,7 +212,7 @@ class OptionalNorm(Base):
 
 
 class OptionalConstant(Base):
-    """One that never changes: fair."""
+    """An optional buffer that never changes: harmless."""
 
     scale: Optional[Tensor]
 
@@ -226,7 +226,7 @@ class OptionalConstant(Base):
 
 
 class SetAlias(Base):
-    """Of a weight; the schema calls it new."""
+    """An alias of a weight, which the schema declares as a new tensor."""
 
     def forward(self, x):
         alias = torch.ops.aten.set(torch.zeros(3, 16), self.inner.weight.detach())
@@ -235,7 +235,7 @@ class SetAlias(Base):
 
 
 class Scales(Base):
-    """The scales of a quantized attribute; the schema calls them new."""
+    """Changes the scales of a quantized attribute, which the schema declares as new tensors."""
 
     def begin(self):
         scales, zeros = torch.full((3,), 0.1, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)

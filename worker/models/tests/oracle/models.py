@@ -1,10 +1,10 @@
-"""The built-in models, written again in PyTorch, as the oracle of `tests/oracle.rs`.
+"""The built-in models, reimplemented in PyTorch: the oracle of `tests/models/oracle.rs`.
 
     models.py KIND SIZES SEED PRECISION BATCH.npz ANSWER.npz
 
-Builds the model of KIND (its SIZES as JSON) from SEED and answers, in PRECISION `full` or `bf16`: the parameters as initialised (`init/<name>`), the
-loss of the batch in training mode (`loss`) with its gradients (`grad/<name>`) and the buffers that it left
-(`buffer/<name>`), then the loss in evaluation mode (`eval_loss`) and the number of right classes (`right`).
+Builds the model of KIND (its SIZES as JSON) from SEED, runs it in PRECISION `full` or `bf16`, and writes: the initial parameters
+(`init/<name>`), the loss of the batch in training mode (`loss`) with its gradients (`grad/<name>`) and the buffers after it
+(`buffer/<name>`), then the loss in evaluation mode (`eval_loss`) and the number of correct classes (`right`).
 """
 
 import json
@@ -117,7 +117,7 @@ class Gpt(nn.Module):
         self.layers = layers
 
     def draw(self):
-        """All weights anew, in the order of definition."""
+        """Draws all weights again, in the order of definition."""
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
                 into_residual = name.endswith(("attention.output.weight", "mlp.down.weight"))

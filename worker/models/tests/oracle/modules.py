@@ -1,9 +1,8 @@
-"""Writes the TorchScript modules of `tests/script.rs` into a folder, with what PyTorch computes with them.
+"""Writes the TorchScript modules for `tests/models/script.rs` into a folder, with the results of PyTorch.
 
-`answer.npz` holds, for `net.pt` on one batch in training mode after `manual_seed(1)`: the inputs, the loss, each
-gradient and each buffer afterwards. `tied.npz` holds losses and gradients of `tied-<dtype>.pt`, as 64-bit floats.
-`assigned.npz` holds, for three passes of `assigned.pt`, run as Python, loss, gradients and buffers. The modules of `hidden.py`
-are written beside them.
+`answer.npz` has, for `net.pt` on one batch in training mode after `manual_seed(1)`: the inputs, the loss, each gradient, and each buffer
+afterwards. `tied.npz` has losses and gradients of `tied-<dtype>.pt`, as 64-bit floats. `assigned.npz` has loss, gradients and buffers of
+three passes of the module of `assigned.pt`, run in Python. The modules of `hidden.py` are written to the same folder.
 """
 
 import pathlib
@@ -40,7 +39,7 @@ class Loss(nn.Module):
 
 
 class Untidy(nn.Module):
-    """Draws and counts in evaluation mode, too."""
+    """Draws random numbers and counts also in evaluation mode."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +52,7 @@ class Untidy(nn.Module):
 
 
 class Tied(nn.Module):
-    """One weight under two names, used twice."""
+    """One weight with two names, used twice."""
 
     def __init__(self):
         super().__init__()
@@ -68,7 +67,7 @@ class Tied(nn.Module):
 
 
 class Assigned(nn.Module):
-    """Keeps statistics as Python does, by assignment; one is assigned twice, and its old value has a gradient to carry."""
+    """Keeps statistics by assignment, as usual in Python. One is assigned twice, and its old value is needed for a gradient."""
 
     def __init__(self):
         super().__init__()

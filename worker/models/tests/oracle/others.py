@@ -1,4 +1,4 @@
-"""Files that are no TorchScript modules, and are named where one is expected."""
+"""Writes files of other formats, which a job might name instead of a TorchScript module."""
 import json
 import sys
 from pathlib import Path

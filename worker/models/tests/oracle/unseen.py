@@ -1,4 +1,5 @@
-"""Writes the modules of `tests/unseen.rs` into a folder: state that neither schemas nor values show, switches left turned, what no run repeats."""
+"""Writes the modules for `tests/models/unseen.rs` into a folder: state that neither schemas nor values show, changed switches, and effects
+that are not reproducible."""
 
 import pathlib
 import sys
@@ -13,7 +14,7 @@ from hidden import Base
 
 
 class ConstantNorm(Base):
-    """Traced: the statistics are constants of the graph."""
+    """Traced: the changed statistics are constants of the graph."""
 
     def begin(self):
         self.mean, self.var = torch.zeros(16), torch.ones(16)
@@ -24,7 +25,7 @@ class ConstantNorm(Base):
 
 
 class ConstantRead(Base):
-    """Traced: the statistics are constants, and only read."""
+    """Traced: the statistics are constants, and are only read: harmless."""
 
     def begin(self):
         self.mean, self.var = torch.zeros(16), torch.ones(16)
@@ -43,7 +44,7 @@ class InstanceNorm(Base):
 
 
 class Dropped(Base):
-    """An alias that the schema does not tell: without dropout the operator answers its input."""
+    """An alias that the schema does not show: without dropout the operator returns its input."""
 
     def begin(self):
         self.table = torch.zeros(3)
@@ -55,7 +56,7 @@ class Dropped(Base):
 
 
 class DroppedData(Base):
-    """The same past the version counter."""
+    """The same without the version counter."""
 
     def begin(self):
         self.table = torch.zeros(3)
@@ -103,7 +104,7 @@ class Undetached(Base):
 
 
 class DataAt(Base):
-    """At one step, which nobody looks at more closely than at others."""
+    """Changes the weight at one step, which is not checked closely."""
 
     def begin(self):
         self.register_buffer("n", torch.zeros((), dtype=torch.int64))
@@ -116,7 +117,7 @@ class DataAt(Base):
 
 
 class DroppedWeight(Base):
-    """The same through an alias that the schema does not tell."""
+    """The same through an alias that the schema does not show."""
 
     def begin(self):
         self.register_buffer("n", torch.zeros((), dtype=torch.int64))
@@ -162,7 +163,7 @@ class GradOfParameter(Base):
 
 
 class Penalty(Base):
-    """The gradient of inputs, as penalties need it: fair."""
+    """Computes the gradient of inputs, for a penalty: harmless."""
 
     def forward(self, x):
         x = x.flatten(1).detach().requires_grad_(True)
@@ -186,7 +187,7 @@ class GradMode(nn.Module):
 
 
 class NoGrad(Base):
-    """Puts the switch back: fair."""
+    """Restores the switch: harmless."""
 
     def begin(self):
         self.register_buffer("ema", torch.zeros(3))
@@ -199,7 +200,7 @@ class NoGrad(Base):
 
 
 class Generator(nn.Module):
-    """A generator can be an attribute only of what makes it anew when it is loaded."""
+    """A generator can only be an attribute of a module that creates it again when it is loaded."""
 
     def __init__(self):
         super().__init__()
@@ -229,7 +230,7 @@ class Generating(Base):
 
 
 class MadeGenerator(Base):
-    """It is made once, as a constant of the code."""
+    """The generator is created once, as a constant of the code."""
 
     def forward(self, x):
         own = torch.Generator()
@@ -237,7 +238,7 @@ class MadeGenerator(Base):
 
 
 class Rounding(nn.Module):
-    """Saves other weights than it has."""
+    """Saves rounded weights."""
 
     def __init__(self):
         super().__init__()
@@ -370,7 +371,7 @@ class File(Base):
 
 
 class Unfilled(Base):
-    """Memory as it is found."""
+    """Reads uninitialised memory."""
 
     def forward(self, x):
         found = torch.empty([x.size(0), 4096])
@@ -379,7 +380,7 @@ class Unfilled(Base):
 
 
 class Aligned(Base):
-    """Rows of a private operator's second answer that it leaves as they were found, where lengths differ."""
+    """A private operator leaves rows of its second output uninitialised if lengths differ."""
 
     def forward(self, x):
         batch = x.size(0)
@@ -393,7 +394,7 @@ class Aligned(Base):
 
 
 class Reinterpreted(Base):
-    """Memory behind a tensor."""
+    """Reads memory behind a tensor."""
 
     def forward(self, x):
         return self.inner(torch.ops.inductor._reinterpret_tensor(x, [x.size(0), 16], [16, 1], 3000))
@@ -418,7 +419,7 @@ class Settings:
 
 
 class Configured(Base):
-    """Reads an object of a plain class, writes numbers into a text, and hashes a text: fair."""
+    """Reads an object of a plain class, formats numbers, and hashes a text: harmless."""
 
     def begin(self):
         self.settings = Settings(2.0)
@@ -464,7 +465,7 @@ class Counted(Base):
 
 
 class Normal(Base):
-    """Batch norm as PyTorch has it, also without statistics of its own, and an average past autograd in a buffer: fair."""
+    """PyTorch's batch norm, also without running statistics, and an average in a buffer that bypasses autograd: harmless."""
 
     def begin(self):
         self.norm = nn.BatchNorm1d(16)

@@ -1,4 +1,4 @@
-//! When a checkpoint waits for those before it.
+//! When a checkpoint waits for the previous ones.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Computes the operators, and compares their bits with the golden ones.
+//! Computes the operators, and compares their bits with the golden bits.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -12,45 +12,45 @@ use tch::Tensor;
 use super::list;
 use crate::evidence::numerics;
 
-/// A name and the first 16 digits of a digest on each line; lines that begin with `#` say what was compared.
+/// A line is a name and the first 16 digits of a digest; lines that begin with `#` name the machines.
 const GOLDEN: &str = include_str!("../../../golden/operators-portable.txt");
 
-/// Digits of a digest that are compared.
+/// Number of digits of a digest that are compared.
 const DIGITS: usize = 16;
 
-/// Why the operators of this machine are not the golden ones.
+/// Why the comparison failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorsError {
-    /// Some compute other bits.
+    /// Some operators compute other bits.
     #[error(
-        "{} of {all} operators compute other bits at level `portable` than the machines in the list: `{}`; a run at \
-         `portable` repeats on this machine, and not on those, if its model uses one of them",
+        "{} of {all} operators compute other bits at level `portable` than the machines of the list: `{}`; a run whose model uses one \
+         of them does not give the same bits on this machine and on those",
         .differ.len(), .differ.join("`, `")
     )]
     Differ {
-        /// Their names.
+        /// Names of the differing operators.
         differ: Vec<String>,
-        /// How many there are.
+        /// Number of all operators.
         all: usize,
     },
-    /// libtorch failed.
+    /// An operator of libtorch failed.
     #[error("operator `{name}` failed")]
     Failed {
-        /// The operator.
+        /// Name of the operator.
         name: &'static str,
-        /// Why.
+        /// libtorch's error.
         #[source]
         source: Error,
     },
-    /// The switches cannot be set.
-    #[error("level `portable` cannot be set")]
+    /// The switches of level `portable` cannot be set.
+    #[error("cannot set the switches of `numerics.level = \"portable\"`")]
     Level(#[from] Error),
-    /// Standard output is closed.
-    #[error("cannot write the list")]
+    /// The output is closed or cannot be written.
+    #[error("cannot write the list of operators")]
     Write(#[from] io::Error),
 }
 
-/// A job at level `portable`, as its environment and its switches are taken from one.
+/// A job at level `portable`, from which environment and switches are taken.
 fn job() -> JobSpec {
     const TEXT: &str = r#"
         name = "operators"
@@ -64,18 +64,18 @@ fn job() -> JobSpec {
     parse_toml(TEXT, &[]).expect("the text is a job")
 }
 
-/// The environment that [`compare`] must be started with: each variable's value, or that it must not be set.
+/// The environment variables that [`compare`] needs at the start of the process: values, or `None` for variables that must not be set.
 pub fn environment() -> BTreeMap<String, Option<String>> {
     let unset = variables::VARIABLES.iter().map(|name| ((*name).to_owned(), None));
     let set = variables::environment(&job()).into_iter().map(|(name, value)| (name, Some(value)));
     unset.chain(set).collect()
 }
 
-/// Computes all operators, writes a line for each to `out`, and compares them with the golden ones. Those that differ by processor
-/// are written only.
+/// Computes all operators, writes a line for each to `out`, and compares their bits with the golden bits. Operators whose bits depend on
+/// the processor's vendor are written, but not compared.
 ///
 /// # Errors
-/// `Differ` with the names.
+/// `Differ` with the names of the differing operators.
 pub fn compare(out: &mut dyn Write) -> Result<(), OperatorsError> {
     numerics::apply(&job())?;
     let lines = GOLDEN.lines().filter(|line| !line.starts_with('#'));
@@ -106,7 +106,7 @@ fn digests() -> Result<Vec<(&'static str, String)>, OperatorsError> {
     operators.chain(list::optimizers().into_iter().map(|(name, computed)| digest(name, computed))).collect()
 }
 
-/// The digest of tensors' bytes.
+/// The digest of the types, shapes and bytes of `tensors`.
 fn of(tensors: &[Tensor]) -> Result<String, Error> {
     let mut hasher = Domain::Blob.hasher();
     for tensor in tensors {

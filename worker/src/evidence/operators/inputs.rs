@@ -1,26 +1,26 @@
-//! Numbers for operators, made by integer arithmetic alone: no generator and no rounding has a part in them.
+//! Inputs for operators. They come from integer arithmetic alone, so that neither a generator nor rounding can change them.
 
 use tch::{TchError, Tensor};
 
-/// What numbers.
+/// The range of the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
-    /// Between -1 and 1, evenly.
+    /// Uniform between -1 and 1.
     Unit,
-    /// Of many sizes, up to about 64: among each 16 one that is subnormal, one that is 0 and one far below 1.
+    /// Of many magnitudes, up to about 64. Of each 16 numbers one is subnormal, one is 0 and one is far below 1.
     Mixed,
-    /// As `Mixed`, and greater than 0.
+    /// The magnitudes of `Mixed`, all greater than 0.
     Positive,
 }
 
-/// A tensor of `shape`; `seed` tells tensors apart.
+/// A tensor of `shape`. Tensors with different seeds have different numbers.
 pub(super) fn tensor(of: Of, shape: &[i64], seed: u64) -> Result<Tensor, TchError> {
     let count = shape.iter().product::<i64>() as u64;
     let values: Vec<f32> = (0..count).map(|index| value(of, index, seed)).collect();
     Tensor::f_from_slice(&values)?.f_view(shape)
 }
 
-/// Whole numbers from 0 to below `most`.
+/// Integers from 0 to `most - 1`.
 pub(super) fn indices(most: u64, shape: &[i64], seed: u64) -> Result<Tensor, TchError> {
     let count = shape.iter().product::<i64>() as u64;
     let values: Vec<i64> = (0..count).map(|index| (mix(index, seed) % most) as i64).collect();

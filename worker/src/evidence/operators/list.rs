@@ -1,5 +1,4 @@
-//! The operators, with the shapes that they are tried on. A name says what is computed; its digest covers the outputs and
-//! the gradient of each input.
+//! The operators, and the shapes that they are computed on. A digest covers the output and the gradient of each input.
 
 use lockstep_tch_ext::optim::{Kind, Optimizer, Update};
 use lockstep_tch_ext::{Error, generator};
@@ -8,14 +7,14 @@ use tch::{Device, Kind as Dtype, Reduction, TchError, Tensor};
 use super::inputs::Of::{self, Mixed, Positive, Unit};
 use super::inputs::{indices, tensor};
 
-/// Those that begin with what the processor answers roughly: each vendor has bits of its own.
+/// Operators that begin with approximate instructions of the processor, whose bits differ between vendors.
 pub(super) const ROUGH: [&str; 9] =
     ["sqrt", "sqrt.double", "log.double", "log2", "log10", "tan", "atan", "asin", "acos"];
 
-/// Of what an operator computes its output.
+/// Computes the output of an operator from its inputs.
 type Forward = Box<dyn Fn(&[Tensor]) -> Result<Tensor, TchError>>;
 
-/// One of a single input, whose elements it takes.
+/// An operator with one input: name, range of the input, function.
 type Elements = (&'static str, Of, fn(&Tensor) -> Result<Tensor, TchError>);
 
 /// One operator on inputs of fixed shapes.
@@ -26,13 +25,13 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    /// Its output, and the gradient of each input.
+    /// Computes the output, and the gradient of each input.
     pub(super) fn compute(&self) -> Result<Vec<Tensor>, Error> {
         let mut inputs = Vec::new();
         for (seed, (of, shape)) in self.inputs.iter().enumerate() {
             inputs.push(tensor(*of, shape, seed as u64 + 1)?.f_set_requires_grad(true)?);
         }
-        // For what draws.
+        // For operators that draw random numbers.
         generator::seed(Device::Cpu, 7)?;
         let output = (self.forward)(&inputs)?;
         let weights = tensor(Of::Unit, &output.size(), 100)?;
@@ -130,7 +129,7 @@ pub(super) fn operators() -> Vec<Operator> {
     all
 }
 
-/// Three steps of each optimizer: the parameters and its state.
+/// Three steps of each optimizer: parameters and state afterwards.
 pub(super) fn optimizers() -> Vec<(&'static str, Result<Vec<Tensor>, Error>)> {
     let (beta1, beta2, eps) = (0.9, 0.999, 1e-8);
     let sgd = |momentum, nesterov| Kind::Sgd { momentum, dampening: 0.0, nesterov };

@@ -1,5 +1,4 @@
-//! Golden vectors by operator, at level `portable`: a machine that computes other bits names the operators that differ, and
-//! not only the model.
+//! Golden bits of single operators at level `portable`. On a machine that computes other bits they show which operators differ.
 //!
 //! `worker --operators` computes them and compares them with `golden/operators-portable.txt`.
 

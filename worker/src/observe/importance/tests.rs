@@ -5,7 +5,7 @@ use lockstep_models::{EvalSums, Parameter};
 
 use super::*;
 
-/// Squared error of `inputs · weight`; a bias that training would change.
+/// Squared error of `inputs · weight`, with a buffer that every forward pass changes.
 struct Linear {
     weight: Tensor,
     parameters: Vec<Parameter>,
@@ -14,17 +14,17 @@ struct Linear {
     habit: Habit,
 }
 
-/// What a model does to its inputs.
+/// How the model treats its inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Habit {
     Reads,
     /// Doubles them in place.
     Doubles,
-    /// Only asks which are above zero: no gradient reaches them.
+    /// Only compares them with zero: no gradient reaches them.
     Compares,
-    /// Gives a loss that depends on nothing.
+    /// The loss does not depend on them.
     Ignores,
-    /// Multiplies them by what it draws.
+    /// Multiplies them by random numbers.
     Draws,
 }
 
@@ -42,7 +42,7 @@ impl Linear {
     }
 
     fn errors(&self, batch: &Batch) -> Tensor {
-        // As batch norm would: whoever runs it must put this back.
+        // As batch norm does; the caller must restore it.
         let _same = self.buffers[0].1.shallow_clone().g_add_scalar_(1.0);
         let inputs = match self.habit {
             Habit::Reads => batch.inputs.shallow_clone(),
@@ -81,7 +81,7 @@ impl Model for Linear {
     }
 }
 
-/// Inputs that vary alike in three columns; the target is three times the first.
+/// Three columns with the same distribution; the target is three times the first column.
 struct Columns(SampleShape, Vec<String>);
 
 impl Dataset for Columns {
@@ -121,7 +121,7 @@ fn measured(model: &Linear, chunk: u64) -> Vec<Importance> {
 #[test]
 fn a_model_that_draws_is_measured_alike_whatever_was_drawn_before() {
     let model = Linear { habit: Habit::Draws, ..Linear::new(&[3.0, 0.0, 0.5]) };
-    // Two processes measure other features before the same one.
+    // Two processes may have measured different features before the same one.
     let of = |seed| {
         tch::manual_seed(seed);
         measured(&model, 16)
@@ -139,10 +139,10 @@ fn what_a_model_uses_counts_and_what_it_ignores_does_not() {
     let names: Vec<&str> = found.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(names, ["carat", "depth", "table"]);
     let [carat, depth, table] = [&found[0], &found[1], &found[2]];
-    // Nine times twice the variance of a third, of shuffled values.
+    // Nine times twice the variance of one third: the expected squared difference of two shuffled values.
     assert!((carat.permutation - 6.0).abs() < 1.0, "{found:?}");
     assert_eq!((depth.permutation, depth.gradient), (0.0, 0.0));
-    // It only adds noise: dealing it out changes nothing on the whole, while the gradient sees that it is used.
+    // It only adds noise: shuffling it does not change the loss on average, but the gradient shows that it is used.
     assert!(table.permutation.abs() < 0.1 && table.gradient > 0.05, "{found:?}");
     assert_eq!(model.buffers[0].1.double_value(&[0]), 0.0, "no trace");
     assert!(model.contexts.borrow().iter().all(|context| !context.training && context.step == 9));

@@ -1,4 +1,4 @@
-//! What is collected, and when it is handed over.
+//! The contents of blocks, and when they are handed over.
 
 use super::*;
 use crate::observe::Message;
@@ -85,7 +85,7 @@ fn a_program_takes_no_name_that_lockstep_tracks_under() {
         for source in [LogSource::Rank(None), LogSource::Rank(Some(1)), LogSource::Evaluation] {
             context.log(name, 1.0);
             let error = logged(source).unwrap_err();
-            assert!(error.contains(&format!("tracks `{name}`")), "{error}");
+            assert!(error.contains(&format!("logs `{name}`")), "{error}");
         }
     }
     context.histogram("weight/a", &tch::Tensor::from_slice(&[1.0_f32]));

@@ -1,45 +1,45 @@
-//! Why an exchange failed, by what the caller can do about it.
+//! The errors of an exchange, by what the caller can do about them.
 
 use std::time::Duration;
 
 use lockstep_exchange::MeshError;
 use lockstep_tch_ext::c10d;
 
-/// Why an exchange failed. Whatever the reason, the exchange is cut then.
+/// Why an exchange failed. After any error the exchange is cut.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// A peer died, left, or cut the exchange.
-    #[error("process `{process}` has gone")]
+    /// A peer ended, or cut the exchange.
+    #[error("lost connection to process {process}: it ended, or closed the exchange")]
     PeerGone {
-        /// The peer.
+        /// Process index of the peer.
         process: usize,
     },
-    /// A peer is gone, and the back end does not say which.
-    #[error("a process has gone: {detail}")]
+    /// A peer ended, and the back end does not say which one.
+    #[error("lost connection to a process: {detail}")]
     SomePeerGone {
-        /// The back end's words.
+        /// The back end's message.
         detail: String,
     },
     /// A peer did not answer in time.
     #[error("no answer from the other processes within {after:?}")]
     Silence {
-        /// The limit.
+        /// The silence limit.
         after: Duration,
     },
-    /// The exchange was cut here.
+    /// This process cut the exchange.
     #[error("the exchange was cut")]
     Cut,
-    /// The mesh failed in another way.
+    /// Any other error of the mesh.
     #[error("the mesh failed")]
     Mesh(#[source] MeshError),
-    /// c10d failed in another way.
+    /// Any other error of c10d.
     #[error("c10d failed")]
     Group(#[source] c10d::Error),
-    /// The processes do not make the same calls, or libtorch refused a tensor.
-    #[error("libtorch refused an exchange")]
+    /// libtorch rejected a tensor, for example because the processes made different calls.
+    #[error("libtorch rejected a tensor of the exchange")]
     Torch(#[from] tch::TchError),
-    /// A tensor's memory cannot be sent as it lies.
-    #[error("a tensor's memory cannot be exchanged")]
+    /// The bytes of a tensor cannot be sent in place: it is not contiguous, or not on the CPU.
+    #[error("cannot exchange the bytes of a tensor")]
     Memory(#[from] lockstep_tch_ext::Error),
 }
 

@@ -1,4 +1,4 @@
-//! Tensors over a c10d process group: NCCL for CUDA tensors, Gloo as its tested twin.
+//! Exchanges tensors through a c10d process group: NCCL for CUDA tensors; Gloo in tests.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use super::{CutHandle, Exchange, ExchangeError, MeshExchange};
 /// Bytes of a rendezvous address, as text padded with zeros.
 const ADDRESS_BYTES: usize = 64;
 
-/// Tensors over [`ProcessGroup`].
+/// An exchange through a [`ProcessGroup`].
 #[derive(Debug)]
 pub struct GroupExchange {
     group: ProcessGroup,
-    /// What the processes met over; notes go over it, beside the device's work.
+    /// The mesh by which the processes met. Notes go through it, because they are on the host.
     mesh: MeshExchange,
-    /// Keeps the store's server alive in the process that has it.
+    /// Keeps the store's server alive in process 0.
     _store: Store,
     device: Device,
     deadline: Duration,
-    /// Packed parts of a round, by dtype: c10d takes one tensor in and one out.
+    /// Packed tensors of a round, by element type: c10d takes one input tensor and one output tensor.
     packed: Vec<Packed>,
 }
 
@@ -34,10 +34,10 @@ struct Packed {
 }
 
 impl GroupExchange {
-    /// A group of all processes of `mesh`: process 0 serves the rendezvous store on the mesh's own address, and tells the
-    /// others over the mesh where; so nobody but holders of the generation's secret learns of it.
+    /// Joins a group of all processes of `mesh`. Process 0 serves the rendezvous store at the address `bind`, and sends its address
+    /// through the mesh, so that only processes with the generation's secret learn it.
     ///
-    /// `deadline` bounds the set-up and every later call.
+    /// `deadline` is the time limit of the set-up and of every later call.
     pub fn join(
         backend: &Backend,
         mesh: Mesh,
@@ -52,7 +52,7 @@ impl GroupExchange {
         Ok(Self { group, mesh: exchange, _store: store, device, deadline, packed: Vec::new() })
     }
 
-    /// Buffers of at least these lengths, in elements.
+    /// Packed buffers for `kind`, of at least these lengths in elements.
     fn packed(&mut self, kind: Kind, outgoing: i64, incoming: i64) -> Result<&Packed, ExchangeError> {
         let index = if let Some(index) = self.packed.iter().position(|packed| packed.kind == kind) {
             index
@@ -130,7 +130,7 @@ impl Exchange for GroupExchange {
     }
 }
 
-/// The store that all processes meet at.
+/// The rendezvous store: served by process 0, connected to by the others.
 fn rendezvous(exchange: &mut MeshExchange, bind: std::net::IpAddr, deadline: Duration) -> Result<Store, ExchangeError> {
     let (process, processes) = (exchange.process(), exchange.processes());
     let invalid = |detail: String| c10d::Error::Backend(detail);
@@ -154,6 +154,9 @@ fn rendezvous(exchange: &mut MeshExchange, bind: std::net::IpAddr, deadline: Dur
         return Ok(store);
     }
     let text = String::from_utf8_lossy(&heard);
-    let address = text.trim_end_matches('\0').parse().map_err(|_| invalid(format!("`{text}` is no address")))?;
+    let address = text
+        .trim_end_matches('\0')
+        .parse()
+        .map_err(|_| invalid(format!("process 0 sent the invalid address `{text}`: expected IP:PORT")))?;
     Ok(Store::connect(address, deadline)?)
 }

@@ -8,22 +8,24 @@ use super::ExchangeError;
 
 /// One process's end of the exchange between all processes of a generation.
 ///
-/// Calls are matched by order: every process makes the same calls. After an error every later call fails.
+/// Calls are matched by their order, so every process must make the same calls in the same order. After an error every later call fails.
 pub trait Exchange: Send {
-    /// This process's number.
+    /// Index of this process, from 0.
     fn process(&self) -> usize;
 
-    /// How many processes there are.
+    /// Number of processes.
     fn processes(&self) -> usize;
 
-    /// One duplex round: sends `outgoing[p]` to every process `p` and fills `incoming[p]` from it.
+    /// Makes one round: sends `outgoing[p]` to process `p`, and fills `incoming[p]` with the tensor that process `p` sends.
     ///
-    /// Contiguous tensors of one dtype on the exchange's device; both ends of a pair know the lengths, which may differ
-    /// and may be 0. This process's own places are ignored. Until it returns, nobody else touches the memory of what is filled, nor
-    /// writes to what is sent: no tensor of `incoming` overlaps another of the call.
+    /// Both lists have an entry for each process; the entry of this process is ignored. Tensors must be contiguous, of one element type,
+    /// and on the exchange's device. Lengths may differ between pairs and may be 0, but both ends of a pair must use the same length.
+    /// Until the call returns, no other thread may write to the sent tensors, or read or write the filled ones, and no filled tensor may
+    /// overlap another tensor of the call.
     fn exchange(&mut self, outgoing: &[Tensor], incoming: &mut [Tensor]) -> Result<(), ExchangeError>;
 
-    /// Gives `mine`, of one shape and dtype in all processes, to all: everybody's, by process.
+    /// Sends `mine` to all processes, and returns the tensors of all processes, by process index. Shape and element type must be the same
+    /// in all processes.
     fn gather(&mut self, mine: Tensor) -> Result<Vec<Tensor>, ExchangeError> {
         let outgoing: Vec<Tensor> = (0..self.processes()).map(|_| mine.shallow_clone()).collect();
         let empty = outgoing.iter().map(|_| mine.f_zeros_like());
@@ -33,8 +35,8 @@ pub trait Exchange: Send {
         Ok(incoming)
     }
 
-    /// All of `items` numbers of `width` each, in order, of which item `i` is process `i mod processes`'s: `own` are this
-    /// process's.
+    /// Gathers `items` items of `width` numbers each, in order. Process `i mod processes` has item `i`; `own` are the items of this
+    /// process.
     fn gather_items(
         &mut self,
         mut own: Vec<f64>,
@@ -50,32 +52,33 @@ pub trait Exchange: Send {
         Ok((0..items).flat_map(item).copied().collect())
     }
 
-    /// Replaces `tensor`, of one shape in all processes, by the sum over processes, in an order that only the back end
-    /// and the number of processes decide.
+    /// Replaces `tensor` by the sum over all processes. The shape must be the same in all processes. The order of additions depends on
+    /// the back end and on the number of processes.
     fn all_reduce(&mut self, tensor: &mut Tensor) -> Result<(), ExchangeError>;
 
-    /// Memory of `elements` elements for this process, zeros, that all processes see where it lies: by process a 1-D tensor,
-    /// this one's to write, the others' to read. Lengths may differ. `None` for all if for some it cannot be.
+    /// Creates shared memory of `elements` elements for this process, set to zero. Returns a 1-D tensor for each process, by process
+    /// index: this process may write to its own one, and read the others. Lengths may differ. `None` in all processes if memory cannot be
+    /// shared between all of them.
     ///
-    /// What a process writes before it begins an exchange is seen by whoever has finished that exchange. Writing to
-    /// another's tensor kills the process.
+    /// A process sees what another one wrote before an exchange after it has finished that exchange. Writing to another process's tensor
+    /// kills the process.
     fn windows(&mut self, elements: i64, kind: Kind) -> Result<Option<Vec<Tensor>>, ExchangeError> {
         let _ = (elements, kind);
         Ok(None)
     }
 
-    /// A word for all other processes: it goes to them with the calls that follow.
+    /// Sets a word that is sent to all other processes with the following calls.
     fn note(&mut self, word: u64);
 
-    /// The word of each other process. Between its call of [`Exchange::note`] and this one every process has exchanged
-    /// something with all others; all of them call it together.
+    /// Returns the words of the other processes. Between [`Exchange::note`] and this call, every process must have exchanged something
+    /// with all others. All processes call it together.
     fn notes(&mut self) -> Result<Vec<u64>, ExchangeError>;
 
-    /// Cuts the exchange from any thread.
+    /// A handle that cuts the exchange from any thread.
     fn cut_handle(&self) -> CutHandle;
 }
 
-/// Cuts one exchange, at once and for everybody: what waits in it fails, here and at the peers.
+/// Cuts an exchange at once, for all processes: every call that waits in it fails, here and in the peers.
 #[derive(Clone)]
 pub struct CutHandle(Arc<dyn Fn() + Send + Sync>);
 
@@ -84,7 +87,7 @@ impl CutHandle {
         Self(Arc::new(cut))
     }
 
-    /// Cuts. A second call changes nothing.
+    /// Cuts the exchange. Further calls have no effect.
     pub fn cut(&self) {
         (self.0)();
     }

@@ -1,5 +1,5 @@
-//! CPU tensors over the mesh: their bytes go to the peers as they lie in memory. Hot.
-#![expect(unsafe_code, reason = "no borrow of a tensor says that nobody else has its memory")]
+//! Exchanges CPU tensors through the mesh, without copies: their bytes are sent from and received into their own memory. Hot.
+#![expect(unsafe_code, reason = "the borrow of a tensor does not prove that no other tensor has the same memory")]
 
 use lockstep_exchange::Mesh;
 use lockstep_host::progress;
@@ -8,11 +8,11 @@ use tch::{Kind, Tensor};
 
 use super::{CutHandle, Exchange, ExchangeError};
 
-/// CPU tensors over [`Mesh`].
+/// An exchange of CPU tensors through a [`Mesh`].
 #[derive(Debug)]
 pub struct MeshExchange {
     mesh: Mesh,
-    /// What the others' parts of an all-reduce are received in; kept from one call to the next.
+    /// Receive buffers of an all-reduce, reused by the next call.
     parts: Vec<Tensor>,
 }
 
@@ -22,7 +22,7 @@ impl MeshExchange {
         Self { mesh, parts: Vec::new() }
     }
 
-    /// One round of plain bytes, as [`Exchange::exchange`].
+    /// Makes one round with plain bytes, as [`Exchange::exchange`] does with tensors.
     pub fn exchange_bytes(&mut self, outgoing: &[&[u8]], incoming: &mut [&mut [u8]]) -> Result<(), ExchangeError> {
         let _waits = progress::waits();
         Ok(self.mesh.exchange(outgoing, incoming)?)
@@ -40,10 +40,10 @@ impl Exchange for MeshExchange {
 
     fn exchange(&mut self, outgoing: &[Tensor], incoming: &mut [Tensor]) -> Result<(), ExchangeError> {
         let own = self.mesh.process();
-        // SAFETY: whoever calls an exchange lends it these tensors, and lets nobody write to them until it is done.
+        // SAFETY: the caller promises that nobody writes to these tensors until the call returns.
         let bytes = |(process, tensor)| if process == own { Ok(&[][..]) } else { unsafe { cpu_bytes(tensor) } };
         let outgoing = outgoing.iter().enumerate().map(bytes).collect::<Result<Vec<_>, _>>()?;
-        // SAFETY: as above, and nobody else has the memory of those that are filled: none lies in another tensor of the call.
+        // SAFETY: as above; and nobody else uses the memory of the filled tensors: none overlaps another tensor of the call.
         let bytes = |(process, tensor)| if process == own { Ok(&mut [][..]) } else { unsafe { cpu_bytes_mut(tensor) } };
         let mut incoming = incoming.iter_mut().enumerate().map(bytes).collect::<Result<Vec<_>, _>>()?;
         let _waits = progress::waits();
@@ -71,8 +71,8 @@ impl Exchange for MeshExchange {
 
     fn windows(&mut self, elements: i64, kind: Kind) -> Result<Option<Vec<Tensor>>, ExchangeError> {
         let Some(windows) = self.mesh.windows(elements as usize * kind.elt_size_in_bytes())? else { return Ok(None) };
-        // SAFETY: the mesh hands the windows out and keeps no reference into them; whoever has the tensors reads another process's only
-        // between exchanges, as the trait says.
+        // SAFETY: the mesh keeps no reference into the windows that it returns. The owner of the tensors reads those of other processes
+        // only between exchanges, as the trait requires.
         let tensors = windows.into_iter().map(|window| unsafe { tensor_over(window, kind) });
         Ok(Some(tensors.collect::<Result<_, _>>()?))
     }

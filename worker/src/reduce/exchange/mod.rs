@@ -1,11 +1,11 @@
-//! How the processes of one generation give each other tensors: all that the reduction tree needs.
+//! The exchange of tensors between the processes of one generation.
 //!
-//! One primitive, a duplex round over all pairs at once, serves for slices, for gathering them and for broadcasts; beside
-//! it stand the back end's own all-reduce, and memory that all see, where there is any. A broken peer is a typed error, never a hang. Deliberately absent: any
-//! knowledge of ranks, gradients or steps.
+//! The main operation is a round: every process sends a tensor to every other one at the same time. It serves to distribute slices, to
+//! gather them, and to broadcast. Beside it there are the back end's own all-reduce and, on one machine, shared memory. A broken peer is
+//! a typed error, never a hang. The exchange knows nothing of ranks, gradients or steps.
 //!
-//! CPU tensors go over TCP or shared memory ([`MeshExchange`]), CUDA tensors over NCCL ([`GroupExchange`]); Gloo is the
-//! tested twin of the NCCL path.
+//! CPU tensors go through TCP or shared memory ([`MeshExchange`]), CUDA tensors through NCCL ([`GroupExchange`]). Tests run the code of the
+//! NCCL path with Gloo instead.
 
 mod error;
 mod group;

@@ -1,8 +1,7 @@
-// Collectives with a deadline and an error that says what to do about it.
+// Collectives with a deadline, and with errors by what the caller can do about them.
 //
-// A failure of the transport leaves a group in a state that no later call could use, and Gloo tells only the direct
-// neighbours of a dead process. So whoever meets a failure cuts its group, which its own neighbours meet: in a few
-// milliseconds everybody knows.
+// After a failure of the transport a group is unusable, and Gloo reports a dead process only to its direct neighbours. So a member that
+// meets a failure cuts its group, and its neighbours do the same: all members know within a few milliseconds.
 #include "group.h"
 #include "../cuda.h"
 
@@ -40,8 +39,8 @@ namespace lockstep::group {
 
 namespace {
 
-// Starts an operation and waits for it. Arguments that libtorch refuses leave the group as it was; a failure of the
-// operation itself cuts it.
+// Starts an operation and waits for it. If libtorch rejects the arguments, the group stays usable; if the operation fails, the group is
+// cut.
 template <class Start>
 char* operate(Group* group, int64_t timeout_ms, int32_t* failure, Start&& start) noexcept {
   if (group->cut_already()) {
@@ -61,11 +60,11 @@ char* operate(Group* group, int64_t timeout_ms, int32_t* failure, Start&& start)
   if (text == nullptr) {
     return nullptr;
   }
-  // A cut by another thread shows in Gloo as a closed connection: what the caller needs to know is the cut.
+  // Gloo reports a cut by another thread as a closed connection, but the caller needs to know of the cut.
   if (group->cut_already()) {
     *failure = static_cast<int32_t>(Failure::aborted);
   } else if (started || *failure != static_cast<int32_t>(Failure::backend)) {
-    // The cut itself runs foreign code, which may throw where no exception may leave.
+    // The cut runs foreign code, which may throw, but no exception may leave this function.
     char* second = guard([&] { group->cut(); });
     if (second != nullptr) {
       std::free(second);
@@ -93,7 +92,7 @@ char* lte_group_nccl(
   });
 }
 
-// A destructor of c10d that throws ends the process, as C++ wants it; there is nothing to report to.
+// If a destructor of c10d throws, the process ends.
 void lte_group_free(lockstep::Group* group) {
   delete group;
 }
@@ -112,7 +111,7 @@ char* lte_group_all_reduce(lockstep::Group* group, const at::Tensor* tensor, int
   });
 }
 
-// Rank `j`'s `inputs[i]` arrives in rank `i`'s `outputs[j]`, for ranges of one tensor each way.
+// Part `i` of rank `j`'s input arrives in part `j` of rank `i`'s output.
 char* lte_group_all_to_all(
     lockstep::Group* group,
     const at::Tensor* output,

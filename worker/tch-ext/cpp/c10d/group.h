@@ -1,4 +1,4 @@
-// A process group as the entry points see it: a backend, how to wait for its work, and how to cut it.
+// The interface of a process group for the entry points: a backend, a way to wait for its work, and a way to cut it.
 #pragma once
 
 #include "shim.h"
@@ -20,13 +20,13 @@ namespace lockstep {
 
 using Deadline = std::chrono::steady_clock::time_point;
 
-// What an error means for the caller; mirrors the Rust side.
+// The kind of an error; the Rust side has the same numbers.
 enum class Failure : int32_t { none = 0, timeout = 1, peer_gone = 2, aborted = 3, backend = 4 };
 
-// `Failure` by the words of an exception of c10d, Gloo or NCCL; they have no types for it that reach us.
+// The kind of an exception of c10d, Gloo or NCCL, by its text: they have no exception types that reach this code.
 Failure failure_of(std::string_view message);
 
-// As `guard`, with the kind of failure in `*failure`.
+// As `guard`; also stores the kind of the failure in `*failure`.
 template <class Body>
 char* classified(int32_t* failure, Body&& body) noexcept {
   *failure = static_cast<int32_t>(Failure::none);
@@ -52,15 +52,15 @@ class Group {
     return cut_.load();
   }
 
-  // Fails whatever waits in this group, here and at the peers, and everything that is asked of it later. From any
-  // thread; the second and later calls do nothing.
+  // Makes all waiting and later operations of this group fail, here and in the peers. May be called by any thread; further calls have no
+  // effect.
   void cut() {
     if (!cut_.exchange(true)) {
       disconnect();
     }
   }
 
-  // Returns when `work` is done; throws when it failed or `deadline` passed.
+  // Returns when `work` is complete. Throws if it failed, or `deadline` passed.
   virtual void wait(c10d::Work& work, Deadline deadline) = 0;
 
  protected:

@@ -5,8 +5,8 @@
 
 extern "C" {
 
-// A server on the listening socket `fd`, which it takes over, and its own client on `host`:`port`. c10d would listen
-// on every interface; a socket of ours is bound to what the caller chose.
+// A server on the listening socket `fd`, whose ownership it takes, and a client of it on `host`:`port`. Without the socket, c10d would
+// listen on every interface; this socket is bound to the caller's address.
 char* lte_store_serve(
     const char* host, uint16_t port, int32_t fd, int64_t timeout_ms, lte_store** out, int32_t* failure) {
   return lockstep::classified(failure, [&] {

@@ -1,4 +1,4 @@
-// Versions and devices of CUDA, and the table by which the other half finds what is here.
+// Versions and devices of CUDA, and the table through which the other half calls this half.
 #include "half.h"
 
 #include <string>

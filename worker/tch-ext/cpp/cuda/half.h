@@ -1,4 +1,4 @@
-// The half of the shim that calls libtorch's CUDA libraries is a library of its own: this is all that the other half sees of it.
+// The half of the shim that calls libtorch's CUDA libraries is a separate library. This is its whole interface to the other half.
 #pragma once
 
 #include <chrono>
@@ -11,7 +11,7 @@
 namespace lockstep::cuda {
 
 struct Half {
-  // What can be said about CUDA, cuDNN, NCCL and the devices, by name.
+  // Properties of CUDA, cuDNN, NCCL and the devices, by name.
   void (*describe)(const std::function<void(std::string_view, std::string_view)>& put);
   // As `cuda::make_nccl`.
   std::unique_ptr<Group> (*make_nccl)(

@@ -1,4 +1,4 @@
-// The other half's library, byte for byte, inside the program: it is one file to install, and the halves are of one build.
+// The library of the other half, embedded in the program: there is only one file to install, and both halves are from one build.
     .section .rodata
     .balign 16
     .globl lockstep_cuda_image

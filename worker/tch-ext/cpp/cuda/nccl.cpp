@@ -1,4 +1,4 @@
-// NCCL through c10d: compiled whenever libtorch has CUDA, usable where a device is.
+// NCCL through c10d. Compiled if libtorch has CUDA; usable on machines with a device.
 #include "half.h"
 
 #include <thread>
@@ -14,8 +14,8 @@ class NcclGroup : public Group {
  public:
   explicit NcclGroup(c10::intrusive_ptr<c10d::ProcessGroupNCCL> nccl) : Group(nccl), nccl_(std::move(nccl)) {}
 
-  // NCCL's own wait only orders streams and would show a dead peer to nobody. So the host looks until the kernel is
-  // done, the deadline has passed, or another thread has cut the group.
+  // NCCL's own wait only orders streams, and would not report a dead peer. So the host polls until the kernel is complete, the deadline has
+  // passed, or another thread has cut the group.
   void wait(c10d::Work& work, Deadline deadline) override {
     while (!work.isCompleted()) {
       TORCH_CHECK(!cut_already(), "the group was cut");
@@ -29,8 +29,7 @@ class NcclGroup : public Group {
   }
 
  protected:
-  // `ncclCommAbort` can hang when other ranks do not abort, too. Whoever waits sees the flag without it, so nobody
-  // waits for it.
+  // `ncclCommAbort` can hang if other ranks do not abort, too. Waiting threads see the flag without it, so it runs on a detached thread.
   void disconnect() override {
     std::thread([nccl = nccl_] {
       try {
@@ -54,13 +53,13 @@ std::unique_ptr<Group> connect(
     int device,
     std::chrono::milliseconds timeout) {
   const int devices = at::hasCUDA() ? at::detail::getCUDAHooks().getNumGPUs() : 0;
-  TORCH_CHECK(device >= 0 && device < devices, "NCCL needs CUDA device ", device, ", and there are ", devices);
+  TORCH_CHECK(device >= 0 && device < devices, "NCCL needs CUDA device ", device, ", but there are ", devices);
   auto options = c10d::ProcessGroupNCCL::Options::create();
   options->timeout = timeout;
   auto nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, options);
   const at::Device bound(at::kCUDA, static_cast<at::DeviceIndex>(device));
   nccl->setBoundDeviceId(bound);
-  // Connects now, so that a missing peer is an error of the creation.
+  // Connects now, so that a missing peer is reported here.
   nccl->eagerConnectSingleDevice(bound);
   return std::make_unique<NcclGroup>(std::move(nccl));
 }

@@ -1,4 +1,4 @@
-// The attributes of a module and the constants of its graphs, each as a text that changes when it does.
+// The attributes of a module and the constants of its graphs, each as a text that changes if the value changes.
 #include "script.h"
 #include "shim.h"
 
@@ -12,7 +12,7 @@ namespace lockstep::script::attributes {
 
 namespace {
 
-// Longer texts are told by their digest.
+// Longer texts are replaced by their digest.
 constexpr size_t longest_text = 80;
 
 std::string hex(uint64_t value) {
@@ -57,13 +57,13 @@ class Attributes {
   }
 
  private:
-  // Whatever the attribute's type: a convolution's bias is an optional tensor.
+  // The type of the attribute does not matter: the bias of a convolution is an optional tensor.
   static bool is_registered(const torch::jit::ObjectPtr& object, size_t slot) {
     const auto& type = object->type();
     return (is_parameter(type, slot) || is_buffer(type, slot)) && object->getSlot(slot).isTensor();
   }
 
-  // The parameters and buffers: a tensor in the memory of one changes with it, and is restored with it.
+  // Collects the parameters and buffers. A tensor in the memory of one of them changes and is restored with it.
   void registered_below(const torch::jit::ObjectPtr& object) {
     if (!seen_.insert(object.get()).second) {
       return;
@@ -88,7 +88,7 @@ class Attributes {
       const auto& value = object->getSlot(slot);
       const auto full = path.empty() ? name : path + "." + name;
       if (is_registered(object, slot)) {
-        // Which tensor it is: its contents may change.
+        // Only the identity of the tensor, because its contents may change.
         const auto address = reinterpret_cast<uintptr_t>(value.toTensor().unsafeGetTensorImpl());
         push(sink_fn_, sink_, full, "tensor " + hex(address));
       } else if (value.isObject()) {
@@ -199,8 +199,8 @@ class Attributes {
 
 extern "C" {
 
-// Every attribute of the module and of what lies in it, by dotted path. Of a parameter or buffer only which tensor it is. Then the
-// constants of its graphs, as far as `lte_script_examine` has found them.
+// Pushes every attribute of the module and of the objects in it, by dotted path; for a parameter or buffer, only the identity of the
+// tensor. Then the constants of its graphs, if `lte_script_examine` was called before.
 char* lte_script_attributes(const lte_script* script, lte_push_text sink_fn, void* sink) {
   return lockstep::guard([&] { lockstep::script::attributes::Attributes(sink_fn, sink).tell(script->module, script->constants); });
 }

@@ -1,4 +1,5 @@
-// Operators that no run repeats, or that change what no checkpoint holds: refused by their names, before anything runs.
+// Operators that are not reproducible, or that change state outside of checkpoints. They are rejected by name, before the module runs.
+// A reason is the predicate of the message "`forward` calls `..`, which ..".
 #include "script.h"
 
 #include <algorithm>
@@ -11,11 +12,11 @@ namespace {
 
 enum class Where {
   anywhere,
-  // Only on what outlives the call: an attribute or a constant.
+  // Only on values that outlive the call: attributes and constants.
   on_attributes,
-  // Only on what is no number and no text, where the answer is more than told.
+  // Only on values that are neither numbers nor texts, if something is computed from the result.
   on_objects,
-  // Where the answer is more than told.
+  // Only if something is computed from the result.
   to_compute,
 };
 
@@ -26,30 +27,32 @@ struct Denied {
 };
 
 const char* const adds_gradients =
-    "adds to gradients before the step does, and no checkpoint holds gradients: compute a gradient that the loss needs with "
-    "`torch.autograd.grad` of inputs";
+    "adds to gradients before the training step does, and checkpoints do not hold gradients: compute a gradient that the loss needs "
+    "with `torch.autograd.grad` of inputs";
 const char* const reads_gradients =
-    "reads a gradient that an earlier pass of this process left, and no checkpoint holds gradients: compute it with "
+    "reads a gradient that an earlier pass of this process left, and checkpoints do not hold gradients: compute it with "
     "`torch.autograd.grad` of inputs";
 const char* const replaces_memory =
-    "puts another memory in the place of a tensor's: copy values into the tensor (`copy_`)";
-const char* const takes_memory = "answers memory as it lies, which no run repeats: begin with values (`zeros`)";
+    "replaces the memory of a tensor: copy values into the tensor instead (`copy_`)";
+const char* const takes_memory = "returns uninitialised memory, which differs between runs: begin with values (`zeros`)";
 const char* const answers_address =
-    "answers a tensor that holds an address in memory: keep the weight as it is, and quantize an export";
+    "returns a tensor that contains a memory address: keep the weight as it is, and quantize an export";
 const char* const resizes_memory =
-    "changes the size of memory that outlives the call: keep a buffer of the final size, and write into a part of it";
+    "changes the size of memory that outlives the call: register a buffer of the final size, and write into a part of it";
 const char* const reads_address =
-    "reads an address in memory or a device, which no run repeats: number what has to be told apart";
-const char* const chooses_device = "chooses the device or the stream, and the run chooses them";
-const char* const reads_device = "tells which device it is, and that differs between processes: leave devices to the run";
-const char* const talks = "talks to other processes, and the number of processes must change nothing: leave that to the run";
+    "reads a memory address or a device, which differs between runs: distinguish objects by numbers of your own";
+const char* const chooses_device = "chooses the device or the stream: remove it, because Lockstep chooses them";
+const char* const reads_device =
+    "reads the index of the device, which differs between processes: remove it, because Lockstep chooses the device";
+const char* const talks =
+    "communicates with other processes, but their number must not change the result: remove it, because Lockstep reduces the gradients";
 
 constexpr auto anywhere = Where::anywhere;
 constexpr auto on_attributes = Where::on_attributes;
 constexpr auto on_objects = Where::on_objects;
 constexpr auto to_compute = Where::to_compute;
 
-// One line an operator, by the name that the graph has.
+// The operators, by their names in graphs.
 const std::array<Denied, 44> operators{{
     {"aten::backward", anywhere, adds_gradients},
     {"aten::_backward", anywhere, adds_gradients},
@@ -74,17 +77,17 @@ const std::array<Denied, 44> operators{{
     {"aten::sparse_resize_and_clear_", on_attributes, resizes_memory},
     {"aten::resize_as_sparse_", on_attributes, resizes_memory},
     {"aten::_version", anywhere,
-     "counts the writes to a tensor, also those of a restored checkpoint: count in a buffer (`register_buffer`)"},
+     "reads a tensor's version counter, which a restored checkpoint changes, too: count in a buffer (`register_buffer`)"},
     {"prim::id", anywhere, reads_address},
     {"aten::hash", on_objects, reads_address},
     {"aten::str", on_objects, reads_address},
     {"aten::format", on_objects, reads_address},
     {"aten::percentFormat", on_objects, reads_address},
-    {"prim::TimePoint", anywhere, "reads the clock, which no run repeats: count steps in a buffer (`register_buffer`)"},
-    {"aten::seed", anywhere, "draws from nothing that a run names: draw from torch's generator"},
-    {"aten::from_file", anywhere, "reads and writes a file beside the run's data: register its contents as a buffer"},
-    {"aten::save", anywhere, "writes a file, in each process the same: write files after the run, from an export"},
-    {"aten::_cufft_set_plan_cache_max_size", anywhere, "turns a switch of the whole process: leave it as the run sets it"},
+    {"prim::TimePoint", anywhere, "reads the clock, which differs between runs: count steps in a buffer (`register_buffer`)"},
+    {"aten::seed", anywhere, "draws a seed that no run records: draw from torch's default generator"},
+    {"aten::from_file", anywhere, "reads or writes a file that is not part of the run's data: register its contents as a buffer"},
+    {"aten::save", anywhere, "writes the same file in each process: write files after the run, from an export"},
+    {"aten::_cufft_set_plan_cache_max_size", anywhere, "changes a setting of the whole process: remove it"},
     {"cuda::set_stream", anywhere, chooses_device},
     {"cuda::_set_device", anywhere, chooses_device},
     {"cuda::_exchange_device", anywhere, chooses_device},
@@ -98,15 +101,15 @@ const std::array<Denied, 44> operators{{
     {"prim::rpc_remote", anywhere, talks},
 }};
 
-// Namespaces of which every operator is denied.
+// Namespaces whose operators are all denied.
 const std::array<std::string_view, 5> talking{
     "c10d::", "_c10d_functional::", "_c10d_functional_autograd::", "symm_mem::", "_dtensor::"};
 
-// Namespaces of operators that a module may use. Those of compilers and of back ends take memory as it lies.
+// Namespaces of operators that a module may use. Operators of compilers and back ends may read uninitialised memory.
 const std::array<std::string_view, 6> known{"aten::", "prim::", "prims::", "profiler::", "cuda::", "quantized::"};
 
-// Of PyTorch's own operators, whose names begin with `_`: those that scripts and traces of sound modules have, that write all of
-// what they answer, and answer no memory of their inputs.
+// PyTorch's private operators (with `_` at the beginning of the name) that harmless modules contain after scripting or tracing. They
+// write their whole output, and do not return memory of their inputs.
 const std::array<std::string_view, 10> whole{
     "aten::_convolution",
     "aten::_get_tracing_state",
@@ -119,7 +122,7 @@ const std::array<std::string_view, 10> whole{
     "aten::_unwrap_optional",
     "aten::_weight_norm"};
 
-// Whether a value ends in an error, a warning or a line of output, and nothing is computed from it.
+// Whether a value is only used in an error, a warning or a line of output, and nothing is computed from it.
 bool only_told(const torch::jit::Value* value, std::set<const torch::jit::Value*>& seen) {
   namespace prim = c10::prim;
   constexpr std::array<std::string_view, 3> tell{"prim::RaiseException", "aten::warn", "prim::Print"};
@@ -188,21 +191,21 @@ const char* why(const torch::jit::Node* node, bool attributes) {
     return talks;
   }
   if (std::none_of(known.begin(), known.end(), is_of)) {
-    return "is of a compiler or a back end, which may read memory as it lies: use operators of `torch`";
+    return "belongs to a compiler or a back end and may read uninitialised memory: use operators of `torch`";
   }
-  // A generator that is made in `forward` is part of its code: one object, whose state goes on from call to call.
+  // A generator that is created in `forward` is part of its code: one object, whose state lasts from call to call.
   const auto* schema = node->maybeSchema();
   for (size_t i = 0; schema != nullptr && i < schema->arguments().size() && i < node->inputs().size(); ++i) {
     if (types::is_generator(schema->arguments()[i].type()) && types::is_generator(node->input(i)->type())) {
-      return "draws from a generator of the module (`torch.Generator`), whose state no checkpoint holds: draw from torch's "
-             "generator";
+      return "draws from a generator of the module (`torch.Generator`), whose state checkpoints do not hold: draw from torch's "
+             "default generator";
     }
   }
   return nullptr;
 }
 
 bool may_leave_unwritten(const std::string& name) {
-  // Of the last two: the order of columns that LAPACK's `gelsy` begins with, and a workspace.
+  // For the last two: the initial order of columns of LAPACK's `gelsy`, and a workspace.
   constexpr std::array<std::string_view, 6> begin{
       "aten::empty", "aten::new_empty", "aten::resize", "prims::empty", "aten::linalg_lstsq", "aten::mkldnn_rnn_layer"};
   const auto is_of = [&](std::string_view with) { return begins(name, with); };
@@ -210,7 +213,7 @@ bool may_leave_unwritten(const std::string& name) {
 }
 
 bool may_hide_alias(const std::string& name) {
-  // Pieces, values and scales that schemas call new.
+  // Pieces, values and scales, which schemas declare as new tensors.
   constexpr std::array<std::string_view, 4> begin{
       "aten::unsafe_", "aten::sparse_", "aten::values", "aten::q_per_channel_"};
   const auto is_of = [&](std::string_view with) { return begins(name, with); };

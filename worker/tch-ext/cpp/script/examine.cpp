@@ -1,4 +1,4 @@
-// What of a module no run repeats, or no checkpoint holds: found before anything runs, and told by name.
+// Finds effects of a module that are not reproducible, or that change state outside of checkpoints, before the module runs.
 #include "script.h"
 #include "shim.h"
 
@@ -9,7 +9,7 @@ namespace lockstep::script::examine {
 
 namespace {
 
-// Whether checkpoints hold it, and `forward` may change it.
+// Whether checkpoints hold the value of `slot`, and `forward` may change it: buffers, and frozen parameters.
 bool is_state(const Slot& slot) {
   const auto& type = slot.object->type();
   if (!slot.value().isTensor() || type->getAttribute(slot.index)->kind() != c10::TypeKind::TensorType) {
@@ -19,13 +19,13 @@ bool is_state(const Slot& slot) {
   return is_buffer(type, slot.index) || frozen;
 }
 
-// Whether `name` names the place `slot`, which has as many names as modules that share its own.
+// Whether `name` is a name of `slot`. A slot has several names if several modules share its object.
 bool is_place(const torch::jit::Module& root, const std::string& name, const Slot& slot) {
   const auto named = walk::locate(root, name);
   return named && named->object == slot.object && named->index == slot.index;
 }
 
-// The name of another tensor in the memory of the one at `slot`.
+// The name of another tensor that shares memory with the tensor in `slot`.
 std::optional<std::string> shares_memory(const torch::jit::Module& root, const Slot& slot) {
   const void* own = walk::memory_of(slot.value().toTensor());
   std::optional<std::string> found;
@@ -38,7 +38,7 @@ std::optional<std::string> shares_memory(const torch::jit::Module& root, const S
   return found;
 }
 
-// The name of a tensor that lies in more memory than its elements take.
+// The name of a tensor whose memory is larger than its elements.
 std::optional<std::string> in_larger_memory(const torch::jit::Module& root, const std::vector<c10::IValue>& constants) {
   std::optional<std::string> found;
   const auto look = [&](const std::string& name, const c10::IValue& value) {
@@ -56,7 +56,7 @@ std::optional<std::string> in_larger_memory(const torch::jit::Module& root, cons
   return found;
 }
 
-// Objects that libtorch itself brings, and whose contents never change.
+// Whether the type is one of libtorch's own classes whose contents never change.
 bool is_packed(std::string_view type) {
   constexpr std::array<std::string_view, 5> kinds{"quantized.", "rnn.", "sparse.", "mkldnn.", "xnnpack."};
   constexpr std::string_view classes = "__torch__.torch.classes.";
@@ -68,7 +68,7 @@ bool is_packed(std::string_view type) {
   return false;
 }
 
-// The kind of a value whose state nobody can see from outside; empty for all others.
+// The kind of a value whose state cannot be read; empty for all other values.
 std::string opaque(const c10::IValue& value) {
   if (value.isObject()) {
     const std::string type = value.toObject()->type()->name()->qualifiedName();
@@ -79,14 +79,14 @@ std::string opaque(const c10::IValue& value) {
   return hides ? value.tagKind() : std::string();
 }
 
-// Whether it is saved and loaded by code of its own. libtorch's own modules of this kind only pack what never changes.
+// Whether the object has its own code for saving and loading. libtorch's own modules with such code only pack values that never change.
 bool packs_itself(const torch::jit::ObjectPtr& object) {
   const auto& type = object->type();
   return !begins(type->name()->qualifiedName(), "__torch__.torch.") &&
       (type->findMethod("__getstate__") != nullptr || type->findMethod("__setstate__") != nullptr);
 }
 
-// Tensors that nothing may change, and whose writes libtorch counts for themselves.
+// The tensors that `forward` must not change: constants, and attributes that do not share memory with a parameter or buffer.
 std::vector<Unheld> unheld(const torch::jit::Module& root, const std::vector<c10::IValue>& constants) {
   const auto registered = walk::registered_memory(root);
   std::vector<Unheld> tensors;
@@ -167,8 +167,8 @@ void examine(lte_script& script, lte_push_text sink_fn, void* sink) {
   }
   if (!found.strides.empty()) {
     if (const auto name = in_larger_memory(module, script.constants)) {
-      tell(found.strides, "denied may reach the memory behind `" + *name + "`, which no checkpoint holds: register a tensor that "
-          "has its memory for itself (`.clone()`)");
+      tell(found.strides, "denied may reach memory beyond the elements of `" + *name + "`, which checkpoints do not hold: register a "
+          "tensor with memory of its own (`.clone()`)");
     }
   }
   for (const auto& [name, why] : found.denied) {
@@ -182,10 +182,18 @@ void examine(lte_script& script, lte_push_text sink_fn, void* sink) {
 
 extern "C" {
 
-// Learns what `forward` may do. What no run can do exactly is pushed, by the attribute's (the module's, the operator's) name:
-// `opaque KIND`, `packs` (itself, by code of its own), `hook` (of the whole module), `assigns`, `changes OPERATOR`, `parameter` (assigned), `uncounted OPERATOR` (a
-// parameter, past the version counter), `constant OPERATOR` (in place), `shares OTHER` (a buffer that is assigned, with the memory
-// of another tensor), `denied WHY`.
+// Analyses `forward`, and pushes its irreproducible effects. The name is that of the attribute, module or operator; the text is one of:
+//
+// - `opaque KIND`: the state of the attribute cannot be read.
+// - `packs`: the module has its own code for saving and loading.
+// - `hook`: a hook of the whole module.
+// - `assigns`: the attribute is assigned.
+// - `changes OPERATOR`: the attribute is changed in place.
+// - `parameter`: the parameter is assigned.
+// - `uncounted OPERATOR`: the parameter is changed without its version counter.
+// - `constant OPERATOR`: a constant is changed in place.
+// - `shares OTHER`: the buffer is assigned, and shares memory with another tensor.
+// - `denied WHY`: the operator is not allowed.
 char* lte_script_examine(lte_script* script, lte_push_text sink_fn, void* sink) {
   return lockstep::guard([&] { lockstep::script::examine::examine(*script, sink_fn, sink); });
 }

@@ -1,4 +1,4 @@
-// What differentiates the code of TorchScript modules in this process: found by trying.
+// Tests how the code of TorchScript modules is differentiated in this process. The answer is part of the numerics fingerprint.
 #include "script.h"
 #include "shim.h"
 
@@ -13,7 +13,7 @@ namespace lockstep::script::gradients {
 
 namespace {
 
-// Where the two inputs are equal, autograd gives each of them half of the gradient, and the executor's formula gives none.
+// If the two inputs of `max` are equal, autograd gives half of the gradient to each, but the executor's formula gives them none.
 const char* const tie = R"(
 def tie(x, y):
     z = torch.max(x, y)
@@ -41,7 +41,7 @@ bool by_autograd() {
     return scripted({x, y}).toTensor();
   };
   const double wanted = slope(eager_tie);
-  // An executor that looks at its first runs differentiates by formulas from then on.
+  // A profiling executor uses its formulas only after its first runs.
   bool equal = true;
   for (int turn = 0; turn < 3; ++turn) {
     equal = equal && slope(run) == wanted;

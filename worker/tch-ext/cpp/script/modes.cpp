@@ -1,5 +1,5 @@
-// What a call of `forward` must leave as it is outside of the module's parameters and buffers: libtorch's switches, and tensors
-// that no checkpoint holds.
+// Values outside of the module's parameters and buffers that `forward` must not change: libtorch's switches, and tensors that checkpoints
+// do not hold.
 #include "bits.h"
 #include "script.h"
 

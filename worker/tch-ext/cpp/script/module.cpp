@@ -1,4 +1,4 @@
-// TorchScript modules with what tch loses: true names, buffers, an error instead of a panic.
+// TorchScript modules, with the features that tch lacks: dotted names, buffers, errors instead of panics.
 #include "script.h"
 #include "shim.h"
 
@@ -18,7 +18,7 @@ namespace lockstep::script::module {
 
 namespace {
 
-// Flattens what a model may answer: a tensor, or tuples and lists of them, in order.
+// Flattens the output of a model: a tensor, or nested tuples and lists of tensors, in order.
 void collect(const c10::IValue& value, lte_push_tensor sink_fn, void* sink) {
   if (value.isTensor()) {
     push(sink_fn, sink, "", value.toTensor());
@@ -35,11 +35,11 @@ void collect(const c10::IValue& value, lte_push_tensor sink_fn, void* sink) {
       collect(element, sink_fn, sink);
     }
   } else {
-    TORCH_CHECK(false, "`forward` answers a `", value.tagKind(), "`: let it answer one tensor, what the job's `model.output` names");
+    TORCH_CHECK(false, "`forward` returns a `", value.tagKind(), "`: return one tensor, the output that the job's `model.output` names");
   }
 }
 
-// In which order the elements lie: the strides of each dimension that has more than one. Of a sparse tensor there are none.
+// The order of the elements in memory: the strides of the dimensions with more than one element. Empty for sparse tensors.
 std::vector<int64_t> order_of(const at::Tensor& tensor) {
   std::vector<int64_t> order;
   for (int64_t i = 0; tensor.layout() == at::kStrided && i < tensor.dim(); ++i) {
@@ -58,8 +58,8 @@ std::string form_of(const c10::IValue& value) {
   return c10::str(tensor.scalar_type(), " of shape ", tensor.sizes(), " on ", tensor.device());
 }
 
-// Lends `forward` a copy of each buffer that it assigns, and puts the registered tensor back afterwards: whoever holds that
-// tensor sees what the module made of it, while the backward pass keeps the values that it saved.
+// Replaces each buffer that `forward` assigns by a copy, and puts the registered tensor back afterwards. So holders of the registered
+// tensor see the new values, and the backward pass keeps the values that it saved.
 class Lent {
  public:
   Lent(const std::vector<Slot>& slots, const std::unordered_map<const void*, std::string>& registered)
@@ -83,17 +83,17 @@ class Lent {
     }
   }
 
-  // Takes over what is there now. Nothing is taken, and the reason answered, if a buffer has another form.
+  // Copies the assigned values into the registered tensors. If a buffer has another form, copies nothing, and returns the reason.
   std::string take() {
     for (size_t i = 0; i < own_.size(); ++i) {
       const auto now = form_of(slots_[i].value()), before = form_of(own_[i]);
       if (now != before || slots_[i].value().toTensor().layout() != own_[i].layout()) {
-        return c10::str("`forward` made the buffer `", slots_[i].name, "` ", now, ", and it is ", before,
-            ": a buffer keeps its type and shape");
+        return c10::str("`forward` changed the buffer `", slots_[i].name, "` from ", before, " to ", now,
+            ": a buffer must keep its type and shape");
       }
       if (order_of(slots_[i].value().toTensor()) != order_[i]) {
-        return c10::str("`forward` made the buffer `", slots_[i].name, "` lie otherwise in memory, with strides ",
-            slots_[i].value().toTensor().strides(), ": a buffer keeps its strides, which no checkpoint holds");
+        return c10::str("`forward` changed the strides of the buffer `", slots_[i].name, "` to ",
+            slots_[i].value().toTensor().strides(), ": a buffer must keep its strides, which checkpoints do not hold");
       }
     }
     if (const auto reason = shared(); !reason.empty()) {
@@ -107,7 +107,8 @@ class Lent {
   }
 
  private:
-  // What is there now is copied, and would not change with the other tensor from then on, as it does in PyTorch.
+  // The reason to reject an assigned tensor that shares memory with another one: it is copied, so afterwards it would not change with the
+  // other tensor, as it does in PyTorch.
   std::string shared() const {
     const auto memory = [](const Slot& slot) { return walk::memory_of(slot.value().toTensor()); };
     const std::string* other = nullptr;
@@ -130,12 +131,12 @@ class Lent {
   const std::vector<Slot>& slots_;
   const std::unordered_map<const void*, std::string>& registered_;
   std::vector<at::Tensor> own_;
-  // Of what was lent.
+  // The order of the copies.
   std::vector<std::vector<int64_t>> order_;
 };
 
-// New memory has the same contents in every run, where the run asks for deterministic operators: for a module that takes memory as
-// it is. What it writes first and reads then has the same bits as ever.
+// For a module that may read uninitialised memory: new memory is filled, so that it has the same contents in every run, if the run uses
+// deterministic operators. Memory that is written before it is read has the same bits as without.
 class Filled {
  public:
   explicit Filled(bool on) : before_(at::globalContext().deterministicFillUninitializedMemory()) {
@@ -153,7 +154,7 @@ class Filled {
   bool before_;
 };
 
-// A file that was read already, which its owner keeps until the module is loaded.
+// The contents of a file in memory, which live until the module is loaded.
 class Bytes : public caffe2::serialize::ReadAdapterInterface {
  public:
   Bytes(const char* begin, size_t size) : begin_(begin), size_(size) {}
@@ -173,23 +174,23 @@ class Bytes : public caffe2::serialize::ReadAdapterInterface {
   size_t size_;
 };
 
-// What `forward` changed beside parameters and buffers, in words.
+// The change that `forward` made beside parameters and buffers, in words; empty if there is none.
 std::string left_behind(const modes::Modes& modes, const modes::Kept& kept) {
   if (const auto mode = modes.changed(); !mode.empty()) {
     modes.restore();
-    return c10::str("`forward` changes ", mode, " for whatever runs next: put it back before it returns");
+    return c10::str("`forward` changes ", mode, " and does not restore it: restore it before `forward` returns");
   }
   if (const auto name = kept.changed(); !name.empty()) {
     const auto what = name == constant_name ? "a tensor that is part of its code"
                                                       : "the attribute `" + name + "`";
-    return c10::str("`forward` changed ", what, ", and checkpoints do not hold it: register it as a buffer "
+    return c10::str("`forward` changed ", what, ", but checkpoints do not hold it: register it as a buffer "
         "(`register_buffer`)");
   }
   return {};
 }
 
-// The next pass begins without this one's history of gradients, which no checkpoint holds; within a pass it counts. (libtorch's
-// executor says that some results have a history although they were detached, so that it is no mistake of the module's.)
+// Detaches buffers, so that the next pass begins without the autograd history of this one, which checkpoints do not hold. This is no error
+// of the module, because libtorch's executor marks some detached results as having a history.
 void forget_history(const std::vector<at::Tensor>& tensors) {
   for (const auto& tensor : tensors) {
     if (tensor.requires_grad() && !tensor.is_leaf()) {
@@ -198,7 +199,7 @@ void forget_history(const std::vector<at::Tensor>& tensors) {
   }
 }
 
-// Tasks that the module starts run where they are started: one thread, one order of draws and gradients.
+// Runs the module's tasks at the point where they are started: in one thread, with one order of random numbers and gradients.
 c10::IValue run_in_order(torch::jit::Module& module, std::vector<c10::IValue> arguments) {
   const auto launch = [](std::function<void()> task) { task(); };
   const auto future = module.get_method("forward").run_async(std::move(arguments), {}, launch);
@@ -206,7 +207,7 @@ c10::IValue run_in_order(torch::jit::Module& module, std::vector<c10::IValue> ar
   return future->value();
 }
 
-// Pushes what `forward` answers; or the reason, if it changed what it must not.
+// Runs `forward`, and pushes its output. If it made a change that is not allowed, pushes nothing, and returns the reason.
 std::string run(
     lte_script& script, const at::Tensor* const* inputs, size_t count, lte_push_tensor sink_fn, void* sink) {
   std::vector<c10::IValue> arguments;
@@ -272,7 +273,7 @@ char* lte_script_buffers(const lte_script* script, lte_push_tensor sink_fn, void
   });
 }
 
-// `*refused` is null, or an owned text that says what `forward` made of a buffer.
+// `*refused` is null, or an owned text with the change that is not allowed.
 char* lte_script_forward(
     lte_script* script,
     const at::Tensor* const* inputs,

@@ -1,4 +1,4 @@
-// A loaded TorchScript module, and what its graphs tell about it.
+// A loaded TorchScript module, and the analysis of its graphs.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@
 
 namespace lockstep::script {
 
-// A place in an object of the module, by the dotted path that names it.
+// An attribute of an object of the module, with its dotted path.
 struct Slot {
   torch::jit::ObjectPtr object;
   size_t index;
@@ -30,13 +30,13 @@ struct Slot {
   }
 };
 
-// A tensor that no checkpoint holds, by the name that an error gives it.
+// A tensor that checkpoints do not hold, with its name in errors.
 struct Unheld {
   std::string name;
   at::Tensor tensor;
 };
 
-// Stands for a tensor that is written in the graph itself, as traced modules have them.
+// The name of all tensors that are constants of a graph, as in traced modules.
 inline const char* const constant_name = "(a constant)";
 
 inline bool begins(std::string_view text, std::string_view with) {
@@ -47,85 +47,84 @@ inline std::string joined(const std::string& path, const std::string& name) {
   return path.empty() ? name : path + "." + name;
 }
 
-// Objects of plain classes have neither parameters nor buffers, and libtorch fails an assertion when it is asked.
+// Objects of plain classes have neither parameters nor buffers; for them libtorch's functions fail an assertion.
 inline bool is_parameter(const c10::ClassTypePtr& type, size_t slot) {
   return type->is_module() && type->is_parameter(slot);
 }
 
-// As libtorch lists them: a buffer that may be none (`Optional[Tensor]`) stands in no list, and so in no checkpoint.
+// As in libtorch's list of buffers: a buffer of type `Optional[Tensor]` is not in that list, and so in no checkpoint.
 inline bool is_buffer(const c10::ClassTypePtr& type, size_t slot) {
   return type->is_module() && type->is_buffer(slot) && type->getAttribute(slot)->isSubtypeOf(*c10::TensorType::get());
 }
 
 namespace walk {
 
-// Calls `see` with `value` and every value below it, also those in containers, by the path of the attribute. Each object is
-// entered once.
+// Calls `see` with `value` and every value in it, also in containers, with the path of the attribute. Each object is entered once.
 void each_value(
     const c10::IValue& value,
     const std::string& path,
     const std::function<void(const std::string&, const c10::IValue&)>& see);
 
-// The place that a dotted path names; none for what lies in a list or the like.
+// The slot of a dotted path; none for a value in a list or another container.
 std::optional<Slot> locate(const torch::jit::Module& root, const std::string& path);
 
-// Calls `see` with every attribute of every object below `root`, by its place.
+// Calls `see` with the slot of every attribute of every object below `root`.
 void each_slot(const torch::jit::Module& root, const std::function<void(const Slot&)>& see);
 
-// The memory that a tensor lies in; null for one without.
+// The identity of a tensor's memory; null for a tensor without memory.
 const void* memory_of(const at::Tensor& tensor);
 
-// The memory of all parameters and buffers, with the name of one that lies in it.
+// The memory of all parameters and buffers, each with the name of one of them.
 std::unordered_map<const void*, std::string> registered_memory(const torch::jit::Module& root);
 
-// Tensors with plain bits that hold all that `tensor` holds: those of a sparse tensor, the integers and scales of a quantized one. Empty where
-// there are none.
+// Plain tensors with the whole contents of `tensor`: values and indices of a sparse tensor, integers and scales of a quantized one. Empty
+// if there are none.
 std::vector<at::Tensor> plain_parts(const at::Tensor& tensor);
 
 } // namespace walk
 
 namespace writes {
 
-// What `forward` may do, as its graphs tell.
+// The possible effects of `forward`, according to its graphs.
 struct Found {
   // Attributes that are assigned.
   std::set<std::string> assigned;
-  // Attributes that an operator changes in place, with the operator.
+  // Attributes that are changed in place, with the operator.
   std::map<std::string, std::string> changed;
-  // Those that are changed where libtorch's version counter does not count.
+  // Attributes that are changed without libtorch's version counter, with the operator.
   std::map<std::string, std::string> uncounted;
-  // Operators that no run repeats, with the reason.
+  // Operators that are not allowed, with the reason.
   std::map<std::string, std::string> denied;
-  // Tensors, and lists of them, that are part of the code.
+  // Tensors, and lists of tensors, that are part of the code.
   std::vector<c10::IValue> constants;
   bool forks = false;
-  // Whether something is changed uncounted, and the graphs do not tell what.
+  // Whether something may be changed without its version counter that the graphs do not show.
   bool evades = false;
-  // Whether it takes memory as it is.
+  // Whether it may read uninitialised memory.
   bool empty = false;
-  // The operator by which it reaches memory beside the elements of a tensor; empty if there is none.
+  // The operator by which it may reach memory beyond the elements of a tensor; empty if there is none.
   std::string strides;
 };
 
-// Goes through `forward` and everything that it calls.
+// Analyses `forward` and all functions that it calls.
 Found find(const torch::jit::Module& root);
 
 } // namespace writes
 
 namespace denied {
 
-// Why no run repeats what `node` does; null for all other operators. `attributes`: whether its first input may be, or may hold,
-// an attribute or a constant.
+// The reason why the operator of `node` is not allowed; null if it is allowed. `attributes`: whether its first input may be or contain an
+// attribute or a constant.
 const char* why(const torch::jit::Node* node, bool attributes);
 
-// Whether what the operator of this name answers may hold memory that nobody wrote.
+// Whether the output of the operator of this name may contain uninitialised memory.
 bool may_leave_unwritten(const std::string& name);
 
-// Whether what the operator of this name answers may be an input's memory with a version counter of its own, although its schema does
-// not say so.
+// Whether the output of the operator of this name may share the memory of an input, with another version counter, although its schema
+// does not show it.
 bool may_hide_alias(const std::string& name);
 
-// Whether the operator of this name reaches the memory of an input beside its elements.
+// Whether the operator of this name can reach memory beyond the elements of its input.
 bool reaches_by_strides(const std::string& name);
 
 // Whether `node` begins a block under `torch.autocast`.
@@ -135,7 +134,7 @@ bool enters_autocast(const torch::jit::Node* node);
 
 namespace unsaid {
 
-// The inputs of `node` that it writes to although its schema does not say so.
+// The indices of the inputs that `node` writes to although its schema does not show it.
 std::vector<size_t> written(const torch::jit::Node* node, const c10::FunctionSchema& schema);
 
 } // namespace unsaid
@@ -145,11 +144,11 @@ namespace types {
 // Whether a value of this type can be changed.
 bool is_mutable(const c10::TypePtr& type);
 
-// Whether what lies in a value of this type can be changed.
+// Whether a value of this type can contain values that can be changed.
 bool holds_mutable(const c10::TypePtr& type);
 
-// Whether a value is told by the address that it lies at when it is hashed or written out, or names a device. A tensor is hashed by its address, and
-// written out by its elements: `tensors` says which of the two is meant.
+// Whether the hash or the text of a value of this type depends on its address or on a device. A tensor is hashed by its address, but
+// written by its elements: `tensors` is true for a hash.
 bool has_address(const c10::TypePtr& type, bool tensors);
 
 // Whether the type is, or holds, a `torch.Generator`.
@@ -159,34 +158,34 @@ bool is_generator(const c10::TypePtr& type);
 
 namespace modes {
 
-// One sum over the bits of all parts.
+// A sum over the bits of all plain parts.
 uint64_t sum_of_parts(const at::Tensor& tensor);
 
-// libtorch's switches of this thread and process that a module's code can turn.
+// The switches of libtorch, of this thread and process, that a module's code can change.
 class Modes {
  public:
   Modes();
-  // The switch that is not as it was, in words; empty if all are.
+  // The switch that has changed, in words; empty if none has.
   std::string changed() const;
-  // Turns the ones of this thread back.
+  // Restores whether gradients are computed.
   void restore() const;
 
  private:
   std::vector<int64_t> before_;
 };
 
-// While it lives, autograd differentiates what TorchScript runs in this thread, as without TorchScript. The executor's own formulas
-// pass gradients through `no_grad`, and differ for complex numbers and where two values are equal.
+// While it lives, autograd differentiates the TorchScript code of this thread, as without TorchScript. The executor's own formulas pass
+// gradients through `no_grad`, and differ for complex numbers and for equal values.
 class ByAutograd {
   torch::jit::GraphOptimizerEnabledGuard plain_{false};
 };
 
-// The tensors that no checkpoint holds, as they are before `forward`.
+// The values before `forward` of the tensors that checkpoints do not hold.
 class Kept {
  public:
-  // With `bits`: what they hold; otherwise only whether libtorch counts a write.
+  // With `bits`, compares the contents; otherwise only the version counters.
   Kept(const std::vector<Unheld>& tensors, bool bits);
-  // The one that is not as it was; empty if all are.
+  // The name of a tensor that has changed; empty if none has.
   std::string changed() const;
 
  private:
@@ -204,22 +203,22 @@ extern "C" {
 
 struct lte_script {
   torch::jit::Module module;
-  // What follows is known after `lte_script_examine`.
+  // The following fields are set by `lte_script_examine`.
   // The buffers (and frozen parameters) that `forward` assigns.
   std::vector<lockstep::script::Slot> assigned;
   // All buffers, and the frozen parameters.
   std::vector<at::Tensor> held;
-  // The memory of all parameters and buffers, by the name of one.
+  // The memory of all parameters and buffers, each with the name of one of them.
   std::unordered_map<const void*, std::string> registered;
   // Constants of the graphs.
   std::vector<c10::IValue> constants;
-  // Constants, and attributes that are neither parameter nor buffer: nothing may change them.
+  // Constants, and attributes that are neither parameters nor buffers: `forward` must not change them.
   std::vector<lockstep::script::Unheld> unheld;
   // Whether `forward` starts tasks.
   bool forks = false;
-  // Whether it may change what the version counter does not count.
+  // Whether it may make changes that version counters do not count.
   bool evades = false;
-  // Whether it takes memory as it is.
+  // Whether it may read uninitialised memory.
   bool empty = false;
 };
 

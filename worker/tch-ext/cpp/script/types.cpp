@@ -1,4 +1,4 @@
-// What a TorchScript type tells about its values.
+// Properties of the values of a TorchScript type.
 #include "script.h"
 
 namespace lockstep::script::types {
@@ -70,7 +70,7 @@ bool is_generator(const c10::TypePtr& type) {
     return true;
   }
   if (type->kind() == c10::TypeKind::ClassType) {
-    // Its attributes are looked at by themselves.
+    // Its attributes are checked separately.
     return false;
   }
   for (const auto& inner : type->containedTypes()) {

@@ -1,4 +1,4 @@
-// Operators that write to inputs although their schemas do not say so, as libtorch's normalisations do.
+// Operators that write to inputs although their schemas do not show it: libtorch's normalisations.
 #include "script.h"
 
 #include <array>
@@ -12,7 +12,7 @@ namespace {
 // Each writes `running_mean` and `running_var`.
 struct Unsaid {
   std::string_view name;
-  // The argument without which it only reads them; empty if it always writes.
+  // The flag without which it only reads them; empty if it always writes.
   std::string_view only_if;
 };
 
@@ -28,7 +28,7 @@ const std::array<Unsaid, 9> writers{{
     {"aten::batch_norm_gather_stats_with_counts", ""},
 }};
 
-// What `value` always is, if the graph says so.
+// The value of `value`, if it is a constant of the graph.
 std::optional<bool> always(const torch::jit::Value* value) {
   const auto constant = torch::jit::toIValue(value);
   return constant && constant->isBool() ? std::optional<bool>(constant->toBool()) : std::nullopt;

@@ -1,4 +1,4 @@
-// What lies in a TorchScript value: objects and tensors, also those in containers, by the dotted path of the attribute.
+// Walks through the objects and tensors of a TorchScript value, also in containers, with the dotted paths of attributes.
 #include "script.h"
 
 namespace lockstep::script::walk {

@@ -1,4 +1,4 @@
-// A TorchScript module inside another one, which does something to its inputs and outputs.
+// Wraps a TorchScript module in another one that transforms its inputs and outputs.
 #include "script.h"
 #include "shim.h"
 

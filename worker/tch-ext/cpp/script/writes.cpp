@@ -1,7 +1,7 @@
-// What `forward` and everything that it calls may write: found in the graphs, before anything runs.
+// Finds in the graphs which attributes `forward`, and all functions that it calls, may write to, before the module runs.
 //
-// Each value of a graph gets the attributes that it may be, and those that may lie in it (a list holds its elements), by
-// passes over the graph until nothing is added. An alias that this does not follow is found when the module runs, by
+// Each value of a graph gets the set of attributes that it may be, and of attributes that may be in it (a list contains its elements).
+// Passes over the graph are repeated until no set grows. Aliases that this analysis misses are found when the module runs, by
 // `lte_script_attributes`.
 #include "script.h"
 
@@ -23,18 +23,18 @@ using torch::jit::Node;
 using torch::jit::Value;
 using Names = std::set<std::string>;
 
-// Before the name of an attribute: the value is its memory without its version counter, as `.data` gives it.
+// Prefix of an attribute's name: the value is the attribute's memory without its version counter, as `.data` returns it.
 const char past_counter = '\x01';
 
-// The place of objects that `forward` itself makes.
+// The path of objects that `forward` itself creates.
 const char* const made = "(made)";
 
 const char* const differentiates_parameter =
-    "computes the gradient of a parameter, which the step computes: take the gradient of inputs, or of what the parameter gives";
+    "computes the gradient of a parameter, which the training step computes: take the gradient of inputs or of activations instead";
 
 const char* const switches_autocast =
-    "TorchScript follows only where it differentiates by formulas of its own, which are not those of PyTorch: set "
-    "`numerics.autocast` in the job, change types by `.to()`, or trace the module";
+    "TorchScript applies only with its own gradient formulas, which differ from those of PyTorch: set "
+    "`numerics.autocast` in the job, convert types by `.to()`, or trace the module";
 
 std::string own_name(const std::string& name) {
   return !name.empty() && name.front() == past_counter ? name.substr(1) : name;
@@ -65,7 +65,7 @@ class Writes {
   Found found;
 
  private:
-  // What arguments are where they are not given: values that are part of the code, one object for all calls.
+  // The default values of arguments: they are part of the code, one object for all calls.
   std::vector<Reach> defaults(const torch::jit::Function& function) {
     std::vector<Reach> arguments;
     const auto& schema = function.getSchema();
@@ -90,14 +90,14 @@ class Writes {
     if (types::is_mutable(value->type())) {
       auto& own = reached_[value];
       merge(own.is, more.is);
-      // Nothing lies in a tensor.
+      // A tensor contains no other values.
       if (value->type()->kind() != c10::TypeKind::TensorType) {
         merge(own.holds, more.holds);
       }
     }
   }
 
-  // What all inputs may be or hold, in one.
+  // The union of what all inputs may be or contain.
   Reach inputs_of(const Node* node) {
     Reach all;
     for (const auto* input : node->inputs()) {
@@ -114,7 +114,7 @@ class Writes {
     return both;
   }
 
-  // Goes through a method of the object at `path`; what it may answer.
+  // Analyses a method of the object at `path`, and returns what its result may be.
   Reach call(const std::string& path, const torch::jit::Function& function, const std::vector<Reach>& arguments) {
     return call(Reach{{path}, {}}, path, function, arguments);
   }
@@ -251,7 +251,7 @@ class Writes {
       add(node->output(), {{name}, types::holds_mutable(type) ? Names{name} : Names{}});
       add(node->output(), Reach(stored_[name]));
     }
-    // An object that `forward` itself made gives back what was put into it.
+    // An object that `forward` itself created returns the values that were put into it.
     Names put;
     std::set_difference(
         object.holds.begin(), object.holds.end(), object.is.begin(), object.is.end(), std::inserter(put, put.end()));
@@ -285,8 +285,8 @@ class Writes {
     }
   }
 
-  // A method behind an interface: that of every object which has one of this name, and of every class, since `forward` may make
-  // an object of it.
+  // A method that is called through an interface: analyses the methods of this name of all objects, and of all classes, because `forward`
+  // may create an object of any class.
   void call_unknown(const Node* node) {
     std::vector<Reach> arguments;
     for (size_t i = 1; i < node->inputs().size(); ++i) {
@@ -306,7 +306,7 @@ class Writes {
     }
     const auto type = node->input(0)->type()->cast<c10::ClassType>();
     if (type && type->name() && begins(type->name()->qualifiedName(), "__torch__.torch.classes.")) {
-      // An object of libtorch's own may answer memory of its own.
+      // An object of a class of libtorch may return its own memory.
       answered({reached_[node->input(0)].holds, {}});
     }
     for (auto* function : root_._ivalue()->compilation_unit()->get_functions()) {
@@ -326,7 +326,7 @@ class Writes {
     return self && !self->is_module();
   }
 
-  // An operator: what it writes, and which inputs its outputs may be, as its schema says.
+  // An operator: its writes, and the inputs that its outputs may be, according to its schema.
   void apply(const Node* node) {
     const auto* schema = node->maybeSchema();
     const auto all = inputs_of(node);
@@ -345,7 +345,7 @@ class Writes {
     for (size_t i = 0; i < arguments.size(); ++i) {
       const auto* alias = arguments[i].alias_info();
       if (alias != nullptr && alias->isWrite()) {
-        // A list whose elements are written, as the `_foreach` operators do.
+        // The elements of the list are written, as by the `_foreach` operators.
         const bool elements = !alias->containedTypes().empty();
         write(elements ? within(reached_[node->input(i)]).holds : reached_[node->input(i)].is, node);
         add(node->input(i), {{}, within(all).holds});
@@ -389,12 +389,12 @@ class Writes {
           return {all.holds, all.holds};
         }
       }
-      // What packed weights answer is their own memory.
+      // Packed weights return their own memory.
       const std::string name = node->kind().toQualString();
       if (begins(name, "quantized::") && name.find("unpack") != std::string::npos) {
         return {all.holds, all.holds};
       }
-      // A new tensor, or a new list of what lay in another.
+      // A new tensor, or a new list with elements of another one.
       return {{}, all.holds};
     }
     if (alias->isWildcardAfter()) {
@@ -419,7 +419,7 @@ class Writes {
   const torch::jit::Module& root_;
   std::vector<std::pair<std::string, torch::jit::ObjectPtr>> objects_;
   std::map<std::pair<std::string, const torch::jit::Function*>, std::shared_ptr<Graph>> graphs_;
-  // What was assigned to an attribute.
+  // What was assigned to each attribute.
   std::map<std::string, Reach> stored_;
   std::unordered_set<const Node*> known_;
   std::set<const Graph*> active_;

@@ -1,11 +1,11 @@
-// Autocast, which tch reaches for CUDA and half precision only.
+// Autocast. tch supports it only for CUDA and half precision.
 #include "shim.h"
 
 #include <ATen/autocast_mode.h>
 
 extern "C" {
 
-// What `lte_autocast_leave` puts back.
+// The settings that `lte_autocast_leave` restores.
 struct lte_autocast {
   uint8_t enabled;
   int8_t dtype;
@@ -25,7 +25,7 @@ char* lte_autocast_enter(int32_t device, lte_autocast* before) {
 char* lte_autocast_leave(int32_t device, const lte_autocast* before) {
   return lockstep::guard([&] {
     const auto type = lockstep::device_of(device).type();
-    // Casts of weights are kept until here: after an optimizer step they would be old.
+    // The cache has casts of weights, which would be outdated after an optimizer step.
     if (at::autocast::decrement_nesting() == 0) {
       at::autocast::clear_cache();
     }

@@ -1,4 +1,5 @@
-// The switches of libtorch that change numerics: set them, and say what they are.
+// The switches of libtorch that change numerics: functions that set and describe them. The names and texts of `describe` are part of the
+// numerics fingerprint: do not change them.
 #include "shim.h"
 
 #include <array>
@@ -37,7 +38,7 @@ const char* precision_word(at::Float32MatmulPrecision precision) {
   return "unknown";
 }
 
-// The value behind `label` on its line of `text`, or nothing.
+// The rest of the line after `label` in `text`; empty if there is no such line.
 std::string after(const std::string& text, const std::string& label) {
   const auto start = text.find(label);
   if (start == std::string::npos) {
@@ -102,7 +103,7 @@ extern "C" {
 struct lte_switches {
   uint8_t deterministic_algorithms, cudnn_benchmark, cudnn_deterministic, tf32, fill_uninitialized;
   int32_t intra_op_threads;
-  // 0 leaves the number as it is.
+  // 0 leaves the number unchanged.
   int32_t inter_op_threads;
 };
 
@@ -116,8 +117,7 @@ char* lte_determinism_apply(const lte_switches* switches) {
     context.setAllowTF32CuBLAS(switches->tf32 != 0);
     context.setAllowTF32CuDNN(switches->tf32 != 0);
     at::set_num_threads(switches->intra_op_threads);
-    // libtorch takes this number once in a process and throws from the second time on, so asking for what already
-    // holds is not an error.
+    // libtorch accepts this number once in a process, and throws at the second time. So it is not set if it already has the value.
     const int wanted = switches->inter_op_threads;
     if (wanted > 0 && at::get_num_interop_threads() != static_cast<size_t>(wanted)) {
       at::set_num_interop_threads(wanted);
@@ -125,9 +125,9 @@ char* lte_determinism_apply(const lte_switches* switches) {
   });
 }
 
-// The profiling executor specialises a graph after its first runs, so a resumed process would take other kernels
-// for its first steps than the uninterrupted one took. The simple executor compiles once. What fuses on the CPU or
-// GPU at run time goes the same way: a fused kernel rounds otherwise than the operators that it replaces.
+// The profiling executor specialises a graph after its first runs, so a resumed process would use other kernels in its first steps than an
+// uninterrupted one. The simple executor compiles once. Fusion at run time is switched off, too: a fused kernel rounds differently from the
+// operators that it replaces.
 char* lte_pin_torchscript_executor() {
   return lockstep::guard([] {
     torch::jit::getProfilingMode() = false;

@@ -1,5 +1,5 @@
-// The processor's float mode: rounding, flush-to-zero, denormals-are-zero. Each thread has its own, which it inherits from
-// the thread that starts it; a library built with -ffast-math changes that of the thread that loads it.
+// The processor's floating-point mode: rounding, flush-to-zero, denormals-are-zero. Each thread has its own mode, which it inherits from
+// the thread that starts it. A library built with -ffast-math changes the mode of the thread that loads it.
 #include "shim.h"
 
 #include <atomic>
@@ -15,9 +15,9 @@ namespace lockstep::float_mode {
 namespace {
 
 #ifdef __x86_64__
-// All exceptions masked, round to nearest, subnormal numbers as they are.
+// All exceptions masked, round to nearest, subnormal numbers kept.
 constexpr uint32_t default_mode = 0x1f80;
-// What an operation leaves behind for whoever asks, which changes no result.
+// Status flags, which operations set and which do not change results.
 constexpr uint32_t sticky = 0x3f;
 
 uint32_t read_mode() {
@@ -37,10 +37,10 @@ uint32_t read_mode() {
 void write_mode() {}
 #endif
 
-// Runs `call` in this thread and in each of the OpenMP threads that operators of this thread compute in.
+// Runs `call` in this thread, and in each of the OpenMP threads in which operators of this thread compute.
 void in_each_thread(void (*call)(void*), void* data) {
   call(data);
-  // The pool belongs to the OpenMP library that libtorch brings, which this unit is not built against.
+  // The threads belong to libtorch's copy of the OpenMP library, with which this code is not linked.
   using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
   static const auto parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
   const int threads = at::get_num_threads();
@@ -72,12 +72,12 @@ uint32_t get() {
 
 extern "C" {
 
-// Sets the default mode in this thread and in those that its operators compute in.
+// Sets the default mode in this thread and in the threads in which its operators compute.
 void lte_float_mode_set() {
   lockstep::float_mode::set();
 }
 
-// The default mode where all these threads have it, or the mode of one that has another.
+// The default mode if all these threads have it, or else the mode of a thread that differs.
 uint32_t lte_float_mode_get(uint32_t* expected) {
   *expected = lockstep::float_mode::default_mode;
   return lockstep::float_mode::get();

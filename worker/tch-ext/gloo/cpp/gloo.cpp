@@ -1,4 +1,4 @@
-// Gloo through c10d, and the cut that c10d lacks: `abort` and `shutdown` of its Gloo group release nobody.
+// Gloo through c10d, and a cut, which c10d lacks: `abort` and `shutdown` of its Gloo group do not end waiting operations.
 #include "c10d/group.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@ namespace lockstep::gloo {
 
 namespace {
 
-// Reaches the contexts, which c10d keeps protected.
+// Gives access to the contexts, which are protected in c10d.
 class CuttableGloo : public c10d::ProcessGroupGloo {
  public:
   using ProcessGroupGloo::ProcessGroupGloo;
@@ -31,7 +31,7 @@ class CuttableGloo : public c10d::ProcessGroupGloo {
     for (const auto& context : contexts_) {
       for (int rank = 0; rank < getSize(); ++rank) {
         auto* pair = reinterpret_cast<::gloo::transport::tcp::Pair*>(context->getPair(rank).get());
-        // A member's pair with itself is never connected.
+        // The pair of a member with itself is never connected.
         if (pair != nullptr && rank != getRank()) {
           act(*pair);
         }
@@ -40,23 +40,24 @@ class CuttableGloo : public c10d::ProcessGroupGloo {
   }
 };
 
-// Between two looks at the connections while an operation waits.
+// Time between two checks of the connections while an operation waits.
 constexpr std::chrono::milliseconds LOOK{100};
-// So many looks may find a connection closed before the operation fails: a member that has all it needs may leave a little earlier than others.
+// Number of checks in a row that may find a closed connection before the operation fails: a member that is finished may leave a little
+// earlier than others.
 constexpr int CLOSED = 7;
 
 class GlooGroup : public Group {
  public:
   explicit GlooGroup(c10::intrusive_ptr<CuttableGloo> gloo) : Group(gloo), gloo_(std::move(gloo)) {}
 
-  // A thread of c10d's that nobody can wake keeps what it works on; its group's destructor would wait for it.
+  // After an abandoned operation the group is leaked: its destructor would wait for a thread of c10d that nobody can wake.
   ~GlooGroup() override {
     if (abandoned_) {
       gloo_.release();
     }
   }
 
-  // Gloo tells nobody who waits for a message that broke off in its middle, so connections are looked at meanwhile.
+  // Gloo does not report a connection that breaks in the middle of a message, so the connections are checked during the wait.
   void wait(c10d::Work& work, Deadline deadline) override {
     int closed = 0;
     while (!completes(work, deadline)) {
@@ -65,7 +66,7 @@ class GlooGroup : public Group {
       TORCH_CHECK(!abandoned_, "connection closed in the middle of a message");
     }
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now());
-    // 0 would mean "without end" to c10d.
+    // At least 1, because 0 means no deadline in c10d.
     const bool done = work.wait(std::max(left, std::chrono::milliseconds(1)));
     TORCH_CHECK(done, "the work was aborted");
   }
@@ -80,7 +81,7 @@ class GlooGroup : public Group {
     return std::chrono::steady_clock::now();
   }
 
-  // Whether `work` completes before the next look or `deadline`, whatever came of it.
+  // Whether `work` completes, or fails, before the next check or `deadline`.
   static bool completes(c10d::Work& work, Deadline deadline) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - now());
     if (left < LOOK) {
@@ -89,20 +90,20 @@ class GlooGroup : public Group {
     try {
       work.wait(LOOK);
     } catch (const std::exception&) {
-      // What failed says so again; what only took longer is not complete.
+      // A failure is thrown again by the caller's wait; work that only takes longer is not complete.
     }
     return work.isCompleted();
   }
 
   c10::intrusive_ptr<CuttableGloo> gloo_;
-  // Whether an operation was given up that goes on until its deadline.
+  // Whether an operation was abandoned, which still runs until its deadline.
   bool abandoned_ = false;
 };
 
 std::unique_ptr<Group> connect(
     const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout) {
   auto options = c10d::ProcessGroupGloo::Options::create(timeout);
-  // Lazy connections can hang, so all are made here. Our calls come one at a time: one thread serves them.
+  // Lazy connections can hang, so all are opened here. Calls come one at a time, so one thread is enough.
   options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1", /*lazyInit=*/false));
   options->threads = 1;
   return std::make_unique<GlooGroup>(c10::make_intrusive<CuttableGloo>(store, rank, size, options));

@@ -1,16 +1,16 @@
 //! Gloo as a back end of process groups: CPU tensors over TCP between the processes of one machine.
 //!
-//! It is the twin of NCCL by which groups are tested without a GPU. Only tests link it: what trains CPU tensors is the mesh.
-#![expect(unsafe_code, reason = "it brings an entry point in C++; each block states what makes it sound")]
+//! With it, process groups are tested without a GPU, in place of NCCL. Only tests link it: in training, CPU tensors go through the mesh.
+#![expect(unsafe_code, reason = "it calls a C++ entry point; each block states what makes it sound")]
 
 use std::ffi::c_char;
 
 use lockstep_tch_ext::c10d::{Backend, CGroup, CStore};
 use tch::Device;
 
-/// CPU tensors, over TCP on the loopback interface; neither authenticated nor encrypted.
+/// The back end for CPU tensors, over TCP on the loopback interface. It has no authentication and no encryption.
 pub fn gloo() -> Backend {
-    // SAFETY: the entry point is made as those of the shim are, with the shim's own headers.
+    // SAFETY: the entry point is written like those of the shim, with the shim's headers.
     unsafe { Backend::of(Device::Cpu, lte_group_gloo) }
 }
 

@@ -1,8 +1,8 @@
-//! Process groups: collectives with deadlines, and a cut that releases everybody.
+//! Process groups: collectives with deadlines, and a cut that ends all waiting operations.
 //!
-//! A group is used by one thread; another may hold its [`AbortHandle`]. Operations are matched by order, so every
-//! member calls the same ones in the same order. Gloo alone tells only the direct neighbours of a dead process; here a
-//! member that meets a failure cuts its own connections, so the news is everywhere in a few milliseconds.
+//! One thread uses a group; another one may hold its [`AbortHandle`]. Operations are matched by their order, so every member must call the
+//! same operations in the same order. Gloo itself reports a dead process only to its direct neighbours. Here a member cuts its own
+//! connections after a failure, so that all members notice it within a few milliseconds.
 
 use std::cell::Cell;
 use std::ffi::c_char;
@@ -17,15 +17,15 @@ use super::error::{Error, check, milliseconds};
 use super::store::CStore;
 use crate::ffi::{self, CTensor};
 
-/// What carries the tensors of a group.
+/// The transport of a group's tensors.
 #[derive(Debug, Clone, Copy)]
 pub struct Backend {
     device: Device,
     connect: Connect,
 }
 
-/// The entry point by which a back end makes a group: it is given the store, rank, size, device (the index of a CUDA device; -1 for the
-/// CPU) and milliseconds until it gives up, and places for the group and for the kind of a failure.
+/// The entry point by which a back end creates a group. Arguments: store, rank, size, device (index of a CUDA device, -1 for the CPU),
+/// timeout in milliseconds, and the addresses for the group and for the kind of a failure.
 pub type Connect = unsafe extern "C" fn(
     store: *const CStore,
     rank: i32,
@@ -42,28 +42,28 @@ impl Backend {
         Self { device: Device::Cuda(device_index), connect: lte_group_nccl }
     }
 
-    /// Another back end, for tensors of `device`.
+    /// Another back end, for tensors on `device`.
     ///
     /// # Safety
-    /// `connect` answers null, with a `lockstep::Group` of its own making in `out`, or else a text of `owned_text`, with the kind of
-    /// failure in `failure`. It never throws, and keeps none of the addresses that it was given.
+    /// On success `connect` must return null, and store a new `lockstep::Group` in `out`. On failure it must return a text of
+    /// `owned_text`, and store the kind of the failure in `failure`. It must not throw, and must not keep any of its arguments.
     pub unsafe fn of(device: Device, connect: Connect) -> Self {
         Self { device, connect }
     }
 
-    /// Where its tensors lie.
+    /// The device of its tensors.
     pub fn device(&self) -> Device {
         self.device
     }
 }
 
-/// A member's end of a group.
+/// One member's end of a group.
 #[derive(Debug)]
 pub struct ProcessGroup {
     inner: Arc<Inner>,
     rank: usize,
     size: usize,
-    /// Operations are matched by order, so one thread at a time: not `Sync`.
+    /// Not `Sync`: operations are matched by their order, so only one thread at a time may call them.
     one_thread: PhantomData<Cell<()>>,
 }
 
@@ -78,23 +78,23 @@ struct Inner {
     raw: *mut CGroup,
 }
 
-// SAFETY: the C++ object may be used by any thread; of its functions only the cut is called by several at once, and
-// that one is guarded by an atomic flag and by Gloo's own locks.
+// SAFETY: the C++ object may be used by any thread. Only its cut is called by several threads at once, and an atomic flag and Gloo's
+// own locks guard it.
 unsafe impl Send for Inner {}
-// SAFETY: as above; `ProcessGroup`, which calls the others, is not `Sync`.
+// SAFETY: as above; `ProcessGroup`, which calls the other functions, is not `Sync`.
 unsafe impl Sync for Inner {}
 
 impl ProcessGroup {
-    /// Joins a group of `size` members as number `rank`; returns when all are connected.
+    /// Joins a group of `size` members as member `rank`; returns when all members are connected.
     ///
-    /// All members name the same store, and one that no group has used.
+    /// All members must use the same store, which no group has used before.
     ///
     /// # Errors
-    /// `Timeout` if not all members came within `deadline`; `Argument` for a rank beyond the size; `Backend` for
-    /// NCCL without its device.
+    /// `Timeout` if a member did not join within `deadline`; `Argument` if `rank` is not below `size`; `Backend` for example for NCCL
+    /// without its device.
     pub fn new(backend: &Backend, store: &Store, rank: usize, size: usize, deadline: Duration) -> Result<Self, Error> {
         let (Ok(c_rank), Ok(c_size)) = (i32::try_from(rank), i32::try_from(size)) else {
-            return Err(Error::Argument(format!("a group of {size} is too large")));
+            return Err(Error::Argument(format!("a group of {size} members is too large")));
         };
         if rank >= size {
             return Err(Error::Argument(format!("rank {rank} is not below the group's size {size}")));
@@ -105,31 +105,31 @@ impl ProcessGroup {
             Device::Cuda(index) => i32::try_from(index).unwrap_or(i32::MAX),
             _ => -1,
         };
-        // SAFETY: the store lives during the call; the last two are places to write to.
+        // SAFETY: the store lives during the call; the last two arguments are addresses to write to.
         let answer =
             unsafe { (backend.connect)(store.raw(), c_rank, c_size, device, timeout, &raw mut raw, &raw mut failure) };
         check(answer, failure, deadline)?;
         Ok(Self { inner: Arc::new(Inner { raw }), rank, size, one_thread: PhantomData })
     }
 
-    /// This member's number, from 0.
+    /// Number of this member, from 0.
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// How many members there are.
+    /// Number of members.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// A handle by which another thread cuts this group.
+    /// A handle with which another thread can cut this group.
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle { inner: Arc::downgrade(&self.inner) }
     }
 
-    /// Replaces `tensor` at every member by the sum of all, in an order that the backend chooses.
+    /// Replaces `tensor` in every member by the sum over all members. The back end chooses the order of additions.
     ///
-    /// Tensors are contiguous, here and in every operation.
+    /// Tensors must be contiguous, as in every operation.
     ///
     /// # Errors
     /// `Timeout`, `PeerGone`, `Aborted`, `Argument`, `Backend`.
@@ -141,8 +141,8 @@ impl ProcessGroup {
         })
     }
 
-    /// Sends the `i`-th part of `input` to member `i`, and receives the `i`-th part of `output` from it. Parts are runs
-    /// along the first dimension, of the lengths given; what `i` sends to `j` must be as long as `j` expects from `i`.
+    /// Sends part `i` of `input` to member `i`, and receives part `i` of `output` from it. Parts are ranges of the first dimension, with
+    /// the given lengths. The part that `i` sends to `j` must have the length that `j` expects from `i`.
     ///
     /// # Errors
     /// As for [`all_reduce`](Self::all_reduce).
@@ -160,10 +160,12 @@ impl ProcessGroup {
             dense(name, tensor)?;
             let rows = tensor.size().first().copied().unwrap_or(0);
             if lengths.iter().any(|length| *length < 0) || lengths.iter().sum::<i64>() != rows {
-                return Err(Error::Argument(format!("the {name}'s parts {lengths:?} do not make its {rows} rows")));
+                return Err(Error::Argument(format!(
+                    "the lengths {lengths:?} of the {name} do not add up to its {rows} rows"
+                )));
             }
         }
-        // SAFETY: as above; both lists have one entry per member.
+        // SAFETY: as above; both lists have an entry for each member.
         self.run(deadline, |group, timeout, failure| unsafe {
             lte_group_all_to_all(
                 group,
@@ -192,12 +194,12 @@ impl ProcessGroup {
         if found == self.size {
             return Ok(());
         }
-        Err(Error::Argument(format!("{found} {what} were given in a group of {}", self.size)))
+        Err(Error::Argument(format!("{found} {what} were given, but the group has {} members", self.size)))
     }
 }
 
-/// Gloo takes a tensor's address and its number of elements and asks no further: with other strides it would reach
-/// into memory that is not the tensor's.
+/// Rejects tensors that are not contiguous. Gloo reads a tensor from its address and number of elements alone, so with other strides it
+/// would access foreign memory.
 fn dense(name: &str, tensor: &Tensor) -> Result<(), Error> {
     if tensor.defined() && !tensor.is_sparse() && tensor.is_contiguous() {
         return Ok(());
@@ -206,13 +208,13 @@ fn dense(name: &str, tensor: &Tensor) -> Result<(), Error> {
 }
 
 impl AbortHandle {
-    /// Cuts the group: whatever waits in it fails at once, here with `Aborted` and at the peers with `PeerGone`, and so
-    /// does all that comes later. Nothing happens if it was cut before or is gone.
+    /// Cuts the group: all waiting and later operations fail at once, here with `Aborted`, in the peers with `PeerGone`. Has no effect if
+    /// the group was cut before or no longer exists.
     pub fn abort(&self) {
         if let Some(inner) = self.inner.upgrade() {
-            // SAFETY: the group lives while `inner` does, and the cut may come from any thread.
+            // SAFETY: the group lives as long as `inner`, and any thread may cut it.
             let answer = unsafe { lte_group_cut(inner.raw) };
-            // The flag is set in any case, and what could not be closed was closed before.
+            // An error is ignored: the flag is set in any case, and a connection that cannot be closed is closed already.
             drop(ffi::take_text(answer));
         }
     }
@@ -225,7 +227,7 @@ impl Drop for Inner {
     }
 }
 
-/// A `lockstep::Group` of the shim: an address only.
+/// A `lockstep::Group` of the shim, of which Rust only has the address.
 #[derive(Debug)]
 pub enum CGroup {}
 

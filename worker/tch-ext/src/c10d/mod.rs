@@ -1,5 +1,5 @@
-//! Process groups through PyTorch's c10d: NCCL for CUDA tensors, and the store by which their members meet. Other crates may bring
-//! other back ends.
+//! Process groups of PyTorch's c10d: NCCL for CUDA tensors, and the store by which their members find each other. Other crates can add back
+//! ends.
 
 mod error;
 mod group;

@@ -1,4 +1,4 @@
-//! The store: where the members of a group leave their addresses for each other.
+//! The store, through which the members of a group exchange their addresses.
 
 use std::ffi::c_char;
 use std::net::{SocketAddr, TcpListener};
@@ -9,23 +9,23 @@ use super::error::{Error, c_string, check, milliseconds};
 
 /// A key-value store over TCP, for one group.
 ///
-/// It has no authentication and no encryption, as c10d has none: bind it to loopback or a private interface. The
-/// process that serves it must not be one that the group should survive.
+/// c10d's stores have no authentication and no encryption: bind it to loopback or a private interface. If the process that serves it ends,
+/// the group ends, too.
 #[derive(Debug)]
 pub struct Store {
     raw: *mut CStore,
     address: SocketAddr,
 }
 
-// SAFETY: every store of c10d guards its state by a lock of its own, and may be used from any thread.
+// SAFETY: every store of c10d has its own lock, and may be used from any thread.
 unsafe impl Send for Store {}
 // SAFETY: as above.
 unsafe impl Sync for Store {}
 
 impl Store {
-    /// Serves a store over TCP, on `listener`'s address only, and is a client of it.
+    /// Serves a store over TCP, only on the address of `listener`, and connects to it as a client.
     ///
-    /// `timeout` bounds whatever waits on this store without a deadline of its own.
+    /// `timeout` limits all operations on this store that have no deadline of their own.
     ///
     /// # Errors
     /// `Argument` for a listener without an address, `Backend`, `Timeout`.
@@ -34,12 +34,12 @@ impl Store {
         let host = c_string("address", &address.ip().to_string())?;
         let fd = listener.into_raw_fd();
         Self::make(address, timeout, |out, failure| {
-            // SAFETY: the host lives during the call, which takes over the descriptor.
+            // SAFETY: the host lives during the call, which takes ownership of the descriptor.
             unsafe { lte_store_serve(host.as_ptr(), address.port(), fd, milliseconds(timeout), out, failure) }
         })
     }
 
-    /// A client of the store served at `address`; it tries until `timeout` has passed.
+    /// Connects to the store at `address`; retries until `timeout` has passed.
     ///
     /// # Errors
     /// `Timeout`, `PeerGone`, `Backend`.
@@ -51,7 +51,7 @@ impl Store {
         })
     }
 
-    /// Where it is served.
+    /// The address of its server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -79,7 +79,7 @@ impl Drop for Store {
     }
 }
 
-/// An `lte_store` of the shim: an address only.
+/// An `lte_store` of the shim, of which Rust only has the address.
 #[derive(Debug)]
 pub enum CStore {}
 

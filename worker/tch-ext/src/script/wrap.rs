@@ -1,4 +1,4 @@
-//! A module inside another one, which does something to its inputs and outputs.
+//! Wraps a module in another one that transforms its inputs and outputs.
 
 use std::ffi::{CString, c_char};
 use std::path::Path;
@@ -10,14 +10,17 @@ use crate::Error;
 use crate::ffi::{self, CTensor};
 
 impl ScriptModule {
-    /// Writes a module in evaluation mode whose `forward` is `source`, in TorchScript: there `self.model` is this module, and
-    /// `buffers` go by their names.
+    /// Writes a module in evaluation mode whose `forward` is the TorchScript code `source`. In the code `self.model` is this module, and
+    /// `buffers` are attributes of `self` with their names.
     ///
     /// # Errors
-    /// `Script`, also for a source that does not compile.
+    /// `Script` if the file cannot be written, or `source` does not compile.
     pub fn save_wrapped(&self, source: &str, buffers: &[(&str, Tensor)], path: &Path) -> Result<(), Error> {
         let text = |text: &str| {
-            let refuse = |_| Error::Script { path: path.to_owned(), reason: "a text has a NUL".to_owned() };
+            let refuse = |_| Error::Script {
+                path: path.to_owned(),
+                reason: "the code or a name contains a zero byte".to_owned(),
+            };
             CString::new(text).map_err(refuse)
         };
         let source = text(source)?;
@@ -25,8 +28,8 @@ impl ScriptModule {
         let names: Vec<_> = texts.iter().map(|name| name.as_ptr()).collect();
         let tensors: Vec<Tensor> = buffers.iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
         let c_path = ffi::c_path(path)?;
-        // SAFETY: `raw` is ours; all texts are NUL-terminated, both lists have as many entries as is said, and all live during
-        // the call.
+        // SAFETY: `raw` is ours; all texts are NUL-terminated, both lists have the given number of entries, and all of them live during the
+        // call.
         let answer = unsafe {
             lte_script_save_wrapped(
                 self.raw,

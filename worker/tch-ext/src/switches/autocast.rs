@@ -1,5 +1,5 @@
-//! Autocast to bfloat16 on CPU and CUDA: inside, libtorch runs matrix products and convolutions in lower precision and
-//! what needs range or exactness (normalisation, softmax, losses) in full. `tch` has it for CUDA and half precision.
+//! Autocast to bfloat16 on CPU and CUDA: libtorch computes matrix products and convolutions in bfloat16, and operators that need range or
+//! precision (normalisation, softmax, losses) in full precision. `tch` supports only CUDA with half precision.
 
 use std::ffi::c_char;
 
@@ -8,14 +8,14 @@ use tch::Device;
 use crate::Error;
 use crate::ffi;
 
-/// Runs `body` with autocast to bfloat16 on for `device`, on this thread.
+/// Runs `body` with autocast to bfloat16 for `device`, on this thread.
 ///
 /// # Errors
 /// `NoSuchDevice`, before `body` ran; `Torch`.
 pub fn bf16<T>(device: Device, body: impl FnOnce() -> T) -> Result<T, Error> {
     let device = ffi::device_index(device, "autocast")?;
     let mut before = CAutocast::default();
-    // SAFETY: `before` is a place for the call to write to.
+    // SAFETY: `before` is an address for the call to write to.
     ffi::check(unsafe { lte_autocast_enter(device, &raw mut before) })?;
     let region = Region { device, before };
     let answer = body();
@@ -23,7 +23,7 @@ pub fn bf16<T>(device: Device, body: impl FnOnce() -> T) -> Result<T, Error> {
     Ok(answer)
 }
 
-/// Ends the region when it goes, also when `body` panics.
+/// Ends autocast when it is dropped, also if `body` panics.
 struct Region {
     device: i32,
     before: CAutocast,

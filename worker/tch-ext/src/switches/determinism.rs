@@ -1,8 +1,7 @@
-//! The switches of libtorch that change the bits of a result: set them once, before the first tensor, and say what
-//! they are.
+//! The switches of libtorch that change the bits of a result: functions that set and describe them. Set them once, before the first tensor.
 //!
-//! What only the environment can set before a process starts (`CUBLAS_WORKSPACE_CONFIG`, `ATEN_CPU_CAPABILITY`,
-//! `MKL_CBWR`, `ONEDNN_MAX_CPU_ISA`) is the business of whoever starts the process.
+//! Environment variables (`CUBLAS_WORKSPACE_CONFIG`, `ATEN_CPU_CAPABILITY`, `MKL_CBWR`, `ONEDNN_MAX_CPU_ISA`) must be set before the
+//! process starts.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
@@ -10,30 +9,30 @@ use std::ffi::{c_char, c_void};
 use crate::Error;
 use crate::ffi::{self, PushText};
 
-/// One choice for every switch. They hold for the whole process.
+/// A value for each switch. They apply to the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switches {
-    /// An operator without a deterministic kernel is an error, not a warning.
+    /// An operator without a deterministic kernel is an error.
     pub deterministic_algorithms: bool,
-    /// cuDNN may try kernels and keep the fastest: another choice, other bits.
+    /// cuDNN may try several kernels and use the fastest; another choice gives other bits.
     pub cudnn_benchmark: bool,
-    /// cuDNN takes deterministic kernels only.
+    /// cuDNN uses deterministic kernels only.
     pub cudnn_deterministic: bool,
-    /// Matrix products and convolutions in 32 bits may round their inputs to TF32.
+    /// Matrix products and convolutions of 32-bit floats may round their inputs to TF32.
     pub tf32: bool,
-    /// Threads within an operator: sums are cut by it. At least 1.
+    /// Threads within an operator, at least 1. The number decides how sums are divided.
     pub intra_op_threads: usize,
-    /// Threads between operators; `None` leaves the number as it is. It can be set once in a process.
+    /// Threads between operators; `None` leaves the number unchanged. It can be set once in a process.
     pub inter_op: Option<usize>,
-    /// With deterministic algorithms, new memory is filled with NaN or the largest integer, so that reading it
-    /// before writing shows. Costs a pass over memory.
+    /// With deterministic algorithms, new memory is filled with NaN or the largest integer, so that reads of uninitialised memory show.
+    /// Costs a pass over the memory.
     pub fill_uninitialized: bool,
 }
 
 /// Sets all switches.
 ///
 /// # Errors
-/// `Torch` when libtorch refuses, as it does for another `inter_op` once its threads run.
+/// `Torch`, for example for another `inter_op` after its threads have started.
 pub fn apply(switches: &Switches) -> Result<(), Error> {
     let threads = |count: usize| i32::try_from(count.max(1)).unwrap_or(i32::MAX);
     let raw = CSwitches {
@@ -49,19 +48,19 @@ pub fn apply(switches: &Switches) -> Result<(), Error> {
     ffi::check(unsafe { lte_determinism_apply(&raw const raw) })
 }
 
-/// Makes TorchScript run the same kernels from the first step on: profiling executor, profiling and fusion off.
+/// Makes TorchScript run the same kernels from the first step on: switches off the profiling executor, profiling and fusion.
 ///
-/// To be called before a module runs; a graph that was already specialised stays so.
+/// To be called before a module runs: graphs that were specialised before stay specialised.
 pub fn pin_torchscript_executor() {
     // SAFETY: takes nothing.
     ffi::check(unsafe { lte_pin_torchscript_executor() }).expect("libtorch's flags are plain variables");
 }
 
-/// Everything that libtorch can tell about itself that changes the bits of a result, by name.
+/// All properties of libtorch that change the bits of a result, by name: part of the numerics fingerprint.
 ///
-/// Two processes on one kind of machine that were started and switched alike give equal maps; what differs names the
-/// reason to expect other bits. The names are ours and stable, the values libtorch's words. Should libtorch fail to
-/// answer, `describe.error` says why, so that the map differs from a whole one.
+/// Processes on equal machines with equal environments and switches have equal maps. A difference names the reason to expect other bits.
+/// The names are stable and defined here; the values are texts of libtorch. If libtorch fails, `describe.error` has the reason, so that
+/// the map differs from a complete one.
 pub fn describe() -> BTreeMap<String, String> {
     extern "C" fn push(
         sink: *mut c_void,
@@ -70,7 +69,7 @@ pub fn describe() -> BTreeMap<String, String> {
         text: *const c_char,
         text_length: usize,
     ) {
-        // SAFETY: `sink` is the map below, which nobody else touches during the call.
+        // SAFETY: `sink` is the map below, which nobody else uses during the call.
         let sink = unsafe { &mut *sink.cast::<BTreeMap<String, String>>() };
         // SAFETY: the shim passes texts of those lengths, which live during the call.
         let (name, text) = unsafe { (ffi::text(name, name_length), ffi::text(text, text_length)) };

@@ -1,20 +1,20 @@
-//! The processor's float mode: how results are rounded, and whether subnormal numbers count as zero.
+//! The processor's floating-point mode: how results are rounded, and whether subnormal numbers count as zero.
 //!
-//! Each thread has its own and inherits it from the thread that starts it. A library that was built with `-ffast-math`
-//! changes it in the thread that loads it.
+//! Each thread has its own mode, and inherits it from the thread that starts it. A library that was built with `-ffast-math` changes the
+//! mode of the thread that loads it.
 
 use crate::Error;
 
-/// [`describe`] of a process that computes as IEEE 754 has it.
+/// The value of [`describe`] in a process that computes according to IEEE 754.
 pub const DEFAULT: &str = "round to nearest, subnormals kept";
 
-/// Sets the default in this thread and in the threads that its operators compute in.
+/// Sets the default mode in this thread, and in the threads in which its operators compute.
 pub fn set_default() {
-    // SAFETY: takes nothing, and writes a register of each thread.
+    // SAFETY: takes no argument, and writes a register of each thread.
     unsafe { lte_float_mode_set() };
 }
 
-/// The mode of this thread and of the threads that its operators compute in: [`DEFAULT`], or what one of them has.
+/// The mode of this thread and of the threads in which its operators compute: [`DEFAULT`], or the mode of a thread that differs.
 pub fn describe() -> String {
     let mut expected = 0;
     // SAFETY: writes one number.
@@ -22,10 +22,10 @@ pub fn describe() -> String {
     if found == expected { DEFAULT.to_owned() } else { words(found) }
 }
 
-/// That the mode is [`DEFAULT`] everywhere.
+/// Checks that the mode is [`DEFAULT`] in all these threads.
 ///
 /// # Errors
-/// `FloatMode` with what it is.
+/// `FloatMode` with the mode of a thread that differs.
 pub fn check() -> Result<(), Error> {
     match describe() {
         mode if mode == DEFAULT => Ok(()),
@@ -36,7 +36,7 @@ pub fn check() -> Result<(), Error> {
 /// Whether the mode can be read and set on this kind of processor.
 pub const KNOWN: bool = cfg!(target_arch = "x86_64");
 
-/// What a MXCSR register says.
+/// The value of an MXCSR register in words. Part of the numerics fingerprint: do not change the words.
 fn words(mode: u32) -> String {
     let rounding = ["round to nearest", "round down", "round up", "round to zero"][((mode >> 13) & 3) as usize];
     let flags = [

@@ -1,4 +1,4 @@
-//! Switches of libtorch and of the processor that change bits.
+//! Settings of libtorch and of the processor that change bits.
 
 pub mod autocast;
 pub mod determinism;

@@ -1,5 +1,5 @@
-# Steps PyTorch's fused optimizers over given numbers and writes every parameter and state tensor, for tests/optim.rs.
-# Argument: a folder with `numbers` and `kinds`, one optimizer call a line; `result-<line>` is written to it.
+# Runs PyTorch's fused optimizers on given numbers, and writes every parameter and state tensor, for tests/tch_ext/optim.rs. Argument: a
+# folder with the files `numbers` and `kinds` (one optimizer call per line). Writes `result-<line>` and `sometimes-<line>` to it.
 import sys, torch
 torch.set_num_threads(1)
 folder = sys.argv[1]
@@ -13,7 +13,7 @@ def is_used(parameter, step):
     return {1: step >= 2, 2: step % 2 == 0, 4: False}.get(parameter, True)
 
 
-# Torch makes a parameter's state when it is first used; ours is zero until then.
+# Torch creates a parameter's state at its first use; in Lockstep it is zero until then.
 def has_state(call, name):
     return "momentum=" in call if name == "momentum_buffer" else call.startswith("Adam")
 

@@ -1,5 +1,5 @@
-# Makes a TorchScript module and trains its original in PyTorch, for tests/script.rs.
-# Arguments: where the module goes, where the bytes of its trained parameters and buffers go.
+# Writes a TorchScript module, and trains its original in PyTorch, for tests/tch_ext/script.rs.
+# Arguments: the file for the module, and the file for the bytes of the trained parameters and buffers.
 import sys, torch
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -14,7 +14,7 @@ class Net(torch.nn.Module):
         return self.head(hidden), hidden
 model = Net()
 torch.jit.save(torch.jit.script(model), sys.argv[1])
-# Ten steps of SGD in eager PyTorch, dropout and all, for the bits to compare with.
+# Ten steps of SGD in eager PyTorch, with dropout; the test compares the bits.
 torch.manual_seed(3)
 x = torch.arange(24, dtype=torch.float32).reshape(6, 4) / 10
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)

@@ -1,4 +1,4 @@
-//! Autocast is on inside and off outside, also after a panic.
+//! Autocast is on inside of a region and off outside, also after a panic.
 
 use std::panic::catch_unwind;
 

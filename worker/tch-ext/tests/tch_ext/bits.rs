@@ -1,11 +1,11 @@
-//! Fingerprints: the definition, and what they must tell apart.
+//! Fingerprints follow their definition, and differ for different bits.
 
 use lockstep_tch_ext::bits::bit_sums;
 use tch::{Device, Kind, Tensor};
 
 const KINDS: [Kind; 7] = [Kind::Float, Kind::Double, Kind::BFloat16, Kind::Half, Kind::Int64, Kind::Uint8, Kind::Bool];
 
-/// The definition, element by element, over the tensor's bytes.
+/// The definition, computed element by element from the tensor's bytes.
 fn reference(tensor: &Tensor) -> u64 {
     let tensor = tensor.contiguous();
     let bytes = lockstep_tch_ext::memory::bytes_of(&tensor).expect("it is contiguous");
@@ -33,7 +33,7 @@ fn every_kind_follows_the_definition_by_memory_and_by_tensor_operations() {
             let tensor = (Tensor::randn([rows, 5], (Kind::Float, Device::Cpu)) * 100).to_kind(kind);
             let expected = reference(&tensor);
             assert_eq!(sum(&tensor), expected, "{kind:?}");
-            // Not contiguous: summed by tensor operations, as on other devices.
+            // Not contiguous, so it is summed by tensor operations, as on other devices.
             let strided = tensor.tr().contiguous().tr();
             assert!(rows == 1 || !strided.is_contiguous());
             assert_eq!(sum(&strided), expected, "{kind:?} by tensor operations");
@@ -59,7 +59,7 @@ fn every_single_bit_and_every_exchange_of_elements_shows() {
         swapped.swap(place, (place + 1) % values.len());
         assert_ne!(sum(&Tensor::from_slice(&swapped)), original, "elements {place} and the next");
     }
-    // A zero has bits too: its sign.
+    // The sign of a zero counts, too.
     assert_ne!(sum(&Tensor::from_slice(&[0.0_f32])), sum(&Tensor::from_slice(&[-0.0_f32])));
 }
 

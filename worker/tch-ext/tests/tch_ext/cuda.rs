@@ -1,4 +1,4 @@
-//! libtorch's CUDA libraries: loaded before a process's first use of a device where there is a driver, and nowhere else.
+//! libtorch's CUDA libraries are loaded before the first use of a device if there is a driver, and otherwise not at all.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use lockstep_tch_ext::determinism::describe;
 
 const LISTING: &str = "cuda::a_listing_of_what_a_process_loaded";
 
-/// What [`LISTING`] prints in a process that finds libraries in `folder` first.
+/// The output of [`LISTING`] in a process that searches libraries in `folder` first.
 fn listing(folder: &Path) -> String {
     printed(only_test(LISTING).arg("--ignored").env("LD_LIBRARY_PATH", folder))
 }
@@ -29,7 +29,7 @@ fn a_listing_of_what_a_process_loaded() {
 fn the_libraries_are_loaded_where_a_driver_is_and_a_driver_without_devices_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let without = listing(folder.path());
-    // A library of the driver's name that has none of its functions, as after an installation that failed.
+    // A library with the name of the driver and none of its functions, as after a failed installation.
     let library = folder.path().join("libcuda.so.1");
     printed(Command::new("cc").args(["-shared", "-x", "c", "/dev/null", "-o"]).arg(&library));
     let with = listing(folder.path());
@@ -40,7 +40,7 @@ fn the_libraries_are_loaded_where_a_driver_is_and_a_driver_without_devices_is_sa
         let of_gpu = |line: &&str| line.starts_with("cuda.") || line.starts_with("nccl.");
         assert_eq!(without.lines().filter(of_gpu).collect::<Vec<_>>(), Vec::<&str>::new());
         assert!(without.contains("before: false") && without.contains("image: false"), "{without}");
-        // All else is the same to a process on the CPU.
+        // All other properties are the same for a process on the CPU.
         let others = |text: &str| {
             let lines = text
                 .lines()

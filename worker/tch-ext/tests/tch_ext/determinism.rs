@@ -1,5 +1,5 @@
-//! Switches: what is set is what is described, and an operator without a deterministic kernel is refused.
-//! One test, for the switches belong to the process.
+//! Switches: descriptions show the values that were set, and an operator without a deterministic kernel fails. It is one test, because the
+//! switches belong to the process.
 
 use lockstep_tch_ext::determinism::{Switches, apply, describe, pin_torchscript_executor};
 use tch::{Device, Kind, Tensor};
@@ -37,7 +37,7 @@ fn switches_hold_and_are_described() {
     assert!(!seen.contains_key("describe.error"));
     assert_eq!(seen, describe(), "two looks at one process agree");
 
-    // New memory is filled, so a read of it cannot pass unseen.
+    // New memory is filled with NaN, so a read of it shows.
     let fresh = Tensor::empty([1000], (Kind::Float, Device::Cpu));
     assert_eq!(fresh.isnan().sum(Kind::Int64).int64_value(&[]), 1000);
 
@@ -51,7 +51,7 @@ fn switches_hold_and_are_described() {
     assert!(refused(true));
     assert!(!refused(false));
 
-    // Asking for the same number of threads again is no error; for another one it is.
+    // Setting the same number of threads again is no error; another number is one.
     apply(&exact).unwrap();
     assert!(apply(&Switches { inter_op: Some(2), ..exact }).is_err());
     let faster = Switches { tf32: true, cudnn_benchmark: true, fill_uninitialized: false, inter_op: None, ..exact };

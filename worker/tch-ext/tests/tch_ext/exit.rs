@@ -1,6 +1,7 @@
-//! A process ends without what was registered for its end before, with what is registered after, and with its exit code.
+//! A process ends without the exit handlers that were registered before the call, with those that are registered after it, and with its
+//! exit code.
 //!
-//! The process is this same test, started again.
+//! The test starts itself as the process.
 
 #![expect(unsafe_code, reason = "atexit, which the standard library lacks")]
 
@@ -11,7 +12,7 @@ use lockstep_tch_ext::exit::skip_static_destructors;
 
 const CHILD: &str = "LOCKSTEP_TEST_CHILD";
 
-/// Goes through C's buffer, which only the end of the process writes to a pipe.
+/// Prints to C's buffer, which is written to a pipe only at the end of the process.
 extern "C" fn earlier() {
     // SAFETY: a string of C.
     unsafe { libc::printf(c"earlier".as_ptr()) };
@@ -25,7 +26,7 @@ extern "C" fn later() {
 #[test]
 fn what_was_registered_before_does_not_run() {
     if std::env::var_os(CHILD).is_some() {
-        // SAFETY: functions that are there as long as the process is.
+        // SAFETY: the functions live as long as the process.
         unsafe { libc::atexit(earlier) };
         skip_static_destructors();
         // SAFETY: as above.

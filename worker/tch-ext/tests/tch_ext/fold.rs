@@ -1,4 +1,4 @@
-//! Flat gradients: the same numbers as tensor by tensor, and `.grad` stays untouched.
+//! Flat gradients have the same numbers as gradients tensor by tensor, and `.grad` is not changed.
 
 use lockstep_tch_ext::{Error, fold, memory};
 use tch::{Device, Kind, Tensor};
@@ -20,7 +20,7 @@ fn gradients_of_every_kind_land_in_their_ranges() {
     fold::grads_into(&loss(), &leaves, &flat, &mut [0; 4]).unwrap();
     assert_eq!(values(&flat), [2.0, 4.0, 0.0, 6.0, 2.0, 8.0, 4.0, 10.0, 1.0, 18.0]);
 
-    // A flat tensor of another dtype, which itself is every second element of something.
+    // A flat tensor of another element type, which consists of every second element of a larger tensor.
     let wide = Tensor::full([20], -1.0, (Kind::Double, Device::Cpu)).view([10, 2]).select(1, 0);
     fold::grads_into(&loss(), &leaves, &wide, &mut [0; 4]).unwrap();
     assert_eq!(values(&wide), values(&flat));
@@ -59,7 +59,7 @@ fn gradients_equal_backwards_and_leave_grad_alone() {
     assert_eq!(memory::bytes_of(&flat).unwrap(), expected);
     assert!(params.iter().all(|param| !param.grad().defined()));
     assert!(!flat.requires_grad());
-    // The graph is gone, and saying so is an error, not a panic.
+    // The graph has been freed; a second pass is an error, not a panic.
     assert!(matches!(fold::grads_into(&loss, &params, &flat, &mut [0; 4]), Err(Error::Torch(_))));
 }
 
@@ -89,7 +89,7 @@ fn norms_of_parts() {
     tch::manual_seed(5);
     let long = Tensor::randn([100_003], FLOAT);
     let ours = fold::layer_norms(&long, &[0, 100_003]).unwrap()[0];
-    // The documented order, to the bit: sixteen partial sums, then one after another.
+    // The documented order, bit for bit: sixteen partial sums, which are then added one after another.
     let mut partial = [0.0_f64; 16];
     for (index, value) in values(&long).into_iter().enumerate() {
         partial[index % 16] += f64::from(value) * f64::from(value);

@@ -1,11 +1,10 @@
-//! Generator states: what is restored continues the stream bit for bit.
+//! A restored generator state continues the stream bit for bit.
 
 use lockstep_tch_ext::{Error, generator, memory};
 use tch::{Device, Kind, Tensor};
 
 fn draw(device: Device) -> Vec<u8> {
-    // An odd number of normal values: the generator keeps the second of a pair for the next call, and the state must
-    // hold it.
+    // An odd number of normal values: the generator keeps the second value of a pair for the next call, and the state must contain it.
     let drawn = Tensor::randn([17], (Kind::Float, device)).to_device(Device::Cpu);
     memory::bytes_of(&drawn).unwrap()
 }
@@ -34,7 +33,7 @@ fn a_state_put_back_continues_the_stream() {
 
 #[test]
 fn bytes_that_are_no_state_are_refused() {
-    // Another test changes the generator meanwhile; the length stays.
+    // Another test may change the generator at the same time, but not the length of its state.
     let state = generator::get_state(Device::Cpu).unwrap();
     for bad in [&state[..state.len() - 1], &[], &[state.clone(), vec![0]].concat()] {
         match generator::set_state(Device::Cpu, bad) {
@@ -44,7 +43,7 @@ fn bytes_that_are_no_state_are_refused() {
             other => panic!("{other:?}"),
         }
     }
-    // Right in length, wrong in content: libtorch's own refusal, as an error.
+    // The right length with wrong contents: libtorch rejects it with an error.
     assert!(matches!(generator::set_state(Device::Cpu, &vec![0xff; state.len()]), Err(Error::Torch(_))));
 }
 

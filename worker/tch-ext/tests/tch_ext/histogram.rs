@@ -1,4 +1,4 @@
-//! Distributions: equal to a count element by element, by memory and by tensor operations; and what layers give.
+//! Distributions are equal to a count element by element, by memory and by tensor operations; and distributions of activations.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn reference(values: &[f32]) -> Histogram {
     histogram
 }
 
-/// Everything but mean and deviation, whose order of addition is free, is equal.
+/// All fields must be equal; mean and deviation may differ by rounding, because their order of additions is free.
 fn assert_alike(found: &Histogram, expected: &Histogram, what: &str) {
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (1.0 + b.abs().max(expected.max.abs()));
     assert!(close(found.mean, expected.mean) && close(found.std, expected.std), "{what}: {found:?} {expected:?}");
@@ -88,7 +88,7 @@ fn layers_are_seen_in_order_and_once_each_and_nothing_changes() {
     watched.backward();
     assert!(weight.grad().defined(), "its graph is whole");
 
-    // Nobody watches afterwards, nor after a panic.
+    // The watch ends, also after a panic.
     let panicked = std::panic::catch_unwind(|| watch_forward(Look::Trace, || panic!("as a model does")));
     assert!(panicked.is_err());
     let (_, layers) = watch_forward(Look::Trace, || input.relu()).unwrap();
@@ -107,7 +107,7 @@ fn of_a_large_tensor_evenly_spaced_elements_are_counted_wherever_they_lie() {
         let share = histogram.zeros as f64 / histogram.count as f64;
         assert!((share - 0.5).abs() < 0.01 && (histogram.max - 50_000.0).abs() < 200.0, "{histogram:?}");
     }
-    // Not all of its memory: a view with holes is counted whole.
+    // A view with holes; the output of the layer has none.
     let holes = input.view([1000, 100]).narrow(1, 0, 50);
     let (_, layers) = watch_forward(Look::Layers(1000), || holes.tanh()).unwrap();
     assert!(layers[0].histogram.count <= 1000, "what is given has no holes");
@@ -119,9 +119,9 @@ fn the_first_operator_of_any_kind_that_gives_a_nan_is_traced() {
     let weight = Tensor::ones([3, 3], (Kind::Float, Device::Cpu));
     let unwritten = Tensor::full([1, 3], f64::NAN, (Kind::Float, Device::Cpu));
     let forward = || {
-        // A view gives nothing of its own.
+        // A view computes nothing.
         let _views = (unwritten.view([3, 1]), unwritten.transpose(0, 1));
-        // Nothing that gives no NaN is told of, were it infinite: masks are.
+        // An operator whose output has infinities but no NaN is not reported, because masks have infinities.
         let mask = Tensor::full([1, 3], f64::NEG_INFINITY, (Kind::Float, Device::Cpu)).exp();
         let hidden = input.linear(&weight, None::<&Tensor>).relu();
         ((input.sqrt() + hidden + mask) * 2.0).linear(&weight, None::<&Tensor>).relu().log()

@@ -1,4 +1,4 @@
-//! Gradient hooks: called once per backward pass with the whole gradient, early, and gone when dropped.
+//! Gradient hooks are called once per backward pass, with the whole gradient, before the pass ends; and not after they are dropped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,13 +24,13 @@ fn hooks_see_whole_gradients_from_the_last_layer_to_the_first() {
         })
     };
     let hooks = [on_grad(&first, record("first")).unwrap(), on_grad(&second, record("second")).unwrap()];
-    // `first` is used twice: its gradient is the sum, and the hook sees only that.
+    // `first` is used twice: its gradient is a sum, and the hook gets only the sum.
     let loss = || (&first * &first * &second).sum(Kind::Float);
     let expected = [("second", vec![4.0; 2]), ("first", vec![12.0; 2])];
 
     loss().backward();
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
-    // The same where gradients are returned instead of accumulated.
+    // The same if gradients are returned instead of accumulated.
     let flat = Tensor::zeros([4], FLOAT);
     let params = [first.shallow_clone(), second.shallow_clone()];
     fold::grads_into(&loss(), &params, &flat, &mut [0; 2]).unwrap();
@@ -56,7 +56,7 @@ fn what_a_callback_owns_goes_with_its_hook() {
     drop(hook);
     assert_eq!(Arc::strong_count(&owned), 1);
 
-    // Refused, and still not leaked.
+    // The hook is rejected, and its callback is freed all the same.
     let held = Arc::clone(&owned);
     let constant = Tensor::ones([2], FLOAT);
     let refused = on_grad(&constant, Box::new(move |_| drop(Arc::clone(&held))));
@@ -84,7 +84,7 @@ fn a_panic_ends_the_backward_pass_with_its_words() {
         Err(Error::Torch(message)) => assert!(message.contains("no room for bucket 7"), "{message}"),
         other => panic!("{other:?}"),
     }
-    // It stays an error, and the callback is not called in its broken state.
+    // Later passes fail, too, and do not call the callback, whose state may be broken.
     assert!(run().is_err());
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     drop(hook);

@@ -1,5 +1,5 @@
-//! What this crate adds to tch, each part by itself; what takes an oracle beside PyTorch. Under the project's runner each test is a
-//! process of its own, so what belongs to the process (switches, libraries, its end) is a test's own.
+//! Tests of each part of this crate, some of them in comparison with PyTorch. The project's runner starts a process for each test, so
+//! tests may change properties of the whole process (switches, libraries, its end).
 #![cfg(test)]
 
 mod autocast;

@@ -12,7 +12,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 fn bytes_are_the_tensors_own() {
     let mut tensor = Tensor::from_slice(&[1.0_f32, -2.5, 3.0]);
     let expected: Vec<u8> = [1.0_f32, -2.5, 3.0].iter().flat_map(|value| value.to_ne_bytes()).collect();
-    // SAFETY: this test alone has the tensor, and one slice of it at a time.
+    // SAFETY: only this test has the tensor, and one slice of it at a time.
     assert_eq!(unsafe { memory::cpu_bytes(&tensor) }.unwrap(), expected);
     // SAFETY: as above.
     unsafe { memory::cpu_bytes_mut(&mut tensor) }.unwrap()[4..8].copy_from_slice(&7.0_f32.to_ne_bytes());
@@ -138,7 +138,7 @@ fn a_copy_says_whether_all_is_finite_whatever_the_type_and_place() {
             }
         }
     }
-    // The largest number is one; so is what lies across memory, and what is none is found there, too.
+    // The largest number is finite. Tensors that are not contiguous are checked, too.
     let matrix = Tensor::full([40, 30], f64::from(f32::MAX), (Kind::Float, Device::Cpu));
     let mut into = Tensor::zeros([30, 40], (Kind::Float, Device::Cpu));
     assert!(memory::copy_finite(&matrix.tr(), Some(&mut into)).unwrap());

@@ -1,4 +1,4 @@
-//! Optimizers against PyTorch's own (`fused=True`, CPU): equal bits in parameters and state after every kind of step.
+//! Optimizers have the same bits as those of PyTorch (`fused=True`, CPU), in parameters and state, after every kind of step.
 
 use lockstep_tch_ext::optim::{Kind, Optimizer, STEPS, Update};
 use lockstep_tch_ext::{Error, memory};
@@ -9,7 +9,7 @@ const SHAPES: &[&[i64]] = &[&[64, 64], &[64], &[33, 7], &[1], &[5, 3, 2]];
 const DECAYS: &[f64] = &[0.1, 0.0, 0.1, 0.0, 0.01];
 const RATES: &[f64] = &[0.1, 0.05, 0.2, 0.0, 0.013, 0.1, 0.1];
 
-/// Whether a parameter has a gradient at a step: the second from the third step on, the third at even steps, the last never.
+/// Whether a parameter has a gradient at a step: the second one from the third step on, the third one at even steps, the last one never.
 fn is_used(parameter: usize, step: usize) -> bool {
     match parameter {
         1 => step >= 2,
@@ -19,7 +19,7 @@ fn is_used(parameter: usize, step: usize) -> bool {
     }
 }
 
-/// Numbers for the parameters, then for the gradients of each step; the same on both sides, by file.
+/// Numbers for the parameters, then for the gradients of each step. PyTorch reads the same numbers from a file.
 fn numbers() -> Vec<f32> {
     let per_step: usize = SHAPES.iter().map(|shape| shape.iter().product::<i64>() as usize).sum();
     let mut state = 1_u64;
@@ -30,7 +30,7 @@ fn numbers() -> Vec<f32> {
     (0..per_step * (RATES.len() + 1)).map(|_| next()).collect()
 }
 
-/// Cuts the next list of tensors off the front of `numbers`.
+/// Takes the next list of tensors from the front of `numbers`.
 fn take(numbers: &mut &[f32]) -> Vec<Tensor> {
     SHAPES
         .iter()
@@ -52,7 +52,8 @@ fn bytes<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<u8> {
     tensors.into_iter().flat_map(|tensor| memory::bytes_of(tensor).unwrap()).collect()
 }
 
-/// All steps in Rust; with `swap`, the second half by a fresh optimizer that took over the first one's state.
+/// Makes all steps in Rust. With `swap`, a new optimizer with the saved state makes the later steps. With `sometimes`, parameters do not
+/// take part in all steps.
 fn run(kind: Kind, swap: bool, sometimes: bool) -> Vec<u8> {
     tch::set_num_threads(1);
     let all = numbers();
@@ -113,7 +114,7 @@ fn every_kind_is_pytorchs() {
     }
 }
 
-/// libtorch's fused kernel for the CPU reads other memory than the momentum of 16-bit floats.
+/// libtorch's fused CPU kernel reads wrong memory for the momentum of 16-bit floats.
 #[test]
 fn momentum_of_16_bit_floats_is_computed_in_32_bits_and_rounded() {
     for kind in [tch::Kind::BFloat16, tch::Kind::Half] {
@@ -125,7 +126,7 @@ fn momentum_of_16_bit_floats_is_computed_in_32_bits_and_rounded() {
         let (mut wanted, mut momentum) = (Tensor::ones([67], (tch::Kind::Float, Device::Cpu)), None::<Tensor>);
         for step in 0..6 {
             let gradient = gradient(step);
-            // Memory that was another tensor's.
+            // Leaves other values in freed memory.
             drop(Tensor::full([67], 1e4, (tch::Kind::Float, Device::Cpu)));
             optimizer.step(&Update::all(&[gradient.shallow_clone()], 0.125)).unwrap();
             let wide = gradient.to_kind(tch::Kind::Float);
@@ -152,7 +153,7 @@ fn gradients_that_lie_otherwise_in_memory_give_the_same_bits() {
     assert_eq!(result(true), result(false));
 }
 
-/// As `nn.Parameter(weight[:, ::2])` has them.
+/// For example `nn.Parameter(weight[:, ::2])`.
 #[test]
 fn a_parameter_with_gaps_in_memory_is_stepped_as_one_without() {
     let result = |kind: Kind, element: tch::Kind, gaps: bool| {
@@ -215,7 +216,7 @@ fn a_step_that_waits_for_its_parameters_is_the_same_step() {
     let tensors = || -> Vec<Tensor> { (0..5).map(|index| Tensor::full([400, 400], index, FLOAT)).collect() };
     let grads: Vec<Tensor> = (0..5).map(|index| Tensor::full([400, 400], 0.3 - f64::from(index), FLOAT)).collect();
     let named = |tensors: &[Tensor]| -> Vec<(String, Tensor, f64)> {
-        // Two fused calls, each of some portions.
+        // Two fused calls, each with several portions.
         let decay = |index: usize| if index.is_multiple_of(2) { 0.1 } else { 0.0 };
         let named = |(index, tensor): (usize, &Tensor)| (format!("p{index}"), tensor.shallow_clone(), decay(index));
         tensors.iter().enumerate().map(named).collect()
@@ -266,7 +267,7 @@ fn a_step_that_found_an_infinity_changes_no_tensor() {
                 let found_inf = found_inf.map(Tensor::from);
                 let grads: Vec<Tensor> =
                     (0..3).map(|index| Tensor::full([50], 0.3 - f64::from(index), FLOAT)).collect();
-                // One of them has a count of its own from the second step on.
+                // One parameter has its own count of steps from the second step on.
                 let used = [1, u8::from(step == 0), 1];
                 let update = Update { used: Some(&used), found_inf: found_inf.as_ref(), ..Update::all(&grads, 0.1) };
                 optimizer.step(&update).unwrap();

@@ -1,4 +1,4 @@
-//! TorchScript modules that PyTorch made: names, buffers, training in place, and files that are none.
+//! TorchScript modules from PyTorch: names, buffers, training in place; and files that are not TorchScript modules.
 
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ fn a_module_keeps_its_names_trains_in_place_and_gives_pytorchs_bits() {
     }
     assert!(all_bytes(&module) == std::fs::read(made.path("trained")).unwrap(), "bits differ from PyTorch's training");
 
-    // Saved as trained, and the same when loaded.
+    // Saved with trained weights, which are the same after loading.
     module.save(&made.path("saved.pt")).unwrap();
     let again = ScriptModule::load(&made.path("saved.pt"), Device::Cpu).unwrap();
     assert_eq!(all_bytes(&again), all_bytes(&module));
@@ -76,7 +76,7 @@ fn a_module_keeps_its_names_trains_in_place_and_gives_pytorchs_bits() {
     assert!(matches!(again.forward(&[x.transpose(0, 1)]), Err(Error::Torch(_))), "shapes that do not fit");
 }
 
-/// By either of libtorch's executors.
+/// With both of libtorch's executors.
 #[test]
 fn autograd_differentiates_the_code_of_modules() {
     assert_eq!(script::gradients().unwrap(), "autograd");

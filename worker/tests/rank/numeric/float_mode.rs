@@ -1,4 +1,4 @@
-//! The processor's float mode, against a library that is loaded beside and changes it, as one built with -ffast-math does.
+//! The processor's floating-point mode, with a preloaded library that changes it, as libraries built with -ffast-math do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use lockstep_support::printed;
 
 use crate::lab::{Lab, table};
 
-/// Gradients are clipped to subnormal numbers: whoever flushes those keeps another momentum.
+/// Gradients are clipped to subnormal numbers: a process that flushes them to zero gets another momentum.
 const JOB: &str = r#"
     name = "small"
     steps = 4
@@ -19,8 +19,8 @@ const JOB: &str = r#"
     report = { fingerprints_every = 2 }
 "#;
 
-/// With `EVERY_CALL` whoever asks for the time loses the mode, which the training thread does at every step; without it
-/// only the thread that loads the library, before `main`.
+/// With `EVERY_CALL` each call of `clock_gettime` changes the mode of its thread; the training thread makes such a call at every step.
+/// Without it, only the mode of the thread that loads the library changes, before `main`.
 const LIBRARY: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -69,10 +69,10 @@ fn a_mode_that_was_changed_before_the_start_is_set_back_and_the_library_is_named
         (maps["float_mode"].as_str(), maps["env.LD_PRELOAD"].as_str()),
         ("round to nearest, subnormals kept", path)
     );
-    // Another file of that name is another library.
+    // The digest shows if another file has the same name.
     assert_eq!(maps[&format!("library.{path}")].len(), 64, "{maps:?}");
 
-    // What stands in the place of one of the system's is known by its digest, too.
+    // A library that replaces one of the system's is recorded by its digest, too.
     let shadowing = dir.path().join("first");
     std::fs::create_dir(&shadowing).unwrap();
     let mapped = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -105,14 +105,19 @@ fn a_mode_that_changes_during_training_ends_the_run_with_words() {
     let outcome = lab(&[]).with_variable(0, "LD_PRELOAD", path).run(1, None);
     assert_ne!(outcome.codes, [0]);
     let reason = &outcome.failures[0];
-    let parts = ["step 2 was computed in another mode", "subnormal flushed to zero", "MXCSR 0x9fc0", "-ffast-math"];
+    let parts = [
+        "step 2 was computed in another floating-point mode",
+        "subnormal flushed to zero",
+        "MXCSR 0x9fc0",
+        "-ffast-math",
+    ];
     assert!(parts.iter().all(|part| reason.contains(part)), "{reason}");
-    // A level that promises nothing goes on.
+    // At a level without guarantees the run continues.
     let outcome = lab(&["numerics.level=off"]).with_variable(0, "LD_PRELOAD", path).run(1, None);
     assert_eq!(outcome.codes, [0], "{}", outcome.stderr);
 }
 
-/// What the mode decides is seen here at all: without setting it back, the first test would have nothing to find.
+/// Shows that the mode changes bits at all; otherwise the first test would prove nothing.
 #[test]
 fn a_changed_mode_gives_other_bits() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Whether processes compute the same bits: switches, operators, the float mode.
+//! What decides the bits of a process: switches, operators, the floating-point mode.
 
 mod float_mode;
 mod numerics;

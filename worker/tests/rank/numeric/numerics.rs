@@ -1,6 +1,6 @@
-//! The numerics fingerprint: whatever is known to change bits in one process of two shows in its map, under its name.
+//! The numerics fingerprint: everything that is known to change bits shows in the map of a process, with its name.
 //!
-//! What the coordinator does with two maps that differ is in `tests/tests/levels.rs`.
+//! `tests/tests/levels.rs` tests how the coordinator handles different maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -19,7 +19,7 @@ const JOB: &str = r#"
     data = { kind = "csv", path = "table.csv", target = "class" }
 "#;
 
-/// Variables, with a value that no job gives them: threads, code paths, precision.
+/// Environment variables with values that no job sets: threads, code paths, precision.
 const VARIANTS: &[(&str, &str)] = &[
     ("ATEN_CPU_CAPABILITY", "avx2"),
     ("ATEN_CPU_CAPABILITY", "default"),
@@ -55,7 +55,7 @@ fn every_variant_shows_under_its_name_and_nothing_else_does() {
         lab = lab.with_variable(index as u32 + 1, name, value);
     }
     let count = VARIANTS.len() as u32;
-    // The last one is as plain as the first.
+    // The last process has no further variable, as the first one.
     let maps = lab.fingerprints(count + 2);
     let plain = &maps[0];
     assert_eq!(*plain, maps[count as usize + 1], "processes that start alike have equal maps");
@@ -63,7 +63,7 @@ fn every_variant_shows_under_its_name_and_nothing_else_does() {
         let (key, differing) = (format!("env.{name}"), differing(plain, map));
         assert_eq!(map[&key], *value, "{name}={value}");
         assert!(differing.contains(&key), "{name}={value}: {differing:?}");
-        // What a library then says of itself may differ too.
+        // The descriptions of libraries may differ, too.
         let said = ["cpu.capability", "torch.config", "cpu.mkl", "cpu.onednn", key.as_str()];
         assert!(differing.iter().all(|key| said.contains(&key.as_str())), "{name}={value}: {differing:?}");
     }
@@ -85,11 +85,11 @@ fn the_number_of_threads_and_the_level_show() {
     assert_eq!(of("numerics.reduction=native"), BTreeSet::from(["reduction".to_owned()]));
     let model = of("model.hidden=[9]");
     assert_eq!(model, BTreeSet::from(["layout".to_owned()]), "what is reduced");
-    // Neither a name nor a seed is numerics.
+    // Name and seed are not part of the numerics.
     assert_eq!(of("seed=5"), BTreeSet::new());
 }
 
-/// Libraries choose by what the processor itself says, whatever the system shows of it.
+/// Libraries read the processor directly, even if the system hides it.
 #[test]
 fn a_processor_that_the_system_hides_says_what_it_is() {
     if !in_mount_namespace("numerics::a_processor_that_the_system_hides_says_what_it_is") {
@@ -119,7 +119,7 @@ fn every_variable_of_the_list_is_in_the_map_and_what_changes_nothing_is_not() {
     assert_eq!(both.state(), Lab { variables: BTreeMap::new(), ..lab }.run(1, None).state());
 }
 
-/// The reverse: a variant that gives other bits has another map. Which ones do depends on the processor.
+/// The reverse: a variant with other bits has another map. It depends on the processor which variants have other bits.
 #[test]
 fn whatever_gives_other_bits_has_another_fingerprint() {
     let job = r#"

@@ -1,8 +1,8 @@
-//! The golden vectors by operator: `worker --operators` computes them on this machine.
+//! The golden bits of operators, which `worker --operators` computes on this machine.
 
 use std::process::Command;
 
-/// Variables that would change the bits, were they inherited.
+/// Environment variables that would change the bits if they were inherited.
 const DISTURBING: [(&str, &str); 3] = [("ATEN_CPU_CAPABILITY", "avx2"), ("MKL_CBWR", "AVX2"), ("OMP_NUM_THREADS", "2")];
 
 #[test]

@@ -1,4 +1,4 @@
-//! A work tree as bytes, and again as a work tree.
+//! Stores a work tree as bytes, and restores it.
 
 mod container;
 mod objects;

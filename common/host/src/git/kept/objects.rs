@@ -1,10 +1,9 @@
-//! Git objects one after another: kind (one byte), length (u64 LE), contents. Their names are not kept: git finds them anew,
-//! so a changed byte is an object that nobody refers to.
+//! Git objects one after another: kind (one byte), length (u64 LE), contents. Their ids are not stored. Git computes them again, so
+//! an object with a changed byte has another id, and nothing refers to it.
 
 use git2::{ObjectType, Odb, Oid, Repository, TreeWalkMode, TreeWalkResult};
 
-/// `tree` and all objects below it that `known` has not; what is found is known afterwards. Submodules' commits are not
-/// theirs.
+/// `tree` and all objects below it that are not in `known`; adds them to `known`. Commits of submodules are not included.
 pub(in crate::git) fn below(
     repository: &Repository,
     tree: Oid,
@@ -19,13 +18,13 @@ pub(in crate::git) fn below(
         if new {
             found.push(entry.id());
         }
-        // What is below a known tree is known.
+        // All objects below a known tree are known.
         if new || entry.kind() != Some(ObjectType::Tree) { TreeWalkResult::Ok } else { TreeWalkResult::Skip }
     })?;
     Ok(found)
 }
 
-/// Writes the objects behind `bytes`.
+/// Appends the objects `ids` to `bytes`.
 pub(in crate::git) fn append(odb: &Odb<'_>, ids: &[Oid], bytes: &mut Vec<u8>) -> Result<(), git2::Error> {
     for id in ids {
         let object = odb.read(*id)?;
@@ -41,7 +40,7 @@ pub(in crate::git) fn append(odb: &Odb<'_>, ids: &[Oid], bytes: &mut Vec<u8>) ->
     Ok(())
 }
 
-/// Adds what [`append`] wrote to a repository.
+/// Adds the objects in `bytes`, which [`append`] wrote, to a repository.
 pub(in crate::git) fn add(repository: &Repository, mut bytes: &[u8]) -> Result<(), git2::Error> {
     let odb = repository.odb()?;
     while let Some((kind, rest)) = bytes.split_first() {
@@ -49,9 +48,9 @@ pub(in crate::git) fn add(repository: &Repository, mut bytes: &[u8]) -> Result<(
             b'c' => ObjectType::Commit,
             b't' => ObjectType::Tree,
             b'b' => ObjectType::Blob,
-            _ => return Err(git2::Error::from_str("an object is of no kind")),
+            _ => return Err(git2::Error::from_str("an object has an unknown kind")),
         };
-        let cut = || git2::Error::from_str("an object is cut off");
+        let cut = || git2::Error::from_str("an object is truncated");
         let (length, rest) = rest.split_first_chunk().ok_or_else(cut)?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
         let (contents, rest) = rest.split_at_checked(length).ok_or_else(cut)?;

@@ -1,4 +1,5 @@
-//! The directory that a tree is restored in: which of it was there before, so that no more than the tree goes if that fails.
+//! The target directory of a restore. It remembers which directories existed before, so that a failed restore removes only its own
+//! files and directories.
 
 use std::fs;
 use std::io;
@@ -6,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use super::super::error::GitError;
 
-/// An empty directory that nobody else restores a tree in.
+/// An empty directory in which no other process restores a work tree.
 #[derive(Debug)]
 pub(in crate::git) struct Place {
-    /// Without links, so that what is removed is what was written.
+    /// Canonical path, so that exactly the written files are removed.
     path: PathBuf,
-    /// The outermost directory that was made for it; none if it was there.
+    /// The outermost directory that was created for it; `None` if it existed.
     made: Option<PathBuf>,
 }
 
 impl Place {
-    /// The directory that `target` leads to, made if it is not there.
+    /// Claims the directory `target`, and creates it if it does not exist. Links are followed.
     ///
     /// # Errors
-    /// `Occupied` by anything but an empty directory, also by another tree that is being restored; `Io`.
+    /// `Occupied` if it is not an empty directory, also if another restore has claimed it; `Io`.
     pub(in crate::git) fn claim(target: &Path) -> Result<Self, GitError> {
         let io = |source| GitError::Io { path: target.to_owned(), source };
         let made = match target.canonicalize() {
@@ -36,7 +37,7 @@ impl Place {
         if !place.path.is_dir() || fs::read_dir(&place.path).map_err(io)?.next().is_some() {
             return Err(occupied());
         }
-        // Of several that found it empty, one makes this.
+        // If several processes found the directory empty, only one of them creates `.git`.
         match fs::create_dir(place.path.join(".git")) {
             Ok(()) => Ok(place),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(occupied()),
@@ -51,11 +52,11 @@ impl Place {
         &self.path
     }
 
-    /// Removes what lies in it, and the directories that were made for it.
+    /// Removes its contents, and the directories that were created for it.
     pub(in crate::git) fn clear(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            // Of a link it is the link's own.
+            // For a link this is the type of the link itself.
             if entry.file_type()?.is_dir() {
                 fs::remove_dir_all(entry.path())?;
             } else {
@@ -66,7 +67,7 @@ impl Place {
         Ok(())
     }
 
-    /// Directories in which somebody put something meanwhile stay.
+    /// Removes the directories that were created for it. Directories that are not empty stay.
     fn unmake(&self) {
         let Some(made) = &self.made else { return };
         let outermost = made.canonicalize();
@@ -78,7 +79,7 @@ impl Place {
     }
 }
 
-/// The outermost directory on the way to `target` that is not there.
+/// The outermost directory of the path `target` that does not exist.
 fn missing(target: &Path) -> Option<PathBuf> {
     target.ancestors().take_while(|dir| !dir.exists()).last().map(Path::to_owned)
 }
@@ -121,7 +122,7 @@ mod tests {
         let target = dir.path().join("target");
         let first = Place::claim(&target).unwrap();
         assert!(matches!(Place::claim(&target), Err(GitError::Occupied { .. })));
-        assert!(first.path().join(".git").is_dir(), "who is too late removes nothing");
+        assert!(first.path().join(".git").is_dir(), "the second claim removes nothing");
         let (file, dangling) = (dir.path().join("file"), dir.path().join("dangling"));
         fs::write(&file, "mine").unwrap();
         symlink(dir.path().join("nowhere"), &dangling).unwrap();

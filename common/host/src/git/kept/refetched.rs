@@ -1,4 +1,4 @@
-//! A kept work tree again, where a commit of it must be fetched first.
+//! Restores a stored work tree, and fetches its commits if no local repository has them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,11 +7,11 @@ use super::super::error::GitError;
 use super::super::fetch::{Remotes, fetch};
 use super::restore::{Needed, Sources, needed, restore};
 
-/// As [`restore`], and a commit that is in none of the `sources` is fetched into the bare repository at `fetched`, as `remotes` allow: of the
-/// tree itself from `remote`, of a submodule from its own URL.
+/// As [`restore`], but a commit that none of `sources` has is fetched into the bare repository at `fetched`, within the limits of
+/// `remotes`. The commit of the work tree itself comes from `remote`, that of a submodule from the submodule's URL.
 ///
 /// # Errors
-/// As [`restore`] and [`fetch`]; `NoSource` if there is no URL to fetch from.
+/// As [`restore`] and [`fetch`]; `NoSource` if a commit is missing and there is no URL.
 pub fn restore_or_fetch(
     snapshot: &[u8],
     target: &Path,
@@ -28,7 +28,7 @@ pub fn restore_or_fetch(
         match restore(snapshot, target, &sources) {
             Err(error @ GitError::NoSource { .. }) => {
                 let GitError::NoSource { commit, .. } = &error else { return Err(error) };
-                // Each is fetched once.
+                // Each commit is fetched at most once.
                 match urls.remove(commit).flatten() {
                     Some(url) => fetch(fetched, remotes, &url, commit)?,
                     None => return Err(error),
@@ -80,7 +80,7 @@ mod tests {
         let error = refused(&remotes, &url);
         assert!(error.contains(&url) && error.contains("1111") && error.contains("not"), "{error}");
         let none = Remotes { protocols: Vec::new(), limit: remotes.limit };
-        assert!(refused(&none, &url).contains("nothing is fetched here"));
+        assert!(refused(&none, &url).contains("fetching is disabled on this node"));
         let https = Remotes { protocols: vec!["https".to_owned()], limit: remotes.limit };
         let touched = dir.path().join("touched");
         for url in [&url, published.to_str().unwrap(), &format!("ext::touch {}", touched.display())] {
@@ -88,10 +88,10 @@ mod tests {
         }
         assert!(refused(&remotes, &format!("ext::touch {}", touched.display())).contains("not allowed"));
         assert!(!touched.exists());
-        // A remote that takes a connection and says nothing.
+        // A remote that accepts a connection and sends nothing.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let hasty = Remotes { limit: Duration::from_millis(300), ..remotes };
         let error = refused(&hasty, &format!("git://{}/x", silent.local_addr().unwrap()));
-        assert!(error.contains("it took longer than 0 s"), "{error}");
+        assert!(error.contains("it timed out after 0 s"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The work tree of a [`snapshot`](super::snapshot()), again, in a directory of its own.
+//! Restores the work tree of a [`snapshot`](super::snapshot()) in a new directory.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -15,27 +15,27 @@ use super::place::Place;
 use super::snapshot::Part;
 use super::{container, objects, source};
 
-/// Where commits may be found, for the tree itself and for its submodules.
+/// Sources of commits, for the work tree and its submodules.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// What [`source`](super::source()) gave.
+    /// Commits that were stored with the run: bytes from [`source`](super::source()).
     pub packed: Option<Vec<u8>>,
-    /// Repositories by path, looked through in this order.
+    /// Paths of repositories, which are searched in this order.
     pub repositories: Vec<PathBuf>,
 }
 
-/// What is needed to rebuild a snapshot.
+/// A commit that is needed to restore a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needed {
-    /// Relative to the tree's root; empty for the tree itself.
+    /// Path of the submodule relative to the root; empty for the work tree itself.
     pub path: String,
-    /// Where it came from, for a submodule.
+    /// URL of the submodule; `None` for the work tree itself.
     pub url: Option<String>,
-    /// The commit.
+    /// Id of the commit.
     pub commit: String,
 }
 
-/// The commits that `snapshot` builds on, its own first.
+/// The commits that are needed to restore `snapshot`, that of the work tree itself first.
 ///
 /// # Errors
 /// `NotASnapshot`.
@@ -44,7 +44,7 @@ pub fn needed(snapshot: &[u8]) -> Result<Vec<Needed>, GitError> {
     Ok(parts.into_iter().map(|Part { path, url, commit, .. }| Needed { path, url, commit }).collect())
 }
 
-/// The commit that a snapshot builds on, of which `from` reads the beginning: nothing but its header is read.
+/// The commit of the work tree in a snapshot. Only the header is read; `from` must be at the beginning.
 ///
 /// # Errors
 /// `NotASnapshot`.
@@ -53,15 +53,15 @@ pub fn built_on(from: &mut impl Read) -> Result<String, GitError> {
     let whole = parts.into_iter().next().filter(|part| part.path.is_empty());
     whole
         .map(|part| part.commit)
-        .ok_or_else(|| GitError::NotASnapshot { reason: "it does not begin with the tree itself".to_owned() })
+        .ok_or_else(|| GitError::NotASnapshot { reason: "its first part is not the work tree itself".to_owned() })
 }
 
-/// Rebuilds the work tree of `snapshot` in `target`, which does not exist or is empty: every file, mode, link and empty
-/// directory. It is a git work tree whose HEAD is the commit; what differs from it differs again.
+/// Restores the work tree of `snapshot` in `target`, which must not exist or be empty: every file, mode, link and empty
+/// directory. The result is a git work tree whose HEAD is the commit; uncommitted changes are uncommitted again.
 ///
 /// # Errors
-/// `NotASnapshot`; `Occupied`; `NoSource` if no repository has a commit that is needed; `Git`, `Io`. What was written until
-/// then is removed, and with it the directories that were made; a directory that was there stays.
+/// `NotASnapshot`; `Occupied`; `NoSource` if no source has a needed commit; `Git`, `Io`. After an error, all written files and all
+/// created directories are removed; directories that existed before stay.
 pub fn restore(snapshot: &[u8], target: &Path, sources: &Sources) -> Result<(), GitError> {
     let (parts, mut all) = read(snapshot)?;
     let place = Place::claim(target)?;
@@ -70,7 +70,7 @@ pub fn restore(snapshot: &[u8], target: &Path, sources: &Sources) -> Result<(), 
         let (objects, rest) = all.split_at(part.objects as usize);
         all = rest;
         if let Err(error) = restore_part(part, objects, place.path(), sources, &mut left) {
-            // Half a tree would be taken for the whole.
+            // A partial work tree could be mistaken for a complete one.
             place.clear().map_err(|source| GitError::Io { path: target.to_owned(), source })?;
             return Err(error);
         }
@@ -78,11 +78,11 @@ pub fn restore(snapshot: &[u8], target: &Path, sources: &Sources) -> Result<(), 
     Ok(())
 }
 
-/// Bytes that the files of a tree may still have.
+/// Bytes that the files of the remaining parts may have.
 struct Left {
-    /// Of parts whose commit was kept with the run: at submit they had at most [`KEPT_BYTES`] in commits and as many in changed files.
+    /// For parts whose commit is stored with the run. At submission, commits and changed files had at most [`KEPT_BYTES`] each.
     kept: u64,
-    /// Of parts whose commit somebody else has.
+    /// For parts whose commit comes from another repository.
     elsewhere: u64,
 }
 
@@ -97,7 +97,7 @@ fn restore_part(
     let failed = |source| GitError::Git { path: root.clone(), source };
     let io = |source| GitError::Io { path: root.clone(), source };
     let (commit, tree) = (Oid::from_str(&part.commit).map_err(failed)?, Oid::from_str(&part.tree).map_err(failed)?);
-    // A tree that lies there already may hold links, and what is written below them would lie elsewhere.
+    // Another part at the same place may have links, which would lead out of the directory.
     if !part.path.is_empty() && fs::read_dir(&root).is_ok_and(|mut entries| entries.next().is_some()) {
         let reason = format!("its part `{}` would be written over another one", part.path);
         return Err(GitError::NotASnapshot { reason });
@@ -106,7 +106,7 @@ fn restore_part(
     let (commit_objects, is_kept) = commit_from(sources, part, commit)?;
     objects::add(&repository, &commit_objects).map_err(failed)?;
     objects::add(&repository, objects).map_err(failed)?;
-    // Its parents stay where they are.
+    // The parents of the commit are not stored, so the repository is shallow.
     fs::write(repository.path().join("shallow"), format!("{commit}\n")).map_err(io)?;
     repository.set_head_detached(commit).map_err(failed)?;
     let committed = repository.find_commit(commit).map_err(failed)?.tree_id();
@@ -119,7 +119,7 @@ fn restore_part(
         .ok_or_else(|| too_large(part, is_kept))?;
     let tree = repository.find_tree(tree).map_err(failed)?;
     let mut how = CheckoutBuilder::new();
-    // The bytes are those of the disk that they came from.
+    // The stored bytes are those on disk, so no filter may change them.
     how.force().disable_filters(true);
     repository.checkout_tree(tree.as_object(), Some(&mut how)).map_err(failed)?;
     let mut index = repository.index().map_err(failed)?;
@@ -132,17 +132,19 @@ fn restore_part(
     Ok(())
 }
 
-/// Bytes of changed files, and of a commit's files, that are kept with a run at most: the greatest `--code-limit`.
+/// Largest value of `--code-limit`: the most bytes of changed files, and the most bytes of a commit's files, that a run stores.
 pub const KEPT_BYTES: u64 = 192 << 20;
 
-/// Bytes of all files, where the commit is one that somebody else has: no submit limits those. More than the source code of any system.
+/// The most bytes of all files if the commit comes from another repository, where `--code-limit` does not apply. Real source trees are
+/// smaller.
 const ELSEWHERE_BYTES: u64 = 32 << 30;
 
-/// Directories below each other, and files and directories in all, beyond which a tree is none that somebody works in.
+/// The most nested directories of a tree. Real work trees have fewer.
 const DEPTH: usize = 100;
+/// The most files and directories of a tree. Real work trees have fewer.
 const ENTRIES: usize = 4_000_000;
 
-/// Refuses a tree that libgit2 would not survive, which descends into it call by call, or that no disk holds.
+/// Rejects a tree so deep that libgit2, which is recursive, would overflow the stack, and a tree with too many entries for a disk.
 fn bounded(repository: &Repository, tree: Oid, part: &Part) -> Result<(), GitError> {
     let no =
         |reason: &str| Err(GitError::NotASnapshot { reason: format!("the tree of its part `{}` {reason}", part.path) });
@@ -163,8 +165,8 @@ fn bounded(repository: &Repository, tree: Oid, part: &Part) -> Result<(), GitErr
     Ok(())
 }
 
-/// Bytes of the files of `tree`, each as often as it is named: one blob of a snapshot may have a million names. Counting ends
-/// above `most`. The tree is [`bounded`].
+/// Bytes of all files of `tree`. A blob counts once for each of its names, which may be a million. Counting stops above `most`. The tree
+/// must have passed [`bounded`].
 fn bytes_of(repository: &Repository, tree: Oid, most: u64) -> Result<u64, git2::Error> {
     let (odb, mut known) = (repository.odb()?, HashMap::new());
     let (mut open, mut bytes) = (vec![tree], 0_u64);
@@ -191,12 +193,14 @@ fn bytes_of(repository: &Repository, tree: Oid, most: u64) -> Result<u64, git2::
 
 fn too_large(part: &Part, is_kept: bool) -> GitError {
     let most = if is_kept { 2 * KEPT_BYTES } else { ELSEWHERE_BYTES };
-    let reason =
-        format!("with its part `{}` its files have more than {most} bytes, and no run keeps as many", part.path);
+    let reason = format!(
+        "its files up to part `{}` have more than {most} bytes, which is the limit of a stored work tree",
+        part.path
+    );
     GitError::NotASnapshot { reason }
 }
 
-/// The path of `name` below `root`, which no link leads out of. Nobody else writes there: what was a directory stays one.
+/// The path of `name` below `root`. It contains no link, and no other process writes there, so it cannot lead out of `root`.
 fn below(root: &Path, name: &str) -> Result<PathBuf, GitError> {
     let mut path = root.to_owned();
     for part in Path::new(name).components() {
@@ -209,7 +213,7 @@ fn below(root: &Path, name: &str) -> Result<PathBuf, GitError> {
     Ok(path)
 }
 
-/// The objects of the commit and of its tree, without its parents; and whether they were kept with the run.
+/// The objects of the commit and its tree, without its parents; and whether they come from the run's stored commits.
 fn commit_from(sources: &Sources, part: &Part, commit: Oid) -> Result<(Vec<u8>, bool), GitError> {
     if let Some(packed) = &sources.packed
         && let Some(objects) = source::find(packed, &part.commit)?
@@ -217,7 +221,7 @@ fn commit_from(sources: &Sources, part: &Part, commit: Oid) -> Result<(Vec<u8>, 
         return Ok((objects.to_vec(), true));
     }
     for path in &sources.repositories {
-        // A partial clone whose remote does not give the rest has not the commit.
+        // A partial clone whose remote does not provide the missing objects counts as one without the commit.
         if let Ok(mut repository) = repository::history_at(path)
             && repository.find_commit(commit).is_ok()
             && repository.complete(commit, Kinds::All).is_ok()
@@ -239,7 +243,7 @@ fn read(snapshot: &[u8]) -> Result<(Vec<Part>, &[u8]), GitError> {
     let no = |reason: &str| GitError::NotASnapshot { reason: reason.to_owned() };
     let (parts, objects): (Vec<Part>, _) = container::read(snapshot)?;
     if parts.first().is_none_or(|part| !part.path.is_empty()) {
-        return Err(no("it does not begin with the tree itself"));
+        return Err(no("its first part is not the work tree itself"));
     }
     let mut paths = HashSet::new();
     if let Some(twice) = parts.iter().find(|part| !paths.insert(part.path.as_str())) {
@@ -249,7 +253,7 @@ fn read(snapshot: &[u8]) -> Result<(Vec<Part>, &[u8]), GitError> {
         let is_outside = |name: &str| name == ".." || name.eq_ignore_ascii_case(".git");
         let inside = |path: &str| !path.split('/').any(is_outside) && !path.starts_with('/');
         if !inside(&part.path) || !part.empty_directories.iter().all(|path| inside(path)) {
-            return Err(no("it names a path outside of its tree"));
+            return Err(no("it has a path outside of its tree"));
         }
     }
     Ok((parts, objects))
@@ -262,7 +266,7 @@ mod tests {
     use super::super::snapshot::snapshot;
     use super::*;
 
-    /// A snapshot is made by whoever submits: its parts may be anything.
+    /// A snapshot comes from the user who submits, so its parts may be malicious.
     #[test]
     fn nothing_is_written_through_a_link_of_the_tree() {
         let dir = tempfile::tempdir().unwrap();
@@ -324,7 +328,7 @@ mod tests {
         nest(DEPTH - 10);
         let kept = snapshot(&hostile, 1000).unwrap().bytes;
         restore(&kept, &dir.path().join("deep"), &sources).unwrap();
-        // No such snapshot is taken; it can be forged.
+        // `snapshot` never makes such bytes, but they can be forged.
         nest(DEPTH + 1);
         let (mut parts, objects) = read(&kept).unwrap();
         let repository = Repository::open(&hostile).unwrap();

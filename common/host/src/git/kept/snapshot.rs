@@ -1,8 +1,8 @@
-//! A work tree that differs from its commit, as bytes: everything that the commit does not have.
+//! Stores the difference between a work tree and its commit as bytes.
 //!
-//! Staged, unstaged and untracked changes, deletions, modes, symbolic links, submodules with changes of their own, and
-//! empty directories; what `.gitignore` names is left out. Contents are taken as they lie on the disk, before any filter,
-//! so that [`super::restore`] gives the same bytes whatever the configuration there. The repository is only read.
+//! The bytes include staged, unstaged and untracked changes, deletions, modes, symbolic links, submodules with their changes, and
+//! empty directories, but not files that `.gitignore` names. Contents are those on disk, without filters, so that [`super::restore`]
+//! gives the same bytes under every git configuration. The repository is only read.
 //!
 //! ```text
 //! "lockstep work tree 1\n" | length of header, u64 LE | header, JSON | objects of the tree | of its submodules
@@ -30,22 +30,22 @@ use super::container::{self, Container};
 use super::objects;
 use crate::data::Stamp;
 
-/// Files that are named when all are too large together.
+/// The most files that [`GitError::TooLarge`] names.
 const NAMED: usize = 10;
 
-/// What the objects belong to: the tree itself, and then its submodules, outer ones first.
+/// The work tree itself, or a submodule. The work tree comes first, outer submodules come before inner ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::git) struct Part {
-    /// Relative to the tree's root; empty for the tree itself.
+    /// Path of the submodule relative to the root; empty for the work tree itself.
     pub(in crate::git) path: String,
-    /// Where it comes from; none for the tree itself.
+    /// URL of the submodule; `None` for the work tree itself.
     pub(in crate::git) url: Option<String>,
     pub(in crate::git) commit: String,
-    /// The git tree of what lies on the disk.
+    /// Id of the git tree of the files on disk.
     pub(in crate::git) tree: String,
-    /// Bytes of its objects; 0 if the commit has everything.
+    /// Bytes of the objects that the commit does not have; 0 if there are none.
     pub(in crate::git) objects: u64,
-    /// Relative to the part.
+    /// Paths of empty directories, relative to this part.
     pub(in crate::git) empty_directories: Vec<String>,
 }
 
@@ -57,22 +57,22 @@ impl Container for Part {
     }
 }
 
-/// What a work tree has that its commit has not.
+/// The difference between a work tree and its commit.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// For [`super::restore`].
+    /// Stored form, the input of [`super::restore`].
     pub bytes: Vec<u8>,
-    /// Files that differ from the commit, in submodules too.
+    /// Number of files that differ from the commit, including those in submodules.
     pub files: usize,
-    /// Those of them that git does not track, relative to the tree's root.
+    /// The untracked ones among these files, relative to the root.
     pub untracked: Vec<String>,
 }
 
-/// Takes a snapshot of the work tree that `path` lies in, if its changed files have at most `limit` bytes together.
+/// Takes a snapshot of the work tree that contains `path`. Its changed files may have at most `limit` bytes together.
 ///
 /// # Errors
-/// `TooLarge`, which names the largest files; `Unfinished` in the middle of a merge, a rebase and the like; `NotPlain` for
-/// what git cannot keep; `Changing` for a file that is written meanwhile; `Git`, `Io`.
+/// `TooLarge`, which names the largest files; `Unfinished` during a merge, a rebase and the like; `NotPlain` for an entry that git
+/// cannot store; `Changing` for a file that changes while it is read; `Git`, `Io`.
 pub fn snapshot(path: &Path, limit: u64) -> Result<Snapshot, GitError> {
     let mut repository = repository::require(path)?;
     let mut taking = Taking { limit, ..Taking::default() };
@@ -81,11 +81,11 @@ pub fn snapshot(path: &Path, limit: u64) -> Result<Snapshot, GitError> {
     Ok(Snapshot { bytes: container::write(&parts, &objects)?, files: files.len(), untracked })
 }
 
-/// A snapshot under way.
+/// A snapshot that is being taken.
 #[derive(Default)]
 struct Taking {
     limit: u64,
-    /// Changed files with their sizes.
+    /// Changed files with their sizes in bytes.
     files: Vec<(PathBuf, u64)>,
     untracked: Vec<String>,
     parts: Vec<Part>,
@@ -93,7 +93,7 @@ struct Taking {
 }
 
 impl Taking {
-    /// Adds the work tree of `repository`, which lies at `at` in the outermost one.
+    /// Adds the work tree of `repository`, whose path in the outermost one is `at`.
     fn part(&mut self, repository: &mut repository::Opened, at: &str, url: Option<String>) -> Result<(), GitError> {
         let root = work_dir(repository)?.to_owned();
         let failed = |source| GitError::Git { path: root.clone(), source };
@@ -101,7 +101,7 @@ impl Taking {
         repository.complete(commit, Kinds::All)?;
         let repository: &Repository = repository;
         let head = repository.find_commit(commit).and_then(|commit| commit.tree()).map_err(failed)?;
-        // New objects stay in memory: it is somebody else's repository.
+        // New objects stay in memory, so that the user's repository is not changed.
         let odb = repository.odb().map_err(failed)?;
         let _memory = odb.add_new_mempack_backend(1000).map_err(failed)?;
 
@@ -111,7 +111,7 @@ impl Taking {
         let submodules = submodules::of(repository)?;
         let changed = match (changed_paths(repository, &head, &submodules), doing) {
             (Err(GitError::Unfinished { .. }), Some(doing)) => Err(GitError::Unfinished { path: root.clone(), doing }),
-            // With nothing changed, what is there is the commit.
+            // Without changes, the work tree is the commit, even during a merge.
             (Ok(changed), Some(doing)) if !changed.all.is_empty() => {
                 Err(GitError::Unfinished { path: root.clone(), doing })
             }
@@ -141,14 +141,14 @@ impl Taking {
 
         for Submodule { path, url, mut repository, .. } in submodules {
             let inside = path.to_str().map(|path| join(at, path));
-            let inside = inside.ok_or_else(|| not_plain(&path, "the name of a submodule is not valid UTF-8"))?;
+            let inside = inside.ok_or_else(|| not_plain(&path, "it is a submodule whose name is not valid UTF-8"))?;
             let url = url.as_deref().map(without_credentials);
             self.part(&mut repository, &inside, url)?;
         }
         Ok(())
     }
 
-    /// Refuses what is too large, before any of it is read.
+    /// Rejects changed files that are too large together, before any of them is read.
     fn count(&mut self, root: &Path, changed: &[PathBuf], submodules: &HashMap<&Path, Oid>) -> Result<(), GitError> {
         for path in changed.iter().filter(|path| !submodules.contains_key(path.as_path())) {
             let bytes = fs::symlink_metadata(root.join(path)).map_or(0, |metadata| metadata.len());
@@ -165,7 +165,7 @@ impl Taking {
     }
 }
 
-/// What stands between a work tree and its next commit.
+/// The operation that is in progress in the repository, if any.
 fn unfinished(repository: &Repository) -> Option<&'static str> {
     match repository.state() {
         RepositoryState::Clean | RepositoryState::Bisect => None,
@@ -179,12 +179,12 @@ fn unfinished(repository: &Repository) -> Option<&'static str> {
 
 struct Changed {
     all: Vec<PathBuf>,
-    /// Those of them that git does not track.
+    /// The untracked ones among them.
     untracked: Vec<PathBuf>,
 }
 
-/// Paths whose bytes or modes on the disk are not those of `head`: what git says, and what only a filter hides from it; and submodules
-/// that have another commit.
+/// Paths whose bytes or modes on disk differ from `head`: those that git shows, those that a filter hides from git, and submodules with
+/// another commit.
 fn changed_paths(
     repository: &Repository,
     head: &git2::Tree<'_>,
@@ -194,8 +194,8 @@ fn changed_paths(
     let failed = |source| GitError::Git { path: root.clone(), source };
     let replaced = submodules::replaced(repository).map_err(failed)?;
     if let Some((path, _)) = replaced.iter().find(|(_, lies)| *lies == submodules::Lies::Files) {
-        let what = "the directory of a submodule, which is no git repository and has files: move them elsewhere, remove the directory, and \
-                    run `git submodule update --init`";
+        let what = "it is the directory of a submodule, but has files and no git repository: move the files elsewhere, remove the \
+                    directory, and run `git submodule update --init`";
         return Err(not_plain(&root.join(path), what));
     }
     let (mut changed, mut untracked, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
@@ -204,7 +204,9 @@ fn changed_paths(
             return Err(GitError::Unfinished { path: root.join(path), doing: "resolving a conflict" });
         }
         if status.contains(Status::WT_NEW) && path.as_os_str().as_bytes().ends_with(b"/") {
-            return Err(not_plain(&root.join(path), "a git repository of its own, and no submodule"));
+            let what =
+                "it is a git repository of its own, and not a submodule: move it elsewhere, or name it in `.gitignore`";
+            return Err(not_plain(&root.join(path), what));
         }
         if status.contains(Status::WT_NEW) {
             untracked.push(path.clone());
@@ -233,19 +235,19 @@ fn changed_paths(
     Ok(Changed { all: changed, untracked })
 }
 
-/// Whether a filter lets git take the file at `path` for the blob `committed`, whose bytes are others.
+/// Whether the file at `path` differs from the blob `committed`, but a filter hides that from git.
 fn hides(repository: &Repository, odb: &Odb<'_>, root: &Path, path: &Path, committed: Oid) -> bool {
     let full = root.join(path);
     let (Ok(there), Ok((bytes, _))) = (fs::symlink_metadata(&full), odb.read_header(committed)) else { return false };
     if there.len() != bytes as u64 {
         return true;
     }
-    // Of git's own filters none keeps a file's length.
+    // Git's built-in filters always change the length; only a configured filter may keep it.
     let is_filtered = repository.get_attr_bytes(path, "filter", AttrCheckFlags::default()).ok().flatten().is_some();
     is_filtered && there.is_file() && Oid::hash_file(ObjectType::Blob, &full).is_ok_and(|found| found != committed)
 }
 
-/// Puts what lies at `path` into `index`, or takes it out.
+/// Puts the file, link or submodule at `path` into `index`, or removes the entry if the path does not exist.
 fn take(
     repository: &Repository,
     index: &mut Index,
@@ -265,7 +267,8 @@ fn take(
     let (mode, id) = if metadata.is_symlink() {
         let target = fs::read_link(&full).map_err(io)?;
         if leads_out(path, &target) {
-            return Err(not_plain(&full, &format!("a symbolic link out of the work tree, to `{}`", target.display())));
+            let what = format!("it is a symbolic link out of the work tree, to `{}`", target.display());
+            return Err(not_plain(&full, &what));
         }
         (LINK, repository.blob(target.as_os_str().as_bytes()).map_err(failed)?)
     } else if metadata.is_file() {
@@ -278,11 +281,11 @@ fn take(
     } else if let Some(head) = submodules.get(path).filter(|_| metadata.is_dir()) {
         (SUBMODULE, *head)
     } else if metadata.is_dir() {
-        // A file has become a directory; what is in it stands for itself.
+        // A file was replaced by a directory, whose files are separate entries.
         index.remove(path, 0).ok();
         return Ok(());
     } else {
-        return Err(not_plain(&full, "neither a file nor a symbolic link nor a directory"));
+        return Err(not_plain(&full, "it is not a file, a directory or a symbolic link"));
     };
     let none = IndexTime::new(0, 0);
     let entry = IndexEntry {
@@ -302,7 +305,7 @@ fn take(
     index.add(&entry).map_err(failed)
 }
 
-/// Directories without anything in them that are not ignored, relative to `root`.
+/// Empty directories that are not ignored, relative to `root`.
 fn empty_directories(repository: &Repository, root: &Path) -> Result<Vec<String>, GitError> {
     let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(directory) = open.pop() {
@@ -313,7 +316,7 @@ fn empty_directories(repository: &Repository, root: &Path) -> Result<Vec<String>
             let entry = entry.map_err(io)?;
             empty = false;
             let path = directory.join(entry.file_name());
-            // A directory with `.git` in it is a repository of its own: a submodule, which is looked at by itself.
+            // A directory with a `.git` is a submodule, which is stored as a separate part.
             let own = entry.file_name() == ".git" || full.join(entry.file_name()).join(".git").exists();
             if entry.file_type().map_err(io)?.is_dir() && !own && !repository.is_path_ignored(&path).unwrap_or(false) {
                 open.push(path);
@@ -322,7 +325,8 @@ fn empty_directories(repository: &Repository, root: &Path) -> Result<Vec<String>
         if empty && !directory.as_os_str().is_empty() {
             let name = directory.to_str();
             found.push(
-                name.ok_or_else(|| not_plain(&full, "an empty directory whose name is not valid UTF-8"))?.to_owned(),
+                name.ok_or_else(|| not_plain(&full, "it is an empty directory whose name is not valid UTF-8"))?
+                    .to_owned(),
             );
         }
     }
@@ -330,7 +334,7 @@ fn empty_directories(repository: &Repository, root: &Path) -> Result<Vec<String>
     Ok(found)
 }
 
-/// Whether a link at `path` leads out of the tree.
+/// Whether a link at `path` to `target` leads out of the work tree. Both are paths relative to the root.
 fn leads_out(path: &Path, target: &Path) -> bool {
     let mut depth = path.components().count() as i64 - 1;
     for component in target.components() {

@@ -1,5 +1,5 @@
-//! The commits that a work tree builds on, as bytes, without their history: so that a run's code can be rebuilt where
-//! nobody has the repository.
+//! Stores the commits of a work tree and its submodules as bytes, without their history, so that a run's code can be restored without
+//! the repository.
 //!
 //! ```text
 //! "lockstep commits 1\n" | length of header, u64 LE | header, JSON | the objects of each commit
@@ -31,8 +31,8 @@ impl Container for Entry {
     }
 }
 
-/// The commit of the work tree that `path` lies in and those of its submodules; `None` if their files have more than
-/// `limit` bytes together.
+/// Stores the commit of the work tree that contains `path`, and those of its submodules. `None` if their files have more than `limit`
+/// bytes together.
 ///
 /// # Errors
 /// `Git`, `Header`, `Partial`.
@@ -67,7 +67,7 @@ fn add(
     Ok(true)
 }
 
-/// Bytes of all files of a commit.
+/// Bytes of all files of a commit, together.
 fn bytes_of(repository: &Repository, commit: Oid) -> Result<u64, git2::Error> {
     let (odb, mut bytes) = (repository.odb()?, 0);
     repository.find_commit(commit)?.tree()?.walk(TreeWalkMode::PreOrder, |_, entry| {
@@ -79,7 +79,7 @@ fn bytes_of(repository: &Repository, commit: Oid) -> Result<u64, git2::Error> {
     Ok(bytes)
 }
 
-/// A commit and all of its tree, without its parents.
+/// The objects of a commit and its whole tree, without its parents.
 pub(in crate::git) fn objects_of(repository: &Repository, commit: Oid) -> Result<Vec<u8>, git2::Error> {
     let mut ids = vec![commit];
     ids.extend(objects::below(repository, repository.find_commit(commit)?.tree_id(), &mut HashSet::new())?);
@@ -88,7 +88,7 @@ pub(in crate::git) fn objects_of(repository: &Repository, commit: Oid) -> Result
     Ok(bytes)
 }
 
-/// The objects of `commit` in what [`source`] gave, if it is there.
+/// The objects of `commit` in `source`, which are bytes from [`source`]; `None` if it does not have the commit.
 pub(in crate::git) fn find<'a>(source: &'a [u8], commit: &str) -> Result<Option<&'a [u8]>, GitError> {
     let (entries, mut all): (Vec<Entry>, _) = container::read(source)?;
     for entry in entries {

@@ -1,8 +1,9 @@
-//! An index that vouches for no file, and one that libgit2 does not read, sparse or split, in the form that it reads.
+//! Copies of a repository's index: one in which no entry vouches for a file, and one that converts a sparse or split index to a form
+//! that libgit2 can read.
 //!
-//! An entry says of which size and times its file was when it was like the commit, and whoever hands out a repository with its index can
-//! write those of another file there. libgit2 compares contents where a file is younger than the index; so it gets a copy that is older
-//! than all files.
+//! An index entry has the size and times that its file had when it was equal to the commit. Git does not compare a file's contents while
+//! these match. A repository's author can forge an entry for a changed file. libgit2 compares contents if a file is newer than the
+//! index, so it gets a copy of the index that is older than all files.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,10 +17,11 @@ use tempfile::TempDir;
 
 use super::super::command::git;
 
-/// Seconds since 1970, the earliest first that a file system may keep; at 0 libgit2 takes an index for one without a time.
+/// Times for the index in seconds since 1970. The first one that the file system supports is used. With 0, libgit2 assumes that the
+/// index has no time.
 const BEFORE_ALL_FILES: [i64; 2] = [i32::MIN as i64, 1];
 
-/// Gives `repository` a copy of its index that vouches for no file. It lies in the directory that comes back; none without an index.
+/// Gives `repository` a copy of its index that vouches for no file. The copy is in the returned directory; `None` if there is no index.
 pub(in crate::git) fn distrust(repository: &Repository) -> io::Result<Option<TempDir>> {
     let dir = tempfile::tempdir()?;
     let own = dir.path().join("index");
@@ -32,7 +34,7 @@ pub(in crate::git) fn distrust(repository: &Repository) -> io::Result<Option<Tem
     Ok(Some(dir))
 }
 
-/// The index in the file `path`, as old as can be.
+/// Opens the index at `path`, after setting its time before that of all files.
 fn aged(path: &Path) -> io::Result<Index> {
     let file = File::options().append(true).open(path)?;
     for seconds in BEFORE_ALL_FILES {
@@ -47,12 +49,12 @@ fn aged(path: &Path) -> io::Result<Index> {
         }
     }
     Err(io::Error::other(
-        "the file system of the directory for temporary files (`TMPDIR`) does not keep the times of files",
+        "the file system of the directory for temporary files does not store file times: set `TMPDIR` to another directory",
     ))
 }
 
-/// Gives `repository` its index as git writes it, which lies in the directory that comes back; none if git is not installed, or
-/// cannot either.
+/// Lets git convert the index of `repository` to a form that libgit2 can read. The converted index is in the returned directory; `None` if
+/// git is not installed or cannot convert it.
 pub(in crate::git) fn rewrite(repository: &Repository) -> Result<Option<TempDir>, git2::Error> {
     let Ok(Some(dir)) = written(repository) else { return Ok(None) };
     let index = aged(&dir.path().join(".git/index"));
@@ -61,7 +63,7 @@ pub(in crate::git) fn rewrite(repository: &Repository) -> Result<Option<TempDir>
     Ok(Some(dir))
 }
 
-/// A repository with no configuration, which has a copy of the index, and reads the objects.
+/// A temporary repository without configuration, with a converted copy of the index and with access to the objects.
 fn written(repository: &Repository) -> io::Result<Option<TempDir>> {
     let dir = tempfile::tempdir()?;
     let own = Repository::init(dir.path()).map_err(io::Error::other)?;
@@ -90,7 +92,7 @@ fn written(repository: &Repository) -> io::Result<Option<TempDir>> {
     Ok(done.success().then_some(dir))
 }
 
-/// With its time: a file that changed when its index was written is known by that.
+/// Copies a file with its modification time. Git detects by this time that a file changed while the index was written.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to)?;
     File::options().append(true).open(to)?.set_modified(fs::metadata(from)?.modified()?)

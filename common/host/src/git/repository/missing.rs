@@ -1,7 +1,7 @@
-//! What a partial clone (`git clone --filter=..`) left with its remote, fetched when it is needed.
+//! Fetches objects that a partial clone (`git clone --filter=..`) lacks, when they are needed.
 //!
-//! git fetches such objects into the repository, by whatever command its configuration names. Here they go into a directory beside
-//! it, from the remote's URL alone.
+//! Git itself would fetch them into the repository, with commands that the repository's configuration may name. Here they are fetched
+//! into a separate directory, by the remote's URL alone.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use tempfile::TempDir;
 use super::super::error::GitError;
 use super::super::fetch::{Remotes, fetch_objects};
 
-/// Which objects are needed.
+/// The kinds of objects that the caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::git) enum Kinds {
-    /// Trees, for what needs no contents.
+    /// Only trees, without file contents.
     Trees,
-    /// Trees and contents.
+    /// Trees and file contents.
     All,
 }
 
-/// Makes all of the tree of `commit` readable; see [`complete_objects`].
+/// Makes the whole tree of `commit` readable; see [`complete_objects`].
 pub(in crate::git) fn complete(repository: &Repository, commit: Oid, kinds: Kinds) -> Result<Vec<TempDir>, GitError> {
     if promisors(repository).is_empty() {
         return Ok(Vec::new());
@@ -31,11 +31,11 @@ pub(in crate::git) fn complete(repository: &Repository, commit: Oid, kinds: Kind
     complete_objects(repository, &[tree], kinds)
 }
 
-/// Makes `objects` and all below them readable in `repository`, for as long as the directories live that come back. Nothing is looked at
-/// where it is no partial clone.
+/// Makes `objects` and all objects below them readable in `repository`, for as long as the returned directories live. Does nothing if the
+/// repository is not a partial clone.
 ///
 /// # Errors
-/// `Partial` if none of its remotes gives them.
+/// `Partial` if none of the remotes provides them.
 pub(in crate::git) fn complete_objects(
     repository: &Repository,
     objects: &[Oid],
@@ -51,12 +51,12 @@ pub(in crate::git) fn complete_objects(
         }
         let partial = |said: String| GitError::Partial { path: place(repository), missing: missing.len(), said };
         if missing == before {
-            return Err(partial("it gave others".to_owned()));
+            return Err(partial("it sent other objects".to_owned()));
         }
         let dir = tempfile::tempdir().map_err(|source| GitError::Io { path: std::env::temp_dir(), source })?;
         let mut said = None;
         for url in &urls {
-            // Relative URLs begin at the work tree.
+            // Relative URLs are relative to the work tree.
             match fetch_objects(dir.path(), &Remotes::of_a_person(), url, &missing, &place(repository)) {
                 Ok(()) => {
                     said = None;
@@ -76,7 +76,7 @@ pub(in crate::git) fn complete_objects(
     Ok(kept)
 }
 
-/// Objects among `wanted` and below them that are not there, sorted.
+/// Missing objects among `wanted` and below them, sorted.
 fn absent(repository: &Repository, odb: &Odb<'_>, wanted: &[Oid], kinds: Kinds) -> Result<Vec<Oid>, git2::Error> {
     let (mut open, mut seen, mut absent) = (wanted.to_vec(), HashSet::new(), Vec::new());
     while let Some(id) = open.pop() {
@@ -102,7 +102,7 @@ fn absent(repository: &Repository, odb: &Odb<'_>, wanted: &[Oid], kinds: Kinds) 
     Ok(absent)
 }
 
-/// URLs of the remotes that have promised the rest of a partial clone.
+/// URLs of the promisor remotes: they have the missing objects of a partial clone.
 fn promisors(repository: &Repository) -> Vec<String> {
     let config = repository.config().and_then(|mut config| config.snapshot());
     let (Ok(config), Ok(remotes)) = (config, repository.remotes()) else { return Vec::new() };

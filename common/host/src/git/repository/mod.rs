@@ -1,4 +1,4 @@
-//! Somebody's repository, opened so that libgit2 sees what git sees, and refused where it cannot.
+//! Opens a user's repository so that libgit2 reads it as git does, or rejects it if that is not possible.
 
 mod index;
 mod missing;

@@ -1,8 +1,8 @@
-//! A repository as it lies on the disk, where libgit2 alone sees another one or none.
+//! Opens a repository in cases where libgit2 alone would read another one or none.
 //!
-//! libgit2 takes the directory that holds a separate git directory for the work tree, and reads no sparse and no split index. The
-//! top level is where `.git` lies; such an index is rewritten by git, and none vouches for a file (see [`super::index`]). A repository's own configuration cannot
-//! hide that a file differs from its commit: [`TRUTH`] stands above it.
+//! For a separate git directory, libgit2 takes the parent of that directory for the work tree; here the work tree is the directory with
+//! `.git`. libgit2 cannot read a sparse or split index; git converts it (see [`super::index`]). A repository's own configuration cannot
+//! hide changes of files, because [`TRUTH`] overrides it.
 
 use std::fs;
 use std::ops::Deref;
@@ -16,14 +16,14 @@ use super::missing::{self, Kinds};
 use super::owner::{self, top_level};
 use super::{index, sound};
 
-/// Modes, links and names as they are, and no file taken for unchanged whose times say otherwise.
+/// Configuration that overrides the repository's own: modes, links and names are compared, and changed times are not ignored.
 const TRUTH: &str =
     "[core]\n fileMode = true\n symlinks = true\n ignoreCase = false\n trustctime = true\n ignoreStat = false\n";
 
 /// An open repository.
 pub(in crate::git) struct Opened {
     repository: Repository,
-    /// Files of it that lie elsewhere: the configuration above its own, an index, fetched objects.
+    /// Temporary directories that it uses: for the overriding configuration, an index, fetched objects.
     beside: Vec<TempDir>,
 }
 
@@ -36,7 +36,7 @@ impl Deref for Opened {
 }
 
 impl Opened {
-    /// Fetches what a partial clone left with its remote of `commit`.
+    /// Fetches the objects of `commit` that a partial clone lacks.
     ///
     /// # Errors
     /// `Partial`, `Git`.
@@ -45,17 +45,17 @@ impl Opened {
         Ok(())
     }
 
-    /// As [`Opened::complete`], of the objects `ids` and what is below them.
+    /// As [`Opened::complete`], for the objects `ids` and all objects below them.
     pub(in crate::git) fn complete_objects(&mut self, ids: &[Oid]) -> Result<(), GitError> {
         self.beside.extend(missing::complete_objects(&self.repository, ids, Kinds::All)?);
         Ok(())
     }
 }
 
-/// The repository that `path` lies in; `None` if it lies in none.
+/// The repository that contains `path`; `None` if there is none.
 ///
 /// # Errors
-/// `Elsewhere` if the work tree does not contain `path`; `Broken`; `Unsupported`, with what helps, for forms that cannot be read; `Git`.
+/// `Elsewhere` if the work tree does not contain `path`; `Broken`; `Unsupported` for formats that cannot be read; `Git`.
 pub(in crate::git) fn discover(path: &Path) -> Result<Option<Opened>, GitError> {
     sound::around(path)?;
     match owner::discover(path) {
@@ -65,32 +65,32 @@ pub(in crate::git) fn discover(path: &Path) -> Result<Option<Opened>, GitError> 
     }
 }
 
-/// The repository that `path` must lie in.
+/// The repository that contains `path`; an error if there is none.
 pub(in crate::git) fn require(path: &Path) -> Result<Opened, GitError> {
     sound::around(path)?;
     let found = owner::discover(path).map_err(|error| unreadable(path, error))?;
     whole(found, path)
 }
 
-/// The repository whose work tree begins at `root`: a submodule.
+/// The repository whose work tree has the root `root`, for example a submodule.
 pub(in crate::git) fn open(root: &Path) -> Result<Opened, GitError> {
     sound::at(root)?;
     whole(owner::open(root).map_err(|error| unreadable(root, error))?, root)
 }
 
-/// The repository that `path` lies in, for its commits alone: neither its work tree nor its index is looked at.
+/// The repository that contains `path`, for access to its commits only. Neither its work tree nor its index is read.
 pub(in crate::git) fn history(path: &Path) -> Result<Opened, GitError> {
     sound::around(path)?;
     without_index(owner::discover(path).map_err(|error| unreadable(path, error))?, path)
 }
 
-/// As [`history`], of the repository at `path` itself.
+/// As [`history`], for the repository at `path` itself.
 pub(in crate::git) fn history_at(path: &Path) -> Result<Opened, GitError> {
     sound::at(path)?;
     without_index(owner::open(path).map_err(|error| unreadable(path, error))?, path)
 }
 
-/// One that cannot be read is taken for empty: libgit2 looks for attributes in it.
+/// Replaces an unreadable index by an empty one, because libgit2 searches the index for attributes.
 fn without_index(repository: Repository, path: &Path) -> Result<Opened, GitError> {
     if repository.index().is_err() {
         let set = Index::new().and_then(|mut empty| repository.set_index(&mut empty));
@@ -125,7 +125,7 @@ fn whole(repository: Repository, path: &Path) -> Result<Opened, GitError> {
     Ok(Opened { repository, beside })
 }
 
-/// The commit of a work tree in which `path` lies.
+/// The commit at HEAD. `path` is for error messages.
 ///
 /// # Errors
 /// `NoCommit`, `Git`.
@@ -137,21 +137,21 @@ pub(in crate::git) fn head_of(repository: &Repository, path: &Path) -> Result<Oi
     }
 }
 
-/// What cannot be read, with what helps where that is known.
+/// The error of a repository that libgit2 cannot open, with advice for known causes.
 fn unreadable(path: &Path, source: git2::Error) -> GitError {
     let said = source.message().to_lowercase();
     let helps = if source.code() == ErrorCode::Owner {
-        "somebody else owns it: if you trust it, `git config --global --add safe.directory DIRECTORY`"
+        "another user owns it; if you trust it, run `git config --global --add safe.directory DIRECTORY`"
     } else if said.contains("refstorage") || said.contains("reftable") {
-        "its references are in a form that is not read here: `git refs migrate --ref-format=files` changes that"
+        "the format of its references is not supported; run `git refs migrate --ref-format=files`"
     } else if said.contains("object format") || said.contains("objectformat") {
-        "its objects have SHA-256 names, and only SHA-1 is read: submit from a repository with `git init --object-format=sha1`"
+        "its objects have SHA-256 names, and only SHA-1 is supported; submit from a repository made by `git init --object-format=sha1`"
     } else if said.contains("unsupported extension") {
-        "it has an extension that is not read here (`git config --get-regexp '^extensions'`): unset it where git does without, or submit \
-         from a new clone"
+        "it has an unsupported extension, which `git config --get-regexp '^extensions'` prints; unset it if git works without it, or \
+         submit from a new clone"
     } else if source.class() == ErrorClass::Index {
-        "its index is in a form that only git reads, and `git` is not in PATH or could not rewrite it: `git sparse-checkout reapply \
-         --no-sparse-index`, or `git update-index --no-split-index`, changes that"
+        "only git can read the format of its index, and `git` is not in PATH or could not convert it; run `git sparse-checkout reapply \
+         --no-sparse-index` or `git update-index --no-split-index`"
     } else {
         return GitError::Git { path: path.to_owned(), source };
     };

@@ -1,7 +1,8 @@
-//! A repository of another owner that `safe.directory` allows where libgit2 does not see it: in `GIT_CONFIG_COUNT` and its pairs, in the
-//! file that `GIT_CONFIG_GLOBAL` or `GIT_CONFIG_SYSTEM` names, and as `DIR/*` or `~/DIR`.
+//! Opens a repository of another owner if `safe.directory` allows it. libgit2 does not know all forms of this setting: here
+//! `GIT_CONFIG_COUNT` with its pairs, the files that `GIT_CONFIG_GLOBAL` and `GIT_CONFIG_SYSTEM` name, `DIR/*` and `~/DIR` count, too.
 //!
-//! libgit2 checks no owner of what is opened as bare; so that is how an allowed repository is opened, and it gets its work tree afterwards.
+//! libgit2 does not check the owner of a repository that is opened as bare. So an allowed repository is opened as bare, and gets its
+//! work tree afterwards.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -11,13 +12,12 @@ use std::path::{Path, PathBuf};
 
 use git2::{Config, ErrorCode, Repository};
 
-/// The one key that is read here.
 const KEY: &str = "safe.directory";
 
-/// A variable of the environment.
+/// Looks up an environment variable.
 type Variable<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The repository that `path` lies in, also an allowed one of another owner.
+/// The repository that contains `path`. It may have another owner if `safe.directory` allows that.
 ///
 /// # Errors
 /// As [`Repository::discover`].
@@ -25,7 +25,7 @@ pub fn discover(path: &Path) -> Result<Repository, git2::Error> {
     or_allowed(Repository::discover(path), path)
 }
 
-/// [`Repository::open`], also of an allowed repository of another owner.
+/// As [`Repository::open`]; the repository may have another owner if `safe.directory` allows that.
 pub(in crate::git) fn open(root: &Path) -> Result<Repository, git2::Error> {
     or_allowed(Repository::open(root), root)
 }
@@ -37,11 +37,11 @@ fn or_allowed(opened: Result<Repository, git2::Error>, path: &Path) -> Result<Re
     }
 }
 
-/// The repository around `path`, if the configuration of the machine, the user or the environment allows it.
+/// The repository that contains `path`, if `safe.directory` of the machine, the user or the environment allows it.
 fn allowed(path: &Path, variable: Variable<'_>) -> Result<Option<Repository>, git2::Error> {
     let none: [&Path; 0] = [];
     let git_dir = Repository::discover_path(path, none)?;
-    // One beside whose `.git` it lies, and not a bare one in somebody's work tree.
+    // The work tree whose `.git` is this repository. A bare repository inside a work tree has none.
     let top = top_level(path).filter(|top| Repository::discover_path(top, none).is_ok_and(|found| found == git_dir));
     let Ok(named) = top.as_ref().unwrap_or(&git_dir).canonicalize() else { return Ok(None) };
     if !is_allowed(&named, &values(variable), variable) {
@@ -58,19 +58,19 @@ fn allowed(path: &Path, variable: Variable<'_>) -> Result<Option<Repository>, gi
     Ok(Some(repository))
 }
 
-/// The values of `safe.directory`, in the order in which git reads them.
+/// All values of `safe.directory`, in git's order.
 fn values(variable: Variable<'_>) -> Vec<OsString> {
     let mut values: Vec<OsString> = files(variable).iter().flat_map(|file| of_file(file)).collect();
     let count = variable("GIT_CONFIG_COUNT").and_then(|count| count.to_str()?.parse::<u32>().ok());
     let pairs = (0..count.unwrap_or_default())
         .map(|index| variable(&format!("GIT_CONFIG_KEY_{index}")).zip(variable(&format!("GIT_CONFIG_VALUE_{index}"))));
-    // git stops at a pair that is not there.
+    // Git stops at the first missing pair.
     let pairs = pairs.map_while(|pair| pair);
     values.extend(pairs.filter(|(key, _)| key.eq_ignore_ascii_case(KEY)).map(|(_, value)| value));
     values
 }
 
-/// The files of configuration that are not a repository's own, the more important ones last.
+/// The configuration files of the machine and the user, in order of increasing precedence.
 fn files(variable: Variable<'_>) -> Vec<PathBuf> {
     let system = variable("GIT_CONFIG_SYSTEM").map(PathBuf::from).or_else(|| Config::find_system().ok());
     let home = variable("HOME").map(PathBuf::from);
@@ -83,15 +83,15 @@ fn files(variable: Variable<'_>) -> Vec<PathBuf> {
     system.into_iter().chain(global.into_iter().flatten()).collect()
 }
 
-/// None of a file that cannot be read.
+/// The values of `safe.directory` in `file`; none if it cannot be read.
 fn of_file(file: &Path) -> Vec<OsString> {
     let mut values = Vec::new();
     if let Ok(config) = Config::open(file)
         && let Ok(entries) = config.multivar(KEY, None)
     {
-        // What was read until an error counts.
+        // After an error, the values before it count.
         let _read = entries.for_each(|entry| {
-            // A key without a value is as an empty one.
+            // A key without a value counts as an empty value.
             let value = if entry.has_value() { entry.value_bytes() } else { b"" };
             values.push(OsStr::from_bytes(value).to_owned());
         });
@@ -99,7 +99,7 @@ fn of_file(file: &Path) -> Vec<OsString> {
     values
 }
 
-/// Whether `values` name the directory `named`, which is canonical; an empty one forgets those before it.
+/// Whether `values` include the directory `named`, a canonical path. An empty value cancels those before it.
 fn is_allowed(named: &Path, values: &[OsString], variable: Variable<'_>) -> bool {
     let last = values.iter().rposition(|value| value.is_empty()).map_or(0, |empty| empty + 1);
     values[last..].iter().any(|value| {
@@ -116,17 +116,17 @@ fn is_allowed(named: &Path, values: &[OsString], variable: Variable<'_>) -> bool
     })
 }
 
-/// A directory as it is written, absolute or from the home directory on, in its canonical form.
+/// The canonical form of a configured directory, which is absolute or relative to the home directory.
 fn directory(written: &Path, variable: Variable<'_>) -> Option<PathBuf> {
     let path = match written.strip_prefix("~") {
         Ok(below) => PathBuf::from(variable("HOME")?).join(below),
         Err(_) => written.to_owned(),
     };
-    // git takes one relative path, for who stands at the top.
+    // Git accepts one relative path, `.`.
     (path.is_absolute() || path == Path::new(".")).then(|| fs::canonicalize(path).ok())?
 }
 
-/// The nearest directory from `path` upwards in which `.git` lies.
+/// The nearest directory with a `.git`, from `path` upwards.
 pub(in crate::git) fn top_level(path: &Path) -> Option<PathBuf> {
     let path = path.canonicalize().ok()?;
     path.ancestors().find(|dir| dir.join(".git").symlink_metadata().is_ok()).map(Path::to_owned)
@@ -141,7 +141,7 @@ mod tests {
     use super::super::super::{GitError, describe};
     use super::*;
 
-    /// Everything below `dir` belongs to nobody then; only root can do that.
+    /// Gives everything below `dir` to the user `nobody`. Only root can do that; returns false otherwise.
     fn give_away(dir: &Path) -> bool {
         let is_root = rustix::process::geteuid().is_root();
         if is_root {
@@ -163,7 +163,7 @@ mod tests {
         tree.canonicalize().unwrap()
     }
 
-    /// `GIT_CONFIG_COUNT` with its pairs.
+    /// Environment variables that set `values` as git configuration.
     fn pairs(values: &[(&str, &str)]) -> BTreeMap<String, String> {
         let mut variables = BTreeMap::from([("GIT_CONFIG_COUNT".to_owned(), values.len().to_string())]);
         for (index, (key, value)) in values.iter().enumerate() {
@@ -173,7 +173,7 @@ mod tests {
         variables
     }
 
-    /// Whether the repository at `tree` is read with `variables`: here and by git itself, which agree.
+    /// Whether the repository at `tree` can be read with `variables`. Checks that git itself agrees.
     fn is_read(tree: &Path, home: &Path, mut variables: BTreeMap<String, String>) -> bool {
         variables.insert("HOME".to_owned(), home.to_str().unwrap().to_owned());
         let found = allowed(tree, &|name| variables.get(name).map(OsString::from)).unwrap();
@@ -259,7 +259,7 @@ mod tests {
             let work_tree = repository.workdir().unwrap().canonicalize().unwrap();
             assert_eq!((work_tree, head(&repository).as_str()), (top.canonicalize().unwrap(), branch));
         }
-        // Who allows a work tree allows no bare repository in it.
+        // Allowing a work tree does not allow a bare repository inside it.
         let of_tree = pairs(&[("safe.directory", tree.to_str().unwrap())]);
         assert!(!is_read(&bare, dir.path(), of_tree));
         let repository = open(&bare);

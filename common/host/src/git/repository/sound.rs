@@ -1,6 +1,6 @@
-//! Whether a `.git` can be opened at all: what is broken is told, and no pipe in it is waited for.
+//! Checks a `.git` before libgit2 opens it: a broken one is an error, and so is a pipe in it.
 //!
-//! libgit2 takes a broken one for none, and looks for a repository further up. It opens the files of one as they are, and the opening of
+//! libgit2 ignores a broken `.git` and searches the parent directories for a repository. It opens all files without a check, and opening
 //! a pipe waits for a writer.
 
 use std::collections::HashSet;
@@ -16,16 +16,16 @@ use git2::{ErrorCode, Index, Repository, RepositoryOpenFlags};
 use super::super::error::GitError;
 use crate::plain;
 
-/// Of a file that only says where something lies.
+/// The longest file with a path, such as `.git` or `commondir`, in bytes.
 const POINTER_BYTES: u64 = 64 << 10;
 
-/// Files of a work tree that git reads beside those that it compares.
+/// Files of a work tree that git reads for its own configuration.
 const RULES: [&str; 3] = [".gitattributes", ".gitignore", ".gitmodules"];
 
-/// Directories of a repository in which libgit2 opens nothing.
+/// Directories of a repository in which libgit2 opens no files.
 const NEVER_OPENED: [&str; 5] = ["annex", "hooks", "lfs", "modules", "worktrees"];
 
-/// Checks the repository that `path` lies in, if it lies in one.
+/// Checks the repository that contains `path`, if there is one.
 ///
 /// # Errors
 /// `Broken`.
@@ -37,7 +37,7 @@ pub(in crate::git) fn around(path: &Path) -> Result<(), GitError> {
     }
 }
 
-/// Checks the repository whose work tree begins at `top`, or that is `top` itself.
+/// Checks the repository whose work tree has the root `top`, or the repository `top` itself.
 ///
 /// # Errors
 /// `Broken`.
@@ -47,15 +47,15 @@ pub(in crate::git) fn at(top: &Path) -> Result<(), GitError> {
         return no_pipe(top, top);
     }
     let broken = |why: String| GitError::Broken { path: own.clone(), why };
-    let kind = fs::metadata(&own).map_err(|error| broken(format!("{error}: mend it, or remove it")))?.file_type();
+    let kind = fs::metadata(&own).map_err(|error| broken(format!("{error}; repair or remove it")))?.file_type();
     let dir = if kind.is_dir() {
         own.clone()
     } else if kind.is_file() {
         let text = pointer(&own).map_err(|error| broken(error.to_string()))?;
         let dir = text.strip_prefix("gitdir:").map(|dir| top.join(dir.trim()));
-        dir.ok_or_else(|| broken("it does not begin with `gitdir:`: mend it, or remove it".to_owned()))?
+        dir.ok_or_else(|| broken("it does not begin with `gitdir:`; repair or remove it".to_owned()))?
     } else {
-        return Err(broken("it is neither a directory nor a file: remove it".to_owned()));
+        return Err(broken("it is neither a directory nor a file; remove it".to_owned()));
     };
     no_pipe(&own, &dir)?;
     if let Ok(common) = pointer(&dir.join("commondir")) {
@@ -64,10 +64,13 @@ pub(in crate::git) fn at(top: &Path) -> Result<(), GitError> {
     let none: [&Path; 0] = [];
     match Repository::open_ext(top, RepositoryOpenFlags::NO_SEARCH, none) {
         Err(error) if error.code() == ErrorCode::NotFound => {
-            let what = if dir.is_dir() { "has no `HEAD`, no `objects` or no `refs`" } else { "is not there" };
-            Err(broken(format!("`{}` {what}: mend it (`git status` says more), or remove `.git`", dir.display())))
+            let what = if dir.is_dir() { "has no `HEAD`, no `objects` or no `refs`" } else { "does not exist" };
+            Err(broken(format!(
+                "`{}` {what}; repair it (run `git status` for details), or remove `.git`",
+                dir.display()
+            )))
         }
-        // What else is wrong, whoever opens it says.
+        // Other errors are reported when the repository is opened.
         _ => Ok(()),
     }
 }
@@ -77,11 +80,11 @@ fn pointer(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
-/// Refuses a pipe or a device in the git directory `dir`. A directory that cannot be listed is no repository, or says so itself.
+/// Rejects a pipe or a device in the git directory `dir`. If `dir` cannot be listed, opening it fails later.
 fn no_pipe(own: &Path, dir: &Path) -> Result<(), GitError> {
     let found = pipe(dir, &NEVER_OPENED);
     found.map_or(Ok(()), |path| {
-        let why = format!("`{}` is neither a directory nor a file: remove it", path.display());
+        let why = format!("`{}` is neither a directory nor a file; remove it", path.display());
         Err(GitError::Broken { path: own.to_owned(), why })
     })
 }
@@ -105,12 +108,12 @@ fn leads_to_pipe(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|to| waits(to.file_type()))
 }
 
-/// A socket is not waited for: git's own daemon has one in its directory.
+/// Whether opening an entry may wait. Opening a socket fails at once; git's own daemon has one in its directory.
 fn waits(kind: FileType) -> bool {
     kind.is_fifo() || kind.is_char_device() || kind.is_block_device()
 }
 
-/// Checks the files in the work tree of `repository` that git follows: libgit2 opens them as they are, too.
+/// Checks the files in the work tree of `repository` that git reads for its own configuration. libgit2 opens them without a check, too.
 ///
 /// # Errors
 /// `NotPlain`.
@@ -121,10 +124,10 @@ pub(in crate::git) fn rules(repository: &Repository) -> Result<(), GitError> {
     while let Some(dir) = open.pop() {
         let full = root.join(&dir);
         if let Some(path) = RULES.iter().map(|name| full.join(name)).find(|path| leads_to_pipe(path)) {
-            let what = "git follows it, and it is neither a directory nor a file: remove it".to_owned();
+            let what = "it is neither a directory nor a file, and git would read it; remove it".to_owned();
             return Err(GitError::NotPlain { path, what });
         }
-        // One that cannot be read, git cannot read either.
+        // A directory that cannot be read here cannot be read by git, either.
         for entry in fs::read_dir(&full).into_iter().flatten().flatten() {
             let path = dir.join(entry.file_name());
             let is_looked_at = entry.file_type().is_ok_and(|kind| kind.is_dir())
@@ -138,7 +141,7 @@ pub(in crate::git) fn rules(repository: &Repository) -> Result<(), GitError> {
     Ok(())
 }
 
-/// Directories in which the index has something, relative to the work tree.
+/// Directories with files in the index, relative to the work tree.
 fn tracked_directories(repository: &Repository) -> HashSet<PathBuf> {
     let mut found = HashSet::new();
     for entry in repository.index().iter().flat_map(Index::iter) {

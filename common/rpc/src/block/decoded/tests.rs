@@ -1,4 +1,4 @@
-//! What is wrong is named, and what is right beside it stays.
+//! Errors are named, and the valid parts of a block are kept.
 
 use super::*;
 use crate::{BlobRef, EncodedBlock, EvalReport, MediaReport, ModelReport, StepReport, SystemReport};
@@ -28,10 +28,10 @@ fn a_text_that_is_too_long_is_left_out_by_name_and_the_rest_of_its_block_stays()
     let media = vec![text("short", MAX_KEPT_TEXT_BYTES), text("long", 8 << 20), text("longer", 9 << 20)];
     let block = ReportBlock { media, ..steps(&[3]) };
     let DecodedBlock { block: left, left_out } = decode_block(0, &stored(&block)).unwrap();
-    let words = "text `long` of step 3 is left out: 8388608 bytes, and at most 65536 go with a report";
+    let words = "text `long` of step 3 is left out: it has 8388608 bytes, but a report may have 65536";
     assert_eq!(left_out.as_deref(), Some(words));
     assert_eq!((&left.steps, &left.media[0]), (&block.steps, &block.media[0]));
-    assert_eq!(left.media[1].text, "left out: 8388608 bytes, and at most 65536 go with a report");
+    assert_eq!(left.media[1].text, "left out: it has 8388608 bytes, but a report may have 65536");
     assert!(left.encoded_len() < 70_000, "{}", left.encoded_len());
     assert_eq!(decode_block(0, &stored(&left)).unwrap().left_out, None);
 }
@@ -63,11 +63,12 @@ fn what_process_0_alone_tells_and_steps_out_of_order_are_not_taken() {
     let model = ReportBlock { model: Some(ModelReport::default()), ..ReportBlock::default() };
     for block in [steps(&[3, 4]), evals, model] {
         assert_eq!(decode_block(0, &stored(&block)).unwrap().block, block);
-        let words = "it reports steps, evaluations or the model, which process 0 reports";
+        let words = "process 1 reports steps, evaluations or the model, but only process 0 may";
         assert_eq!(why(1, &stored(&block)), words);
     }
     for wrong in [[3, 3], [3, 5], [4, 3], [u64::MAX, 0]] {
-        assert_eq!(why(0, &stored(&steps(&wrong))), "the steps that it reports do not follow each other");
+        let words = format!("its steps are not consecutive: step {} follows step {}", wrong[1], wrong[0]);
+        assert_eq!(why(0, &stored(&steps(&wrong))), words);
     }
     assert!(decode_block(1, &stored(&ReportBlock::default())).is_ok());
 }
@@ -82,35 +83,36 @@ fn a_block_that_its_header_does_not_tell_the_truth_of_is_not_taken() {
     let held = ReportBlock { systems: vec![SystemReport { step: 9, ..SystemReport::default() }], ..steps(&[3, 4]) };
     assert_eq!(
         lied(&held, &|header| header.last_step = 7),
-        "its header says that it holds steps 3 to 7, and it holds 3 to 4"
+        "its header says steps 3 to 7, but its body has steps 3 to 4"
     );
     assert_eq!(
         lied(&held, &|header| *header = BlockHeader::default()),
-        "its header says that it holds steps 0 to 0, and it holds 3 to 4"
+        "its header says steps 0 to 0, but its body has steps 3 to 4"
     );
     let lies: [fn(&mut BlockHeader); 3] =
         [|header| header.loss = 1, |header| header.grad_norm = 1, |header| header.micros = 1];
     for lie in lies {
-        assert_eq!(lied(&held, &lie), "its header has another loss, gradient norm or time than its steps up to 4");
+        let words = "loss, gradient norm or time in its header differ from those of its steps up to 4";
+        assert_eq!(lied(&held, &lie), words);
     }
     assert_eq!(
         lied(&held, &|header| header.reach = 8),
-        "its header says that it reaches step 8, and it reports of step 9"
+        "its header says that 8 is its last step, but its body names step 9"
     );
-    // A second one in the body would stand in the place of what was judged.
+    // A second header in the body would replace the one that was checked.
     let mut twice = EncodedBlock::of(ReportBlock { header: Some(BlockHeader::of(&held)), ..held.clone() });
     twice.header = Some(BlockHeader { reach: 1, ..BlockHeader::default() });
-    assert_eq!(why(0, &twice.into_stored()), "it has 2 headers");
-    // Blocks of earlier builds have none.
+    assert_eq!(why(0, &twice.into_stored()), "it has 2 headers, but one is possible");
+    // Blocks of earlier builds have no header.
     assert_eq!(decode_block(0, &held.encode_to_vec()).unwrap().block, held);
 }
 
 #[test]
 fn bytes_that_are_no_block_or_would_fill_the_memory_are_not_taken() {
-    assert!(why(0, &[0xff; 9]).starts_with("its bytes are no block of reports: "));
-    // An empty `SystemReport` each.
+    assert!(why(0, &[0xff; 9]).starts_with("its bytes are not a block of reports: "));
+    // Each pair of bytes is an empty `SystemReport`.
     let many = [0x2a, 0].repeat(MOST_REPORTS + 1);
-    assert_eq!(why(0, &many), "it holds 262145 reports, more than 262144");
+    assert_eq!(why(0, &many), "it has 262145 reports, but at most 262144 are possible");
     let whole = stored(&ReportBlock { record_before: vec![1; 32], ..steps(&[1, 2, 3]) });
     for end in 0..whole.len() {
         let cut = decode_block(0, &whole[..end]);

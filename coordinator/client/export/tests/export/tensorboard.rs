@@ -219,10 +219,10 @@ async fn what_is_no_event_file_of_ours_is_neither_followed_nor_cut_nor_waited_fo
     let name = |number: &str| dir.join(format!("events.out.tfevents.{number}.lockstep"));
     let first = name("0000000001");
     symlink(&mine, &first).unwrap();
-    refused(&first, "a symbolic link and no regular file").await;
+    refused(&first, "a symbolic link, not a regular file").await;
     fs::remove_file(&first).unwrap();
     printed(Command::new("mkfifo").arg(&first));
-    refused(&first, "no regular file").await;
+    refused(&first, "not a regular file").await;
     fs::remove_file(&first).unwrap();
     for number in ["18446744073709551615", "99999999999999999999999", "9999999999", "00000000001"] {
         fs::write(name(number), "").unwrap();
@@ -246,7 +246,7 @@ async fn what_is_no_event_file_of_ours_is_neither_followed_nor_cut_nor_waited_fo
     let elsewhere = place.path().join("elsewhere");
     fs::rename(&dir, &elsewhere).unwrap();
     symlink(&elsewhere, &dir).unwrap();
-    refused(&dir, "a symbolic link and no directory").await;
+    refused(&dir, "a symbolic link, not a directory").await;
 }
 
 /// The answer of `path` once it has `length` elements: the server looks every second.

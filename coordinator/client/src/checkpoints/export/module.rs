@@ -1,4 +1,4 @@
-//! `model.pt` and `model-raw.pt`: the TorchScript module of a run with its trained weights.
+//! Writes `model.pt` and `model-raw.pt`: the TorchScript module of a run with its trained weights.
 
 use std::error::Error;
 use std::io;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::runs::local::worker_program;
 use crate::terminal::{Exit, Failure};
 
-/// Writes the module `original` to `to` with the values of `entries`, whose pieces are in `store`. Nothing of the module is run.
+/// Writes the module `original` to `to` with the values of `entries`, whose pieces are in `store`. It runs no code of the module.
 pub(super) fn write(original: &Path, to: &Path, entries: &[TensorEntry], store: &BlobStore) -> Result<(), Failure> {
     let weights: Vec<Weight> = entries.iter().map(weight).collect();
     let mut read = |name: &str| {
@@ -33,13 +33,13 @@ fn failure(error: &TorchScriptError) -> Failure {
     match error {
         TorchScriptError::Io { .. } | TorchScriptError::Weight { .. } => failure,
         _ => failure
-            .context("the TorchScript module cannot get the trained weights")
-            .hint("`--without-module` exports the weights alone: load them into the model in Python"),
+            .context("cannot write the trained weights into the TorchScript module")
+            .hint("pass `--without-module` to export the weights alone, and load them into the model in Python"),
     }
 }
 
-/// Writes a module that takes raw inputs: `original` with the `weights` of a safetensors file and with `preprocessing`, in JSON.
-/// libtorch compiles it, so the module is loaded, which runs its code.
+/// Writes a module that takes raw inputs: `original` with the `weights` of a safetensors file and with `preprocessing`, in JSON. The
+/// program `worker-rank` loads the module with libtorch, which runs the module's code.
 pub(super) async fn write_raw(original: &Path, weights: &Path, to: &Path, preprocessing: &str) -> Result<(), Failure> {
     let program = worker_program()?.with_file_name("worker-rank");
     let mut command = Command::new(&program);
@@ -51,5 +51,5 @@ pub(super) async fn write_raw(original: &Path, weights: &Path, to: &Path, prepro
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::new(Exit::Local, format!("the TorchScript module cannot be written: {}", said.trim())))
+    Err(Failure::new(Exit::Local, format!("cannot write the TorchScript module `{}`: {}", to.display(), said.trim())))
 }

@@ -1,7 +1,6 @@
-//! `model.safetensors`: the parameters and buffers of a checkpoint, by the names of a `state_dict`.
+//! Writes `model.safetensors`: the parameters and buffers of a checkpoint, with the names of a `state_dict`.
 //!
-//! One checkpoint gives the same bytes each time: metadata and tensors are written in an order of their own, which the crate's
-//! writer does not do.
+//! Each export of a checkpoint has the same bytes: metadata and tensors have a fixed order here, unlike in the crate's own writer.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +14,7 @@ use serde::Serialize;
 
 use crate::terminal::{Exit, Failure};
 
-/// Parameters and buffers, by the names of a `state_dict`.
+/// The parameters and buffers of a checkpoint, with the names of a `state_dict`.
 pub(super) fn weights(manifest: &Manifest) -> Vec<TensorEntry> {
     let plain = |entry: &TensorEntry| {
         let name = ["model/", "buffer/"].iter().find_map(|prefix| entry.name.strip_prefix(prefix))?;
@@ -24,13 +23,13 @@ pub(super) fn weights(manifest: &Manifest) -> Vec<TensorEntry> {
     manifest.tensors.iter().filter_map(plain).collect()
 }
 
-/// Writes `entries`, whose pieces are in `store`; each piece is verified.
+/// Writes `entries`, whose pieces are in `store`, to the file `to`. Each piece is verified by its digest.
 pub(super) fn write(entries: &[TensorEntry], store: &BlobStore, manifest: &Manifest, to: &Path) -> Result<(), Failure> {
     let mut tensors = entries.iter().map(Stored::new).collect::<Result<Vec<_>, Failure>>()?;
-    // As the crate's writer lays them out: wide elements first, so that all are aligned; then by name.
+    // The layout of the crate's writer: wide elements first, so that all are aligned, then by name.
     tensors.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.entry.name.cmp(&b.entry.name)));
     let header = header(&tensors, manifest).ok_or_else(|| {
-        Failure::new(Exit::Local, "the checkpoint's tensors have more bytes than a file can hold".to_owned())
+        Failure::new(Exit::Local, "the checkpoint's tensors have more than 2^64 bytes together".to_owned())
     })?;
     let unwritten = |error: &io::Error| Failure::new(Exit::Local, format!("cannot write `{}`: {error}", to.display()));
     let file = File::create(to).map_err(|error| unwritten(&error))?;
@@ -45,7 +44,7 @@ pub(super) fn write(entries: &[TensorEntry], store: &BlobStore, manifest: &Manif
     file.sync_all().map_err(|error| unwritten(&error))
 }
 
-/// The key of a file's header that is no tensor.
+/// The key of a file's header that is not a tensor.
 const METADATA: &str = "__metadata__";
 
 /// A tensor with its type in the file.
@@ -59,10 +58,14 @@ impl<'a> Stored<'a> {
     fn new(entry: &'a TensorEntry) -> Result<Self, Failure> {
         let TensorEntry { name, dtype: word, shape, pieces } = entry;
         if name == METADATA {
-            return Err(Failure::new(Exit::Local, format!("safetensors keeps the name `{METADATA}` for itself")));
+            let words = format!("a tensor is named `{METADATA}`, which safetensors reserves: rename it in the model");
+            return Err(Failure::new(Exit::Local, words));
         }
         let dtype = dtype(word).ok_or_else(|| {
-            Failure::new(Exit::Local, format!("safetensors has no elements of type `{word}` (`{name}`)"))
+            Failure::new(
+                Exit::Local,
+                format!("tensor `{name}` has elements of type `{word}`, which safetensors cannot store"),
+            )
         })?;
         let bytes = pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.bytes));
         let expected = shape
@@ -72,7 +75,8 @@ impl<'a> Stored<'a> {
             (Some(bytes), Some(expected)) if bytes == expected => Ok(Self { entry, dtype, bytes }),
             _ => {
                 let pieces = bytes.map_or_else(|| "more than 2^64".to_owned(), |bytes| bytes.to_string());
-                let words = format!("the manifest's tensor `{name}` is {word} {shape:?} and has {pieces} bytes");
+                let words =
+                    format!("tensor `{name}` of the manifest has type {word} and shape {shape:?}, but {pieces} bytes");
                 Err(Failure::new(Exit::Local, words))
             }
         }
@@ -86,7 +90,7 @@ struct Info<'a> {
     data_offsets: [u64; 2],
 }
 
-/// The file's header, as long as a multiple of 8; `None` if offsets overflow.
+/// The file's header, padded to a multiple of 8 bytes. `None` if offsets overflow.
 fn header(tensors: &[Stored], manifest: &Manifest) -> Option<Vec<u8>> {
     let text = |value: &dyn Fn(&mut Vec<u8>) -> serde_json::Result<()>| {
         let mut bytes = Vec::new();
@@ -116,7 +120,7 @@ fn header(tensors: &[Stored], manifest: &Manifest) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// libtorch's name of an element type as safetensors knows it.
+/// The safetensors type for libtorch's name of an element type; `None` if there is none.
 fn dtype(name: &str) -> Option<Dtype> {
     Some(match name {
         "float" => Dtype::F32,
@@ -172,7 +176,8 @@ mod tests {
         {
             assert!(Stored::new(&named("w", dtype, bytes)).is_ok(), "{dtype}");
         }
-        for (name, dtype, words) in [("__metadata__", "float", "keeps the name"), ("w", "qint8", "no elements of type")]
+        for (name, dtype, words) in
+            [("__metadata__", "float", "reserves: rename"), ("w", "qint8", "elements of type `qint8`")]
         {
             let refused = Stored::new(&named(name, dtype, 12)).err().unwrap().render();
             assert!(refused.contains(words), "{refused}");

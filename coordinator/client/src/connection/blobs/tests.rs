@@ -1,4 +1,4 @@
-//! Transfers: those that find no place wait, those that fail leave nothing behind, and what comes is checked.
+//! Transfers: they wait for a free place, leave nothing behind if they fail, and verify the received bytes.
 
 use std::future::pending;
 use std::mem::ManuallyDrop;
@@ -17,7 +17,7 @@ use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Uploads that bring nothing more, on a connection of their own.
+/// Opens uploads that never end, on a new connection.
 async fn hold(address: &str, uploads: usize) -> (JoinSet<Result<(), Status>>, Vec<mpsc::Sender<BlobChunk>>) {
     let mut client = Client::connect(address).await.unwrap();
     let (mut held, mut senders) = (JoinSet::new(), Vec::new());
@@ -34,14 +34,14 @@ async fn hold(address: &str, uploads: usize) -> (JoinSet<Result<(), Status>>, Ve
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_connection_has_some_places_and_who_finds_none_waits_for_one() {
     let dir = tempfile::tempdir().unwrap();
-    // A test that fails does not wait for its end.
+    // Otherwise a failing test would wait for the coordinator's end.
     let running = ManuallyDrop::new(start(&Settings::embedded(dir.path())).await.unwrap());
     let address = running.address().to_string();
     // One more than a connection may have.
     let (mut greedy, senders) = hold(&address, 17).await;
     let refused = timeout(DEADLINE, greedy.join_next()).await.expect("one is refused").unwrap().unwrap();
     let refused = refused.unwrap_err();
-    assert!(is_busy(&refused) && refused.message().starts_with("16 blobs of this connection"), "{refused}");
+    assert!(is_busy(&refused) && refused.message().starts_with("16 uploads of this connection"), "{refused}");
     let other = Client::connect(&address).await.unwrap();
     assert!(timeout(DEADLINE, other.put_blob(b"mine".to_vec())).await.expect("another has a place").unwrap());
     // Now all places are taken.
@@ -60,7 +60,7 @@ async fn one_connection_has_some_places_and_who_finds_none_waits_for_one() {
         }
     };
     let refused = timeout(DEADLINE, full).await.expect("all places are taken");
-    assert!(refused.message().starts_with("128 blobs are on their way here"), "{refused}");
+    assert!(refused.message().starts_with("128 uploads are in progress"), "{refused}");
     let mut waiting = tokio::spawn(async move { other.put_blob(b"late".to_vec()).await });
     assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "it waits");
     drop((greedy, senders, others));
@@ -79,7 +79,7 @@ async fn transfer(wait: Option<Receiver<()>>, begun: Option<Sender<()>>, _writin
     Err(Failure::new(Exit::Local, "no"))
 }
 
-/// On one thread: what was only told to end would still be there.
+/// On one thread, a task that was only told to end would still exist.
 #[tokio::test]
 async fn when_one_transfer_fails_the_others_have_ended() {
     let (begun, wait) = channel();
@@ -89,12 +89,12 @@ async fn when_one_transfer_fails_the_others_have_ended() {
     assert_eq!(Arc::strong_count(&writing), 1, "it could still write to a directory that is being removed");
 }
 
-/// The contents of the blob that [`relay`] falsifies: nothing else on a connection has so many of one byte.
+/// Contents of the blob that [`relay`] changes. Nothing else on a connection has so many equal bytes in a row.
 const HONEST: [u8; 4096] = [0xf6; 4096];
-/// Of these, the relay leaves the first as they are.
+/// Bytes at its beginning that [`relay`] leaves unchanged.
 const LEFT: usize = 64;
 
-/// The address of a relay to `coordinator` that tells other bytes in the place of [`HONEST`], as many.
+/// Starts a relay to `coordinator` that changes [`HONEST`] in answers, and returns its address.
 async fn relay(coordinator: SocketAddr) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -131,9 +131,9 @@ async fn what_a_coordinator_tells_of_a_blob_is_checked_here_too() {
 
     let mut lied_to = Client::connect(&relay(running.address()).await).await.unwrap();
     let failure = lied_to.blob(&piece).await.unwrap_err();
-    let words = format!("blob `{}` came with other bytes", piece.digest);
+    let words = format!("blob `{}` arrived with wrong bytes", piece.digest);
     assert!(failure.exit() == Exit::Damaged && failure.render().contains(&words), "{}", failure.render());
-    // What is fetched into a store gets its name only if it is what was asked for.
+    // A blob that is fetched into a store gets its name only if its digest is right.
     let store = dir.path().join("fetched");
     let failure = lied_to.fetch(std::slice::from_ref(&piece), &store).await.unwrap_err();
     assert!(failure.exit() == Exit::Damaged && failure.render().contains("is corrupt"), "{}", failure.render());

@@ -1,4 +1,4 @@
-//! Where a run is written to: one target that fails does not keep the others from being written.
+//! The targets of a mirror. If one fails, the others are still written.
 
 use lockstep_export::{ExportError, Item, Run, Sink};
 
@@ -7,16 +7,16 @@ use crate::terminal::{Exit, Failure, Output};
 /// The targets of one command.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
-    /// Those that took everything so far.
+    /// Targets without an error so far, by their option.
     sound: Vec<(String, Sink)>,
-    /// What failed, with its reason.
+    /// Targets that failed, with the reason.
     failed: Vec<(String, Failure)>,
-    /// How many of those the user was told.
+    /// Number of failed targets that the user has seen.
     told: usize,
 }
 
 impl Targets {
-    /// Adds a target, in the words of the command line.
+    /// Adds a target. Its name is the option of the command line.
     pub(super) fn add(&mut self, name: String, sink: Result<Sink, ExportError>) {
         match sink {
             Ok(sink) => self.sound.push((name, sink)),
@@ -28,10 +28,10 @@ impl Targets {
         self.sound.is_empty() && self.failed.is_empty()
     }
 
-    /// Announces `run` to all.
+    /// Begins `run` in all targets.
     ///
     /// # Errors
-    /// As for all methods here: only if no target is left.
+    /// If no target is left, as [`Self::write`].
     pub(super) async fn begin(&mut self, run: &Run) -> Result<(), Failure> {
         for (name, mut sink) in std::mem::take(&mut self.sound) {
             let done = sink.begin(run).await;
@@ -48,10 +48,10 @@ impl Targets {
         self.some_left()
     }
 
-    /// Ends all.
+    /// Ends `run` in all targets.
     ///
     /// # Errors
-    /// If one of them failed, now or before; each is named.
+    /// If a target has failed, now or before. The error names each.
     pub(super) async fn finish(&mut self, run: &Run) -> Result<(), Failure> {
         for (name, mut sink) in std::mem::take(&mut self.sound) {
             let done = sink.finish(run).await;
@@ -67,7 +67,7 @@ impl Targets {
         }
     }
 
-    /// Tells at once what failed if the others are written on: that may take days.
+    /// Prints failures at once while other targets are still written, which may take days. An error if none is left.
     fn some_left(&mut self) -> Result<(), Failure> {
         if self.sound.is_empty() {
             return Err(self.failure());
@@ -79,7 +79,7 @@ impl Targets {
         Ok(())
     }
 
-    /// Of all that failed.
+    /// The failure of all targets that failed.
     fn failure(&self) -> Failure {
         let failed: Vec<String> =
             self.failed.iter().map(|(name, failure)| format!("`{name}`: {}", failure.message())).collect();

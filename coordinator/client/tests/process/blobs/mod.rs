@@ -1,4 +1,4 @@
-//! What lies in the store, and whether a run is saved there.
+//! Blobs in the store, and checkpoints made of them.
 
 mod saves;
 mod store;

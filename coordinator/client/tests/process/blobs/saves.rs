@@ -1,4 +1,4 @@
-//! Checkpoints whose blobs the coordinator looks at before it commits them.
+//! The coordinator checks the blobs of a checkpoint before it commits it.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::support::{Coordinator, wait_for};
 async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_read_those_of_the_last() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
-    // It does not look long.
+    // It waits only 200 ms for missing blobs.
     let coordinator = Coordinator::start_under(&["env", "LOCKSTEP_COORD_STORE__PATIENCE_MS=200"], &state, &[]);
     let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
     let blob = |step| blob(&state, step);
@@ -27,19 +27,16 @@ async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_re
     fs::remove_file(blob(2)).unwrap();
     agent.tell(&p0, 3, share).await;
     let reason = failures(1);
-    assert!(reason.contains("the coordinator cannot open what was written: blob `"), "{reason}");
+    assert!(reason.contains("the coordinator cannot open the checkpoint: blob `"), "{reason}");
     assert!(reason.contains("is missing from the store"), "{reason}");
     assert_eq!(coordinator.ask(&["show", &run])["status"], "running", "that was not the last one");
 
-    // Its length is right: only who reads it sees what it is.
+    // The length is right: only reading shows the damage.
     let share = agent.share(4, 0);
     fs::write(blob(4), b"evil").unwrap();
     agent.tell(&p0, 4, share).await;
     let reason = failures(2);
-    assert!(
-        reason.contains("the coordinator cannot read what was written") && reason.contains("is corrupt"),
-        "{reason}"
-    );
+    assert!(reason.contains("the coordinator cannot read the checkpoint") && reason.contains("is corrupt"), "{reason}");
     let rejected = Save { attempt: 1, ..Save::default() };
     agent.until_desired("the rejection", |assigned| assigned[0].save == rejected).await;
 
@@ -53,7 +50,7 @@ async fn a_checkpoint_is_rejected_if_the_coordinator_cannot_open_its_blobs_or_re
     assert_eq!(shown["checkpoints"].as_array().unwrap().len(), 1);
 }
 
-/// The run's other checkpoints wait for it, and so does its end.
+/// Later checkpoints of the run and its end wait for it.
 #[tokio::test]
 async fn a_checkpoint_whose_blobs_are_seen_late_is_not_dropped_for_later_ones() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The coordinator's store: which one it is, and blobs in it that are damaged.
+//! The identity of the coordinator's store, and damaged blobs in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +39,7 @@ fn a_coordinator_is_refused_another_store_than_its_own() {
     assert!(empty.contains("it has no file `store-id`") && empty.contains(text(&other)), "{empty}");
     assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
 
-    // The way out that the hint names.
+    // The hint's advice works.
     let remembered = state.join("store-id");
     assert!(
         empty.contains(&format!("hint: to use this store all the same, remove `{}`", remembered.display())),
@@ -53,7 +53,7 @@ fn a_coordinator_is_refused_another_store_than_its_own() {
     assert!(back.contains(&format!("it is the store `{}`", own.trim())) && back.contains(id.trim()), "{back}");
 }
 
-/// Any member of a shared store's group can make it one.
+/// Any member of a shared store's group could create such a link.
 #[test]
 fn a_store_whose_directory_of_unfinished_files_is_a_link_is_refused_and_nothing_behind_it_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
@@ -69,9 +69,9 @@ fn a_store_whose_directory_of_unfinished_files_is_a_link_is_refused_and_nothing_
     std::os::unix::fs::symlink(&precious, store.join("tmp")).unwrap();
     let serve = ["serve", "--data-dir", text(&state), "--listen", "127.0.0.1:0", "--web-listen", "off"];
     let refused = fails(&[&serve[..], &["--store", text(&store)]].concat(), 6);
-    assert!(refused.contains("store/tmp`") && refused.contains("it is a symbolic link and no directory"), "{refused}");
+    assert!(refused.contains("store/tmp`") && refused.contains("it is a symbolic link, not a directory"), "{refused}");
     assert_eq!(fs::read_dir(&precious).unwrap().count(), 2);
-    // The way out that it names.
+    // The message's advice works.
     fs::remove_file(store.join("tmp")).unwrap();
     Coordinator::start_with(&state, &["--store", text(&store)]).terminate();
 }
@@ -83,7 +83,7 @@ async fn nothing_is_taken_into_a_store_that_was_unmounted_and_no_node_joins() {
     let coordinator = Coordinator::start(&state);
     let [file, away] = ["table.csv", "away"].map(|name| dir.path().join(name));
     fs::write(&file, "a,b\n1,2\n").unwrap();
-    // A directory below the mount point, in which blobs were made before.
+    // The directory under the mount point, with blobs from before it was mounted.
     fs::rename(state.join("store"), &away).unwrap();
     fs::create_dir_all(state.join("store/tmp")).unwrap();
     let refused = fails(&["data", "add", text(&file), "--addr", &coordinator.address], 3);
@@ -104,7 +104,7 @@ fn a_checkpoint_in_a_store_that_was_unmounted_is_not_committed() {
     let coordinator = Coordinator::start_under(&["env", "LOCKSTEP_COORD_STORE__PATIENCE_MS=200"], &state, &[]);
     runtime.block_on(async {
         let (mut agent, run, p0) = Agent::trained(&coordinator, dir.path()).await;
-        // What the process writes is there, under the mount point.
+        // The process's blobs are in the directory under the mount point.
         fs::remove_file(state.join("store/store-id")).unwrap();
         let share = agent.share(2, 0);
         agent.tell(&p0, 3, share).await;
@@ -127,7 +127,7 @@ async fn a_last_checkpoint_whose_description_is_too_long_is_rejected_and_may_be_
     agent.tell(&p0, 4, finished(4, 1)).await;
     let shown = coordinator.ask(&["show", &run]);
     assert_eq!(shown["status"], "unsaved", "{shown:#}");
-    assert!(shown["reason"].as_str().unwrap().contains("its description takes 67108865 bytes"), "{shown:#}");
+    assert!(shown["reason"].as_str().unwrap().contains("the description of its share has 67108865 bytes"), "{shown:#}");
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn verify_of_a_checkpoint_finds_blobs_that_are_damaged_or_missing() {
 
     let shown = coordinator.ask(&["show", &run]);
     let checkpoint = shown["checkpoints"][0]["id"].as_str().unwrap().to_owned();
-    // Nothing is damaged where nothing is mounted.
+    // An unmounted store is not reported as damage.
     fs::rename(state.join("store"), dir.path().join("away")).unwrap();
     fs::create_dir_all(state.join("store/tmp")).unwrap();
     let table = text(&dir.path().join("table")).to_owned();
@@ -164,8 +164,8 @@ async fn verify_of_a_checkpoint_finds_blobs_that_are_damaged_or_missing() {
     let blob = blob(&state, 4);
     let damages = [
         (&b"evil"[..], "is corrupt"),
-        (&b"e"[..], "is truncated: 1 bytes of 4"),
-        (&b"evils"[..], "is longer than it was: 5 bytes of 4"),
+        (&b"e"[..], "is truncated: 1 bytes instead of 4"),
+        (&b"evils"[..], "is too long: 5 bytes instead of 4"),
     ];
     for (bytes, words) in damages {
         fs::write(&blob, bytes).unwrap();
@@ -199,7 +199,7 @@ fn data_that_is_added_again_heals_a_damaged_blob() {
     assert_eq!(fs::read(&blob).unwrap(), b"samples");
 }
 
-/// The signal of such a limit would end the process without a word.
+/// The signal of the limit would end the process without a message.
 #[test]
 fn a_limit_on_the_size_of_files_is_an_error_with_words() {
     let dir = tempfile::tempdir().unwrap();
@@ -250,7 +250,7 @@ async fn a_copy_of_the_store_from_before_a_cancelled_runs_checkpoint_is_refused(
     assert!(said.contains("is an older copy of this coordinator's"), "{said}");
 }
 
-/// Modes of what lies in `dir`, by path, but for `dir` itself.
+/// Modes of all files and directories in `dir`, by path.
 fn modes(dir: &Path) -> BTreeMap<PathBuf, u32> {
     let (mut found, mut open) = (BTreeMap::new(), vec![dir.to_owned()]);
     while let Some(at) = open.pop() {
@@ -267,7 +267,7 @@ fn modes(dir: &Path) -> BTreeMap<PathBuf, u32> {
 fn state_is_its_users_alone_and_a_store_its_groups_where_that_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let (state, store) = (dir.path().join("state"), dir.path().join("store"));
-    // Made by somebody who did not think of it.
+    // A directory that was created with open permissions.
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
     let add = |coordinator: &Coordinator, text: &str| {
@@ -283,7 +283,7 @@ fn state_is_its_users_alone_and_a_store_its_groups_where_that_is_said() {
             assert_eq!(mode, expected(&path), "{}: {mode:o}", path.display());
         }
     };
-    // With an umask that takes nothing away.
+    // With the umask 0.
     let serve = |more: &[&str]| {
         let more = [&["--store", text(&store)], more].concat();
         Coordinator::start_under(&["sh", "-c", "umask 0; exec \"$0\" \"$@\""], &state, &more)
@@ -295,7 +295,7 @@ fn state_is_its_users_alone_and_a_store_its_groups_where_that_is_said() {
     coordinator.terminate();
     let config = dir.path().join("coordinator.toml");
     fs::write(&config, "[store]\ngroup = true\n").unwrap();
-    // Of a writer that was killed two days ago.
+    // An unfinished file, of a writer that was killed two days ago.
     let left = store.join("tmp/.tmpLeft");
     let two_days_ago = SystemTime::now() - Duration::from_hours(48);
     fs::File::create(&left).unwrap().set_modified(two_days_ago).unwrap();

@@ -1,4 +1,4 @@
-//! Which nodes are taken: those of this version that see the store.
+//! Nodes that may join: those of this version that see the store.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use crate::agent::{Agent, hello, ready};
 use crate::support::{Coordinator, copy, wait_for, write_job};
 
-/// How a node that says this of the store is refused.
+/// The refusal of a node that sees this of the store.
 async fn refused(coordinator: &Coordinator, see: impl FnOnce(&Welcome) -> StoreSeen) -> Status {
     let first = Say::Hello(hello("node-a", "1", 1));
     let seeing = |welcome: &Welcome| (see(welcome), None);
@@ -20,7 +20,7 @@ async fn refused(coordinator: &Coordinator, see: impl FnOnce(&Welcome) -> StoreS
     agent.listen().await.expect_err("not taken")
 }
 
-/// Files of checks in the store of a coordinator on `state`.
+/// Number of files of join checks in the store of the data directory `state`.
 fn left(state: &Path) -> usize {
     let names = fs::read_dir(state.join("store/tmp")).unwrap().flatten().map(|entry| entry.file_name());
     names.filter(|name| name.to_string_lossy().starts_with("join-")).count()
@@ -44,18 +44,18 @@ async fn a_node_that_does_not_share_the_store_is_refused_by_name_with_both_paths
         refused(&coordinator, |_| StoreSeen { failed: of_node, path: path.clone(), ..StoreSeen::default() }).await;
     let expected = format!(
         "node `node-a` does not share the store: it is `{}` on the coordinator's machine, and the node looked at `/b/store` \
-         on `test`: the node {failed}; mount one directory there on both machines, or name a shared one as `[store] path` of \
-         the coordinator",
+         on `test`: the node {failed}; mount the same directory on both machines, or set `store.path` of the coordinator to a \
+         shared one",
         own.display()
     );
     assert_eq!((status.code(), status.message()), (Code::FailedPrecondition, expected.as_str()));
 
-    // Another store under the same path, in which a file of that name lies by chance.
+    // Another store under the same path, which has a file of that name.
     let other = StoreSeen { found: "other".into(), wrote: "seen".into(), path: path.clone(), ..StoreSeen::default() };
     let status = refused(&coordinator, |_| other).await;
-    assert!(status.message().contains("the node read something else than the coordinator wrote"), "{status}");
+    assert!(status.message().contains("the node read another text than the coordinator wrote"), "{status}");
 
-    // It can read, and what it writes is not seen.
+    // The node can read the store, but the coordinator does not see the node's file.
     let status = refused(&coordinator, |welcome| {
         let found = answer(Path::new(&welcome.store), &welcome.check, "seen").unwrap().found.clone();
         StoreSeen { found, wrote: "seen".into(), path, ..StoreSeen::default() }
@@ -80,7 +80,7 @@ async fn an_agent_of_another_version_is_refused_with_both_versions() {
     let older = Hello { protocol: 0, version: "0.0.9".into(), ..hello("node-a", "1", 1) };
     let Err(status) = Agent::open(&coordinator.address, Say::Hello(older)).await else { panic!("taken") };
     let expected = format!(
-        "node `node-a` is of another build: 0.0.9, protocol 1; this one is {}, protocol {}. ",
+        "node `node-a` has an incompatible version: 0.0.9, protocol 1; this program has {}, protocol {}. ",
         env!("CARGO_PKG_VERSION"),
         lockstep_rpc::PROTOCOL
     );
@@ -123,7 +123,7 @@ async fn a_coordinator_on_an_older_copy_of_its_state_refuses_nodes_that_know_mor
     Agent::attach(&coordinator.address, "node-a", "2", 1).await;
 }
 
-/// A data directory that is not mounted is an empty one: it must not end the processes of a node.
+/// An unmounted data directory looks new: such a coordinator must not end the processes of a node.
 #[tokio::test]
 async fn a_coordinator_with_a_new_data_directory_takes_nodes_whose_reports_nobody_has() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,5 +132,5 @@ async fn a_coordinator_with_a_new_data_directory_takes_nodes_whose_reports_nobod
     Agent::open(&coordinator.address, Say::Hello(knows(0))).await.expect("there is nothing to mix up");
     let Err(status) = Agent::open(&coordinator.address, Say::Hello(knows(9))).await else { panic!("taken") };
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert!(status.message().contains("or end the worker on `node-a`, remove `spool`"), "{}", status.message());
+    assert!(status.message().contains("or stop the worker on `node-a`, delete `spool`"), "{}", status.message());
 }

@@ -1,4 +1,4 @@
-//! Nodes: who may join, and which get work.
+//! Nodes: which may join, and which get work.
 
 mod joining;
 mod nodes;

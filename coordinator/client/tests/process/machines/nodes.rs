@@ -1,4 +1,4 @@
-//! Who may speak for a node, and which nodes get work.
+//! Which agent may report for a node, and which nodes get work.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn state_of(coordinator: &Coordinator, node: &str) -> String {
     found.map_or("forgotten".to_owned(), |found| found["state"].as_str().unwrap().to_owned())
 }
 
-/// Beats until `task` is done.
+/// Sends heartbeats until `task` is done.
 async fn beating<T>(agent: &Agent, task: impl Future<Output = T>) -> T {
     let mut task = std::pin::pin!(task);
     loop {
@@ -40,7 +40,7 @@ async fn beating<T>(agent: &Agent, task: impl Future<Output = T>) -> T {
     }
 }
 
-/// Ends its stream, and lets the other side hear of it.
+/// Ends the stream, and waits until the coordinator has noticed.
 async fn hang_up(agent: Agent) {
     drop(agent);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -59,14 +59,14 @@ async fn a_second_agent_of_a_nodes_name_is_refused_and_the_first_is_not_disturbe
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert_eq!(
         status.message(),
-        "node `node-a` is taken: its agent runs on host `h1`, and another one on host `h2` asks for the name; give one of them \
-         another name (`worker --name`), or end the first"
+        "node name `node-a` is in use by an agent on host `h1`, so the agent on host `h2` cannot have it: start one of them with \
+         another `worker --name`, or stop the first one"
     );
     assert!(begun.elapsed() >= Duration::from_secs(1), "the first had its lease to show that it lives");
     first.tell(&(run.clone(), 1, 0), 1, ready(0)).await;
     assert_eq!(coordinator.ask(&["show", &run])["generation"], 1);
 
-    // The same agent, started again, has its name at once; and another one when the first is silent.
+    // The same agent, restarted, gets its name at once. Another one gets it when the first is silent.
     let _again = Agent::open(&coordinator.address, on_host("h1", "x", "2")).await.unwrap();
     wait_for("the next generation", || (coordinator.ask(&["show", &run])["generation"] == 2).then_some(()));
     let mut third = Agent::open(&coordinator.address, on_host("h2", "y", "9")).await.unwrap();
@@ -89,7 +89,7 @@ async fn no_node_speaks_for_the_process_of_another() {
         Said::Exited(Exited { code: 1, ..Exited::default() }),
     ];
     for lie in lies {
-        // Acknowledged, so that an honest agent drops it; and it changes nothing.
+        // It is acknowledged, so that the agent drops it, and changes nothing.
         stranger.tell(&process, 1, lie).await;
         let view = coordinator.ask(&["show", &run]);
         assert_eq!((&view["status"], &view["generation"]), (&"starting".into(), &1.into()), "{view:#}");
@@ -97,7 +97,7 @@ async fn no_node_speaks_for_the_process_of_another() {
     owner.tell(&process, 1, ready(0)).await;
     owner.tell(&process, 2, block(1..=2, 1)).await;
     assert_eq!(coordinator.ask(&["show", &run])["step"], 2);
-    assert!(coordinator.log().contains("what the agent of `node-b` (incarnation 1) says of it is not taken"));
+    assert!(coordinator.log().contains("it came from the agent of node `node-b` (incarnation 1)"));
 }
 
 #[tokio::test]
@@ -111,7 +111,10 @@ async fn a_report_that_cannot_be_meant_fails_its_run_and_no_other_of_the_node() 
     let short = Said::Finished(Finished { step: 4, state: vec![1] });
     agent.tell(&(broken.clone(), 1, 0), 1, short).await;
     let reason = &coordinator.ask(&["show", &broken])["reason"];
-    assert!(reason.as_str().unwrap().contains("what it says cannot be taken: field `finished.state`"), "{reason}");
+    assert!(
+        reason.as_str().unwrap().contains("the coordinator rejected its report: field `finished.state`"),
+        "{reason}"
+    );
     agent.tell(&(sound.clone(), 1, 0), 1, ready(0)).await;
     agent.tell(&(sound.clone(), 1, 0), 2, block(1..=2, 1)).await;
     assert_eq!(coordinator.ask(&["show", &sound])["step"], 2);
@@ -138,7 +141,8 @@ async fn nodes_that_are_away_or_leave_get_no_work_and_are_forgotten_by_name() {
     let refused = coordinator.coord(&["node", "remove", "node-a"]);
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        !refused.status.success() && words.contains("node `node-a` is there (leaving): end its worker first"),
+        !refused.status.success()
+            && words.contains("cannot remove node `node-a`, which is leaving: stop its worker first"),
         "{words}"
     );
     hang_up(leaving).await;
@@ -147,7 +151,7 @@ async fn nodes_that_are_away_or_leave_get_no_work_and_are_forgotten_by_name() {
     assert_eq!(state_of(&coordinator, "node-a"), "forgotten");
     wait_for("lost", || (state_of(&coordinator, "node-b") == "lost").then_some(()));
 
-    // A coordinator that starts does not know yet who is there.
+    // A coordinator that has just started does not know yet which nodes are alive.
     let mut back = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
     back.until_desired("the process", |assigned| assigned.len() == 1).await;
     coordinator.kill();
@@ -168,7 +172,7 @@ async fn a_node_that_says_that_it_leaves_and_stays_is_lost() {
     agent.until_desired("taken", <[_]>::is_empty).await;
     let begun = Instant::now();
     agent.say(Say::Leaving(Empty {})).await;
-    // Far from the end of its lease.
+    // Long before the end of its lease.
     let ended = tokio::time::timeout(Duration::from_secs(5), async { while agent.listen().await.is_ok() {} }).await;
     assert!(ended.is_ok() && begun.elapsed() >= Duration::from_millis(300), "its stream ends, and not at once");
     wait_for("lost", || (state_of(&coordinator, "node-a") == "lost").then_some(()));
@@ -182,7 +186,7 @@ async fn a_coordinator_that_stood_still_blames_no_node() {
     let run = coordinator.submit(&write_job(dir.path(), 1, 4));
     agent.until_desired("the process", |assigned| assigned.len() == 1).await;
     for _ in 0..3 {
-        // Nothing was said meanwhile that could wait to be read.
+        // No message is sent meanwhile that it could read afterwards.
         coordinator.signal(Signal::STOP);
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         coordinator.signal(Signal::CONT);
@@ -208,11 +212,11 @@ async fn a_node_that_takes_a_process_and_says_nothing_of_it_gives_the_run_to_ano
     let mut other = Agent::attach(&coordinator.address, "node-b", "1", 1).await;
     other.until_desired("the process", |assigned| assigned.len() == 1 && assigned[0].generation == 2).await;
     let view = coordinator.ask(&["show", &run]);
-    let reason = "it was not ready, and nothing was heard of the run's start for 1 s";
+    let reason = "it was not ready 1 s after the run was placed (`start_limit_s`)";
     assert!(view["last_exit"].to_string().contains(reason), "{view:#}");
     assert_eq!(view["transients"], 1);
     let shown = String::from_utf8(coordinator.coord(&["show", &run]).stdout).unwrap();
-    assert!(shown.contains("since the last checkpoint: 0 crashed, 1 gave up for a reason that may pass"), "{shown}");
+    assert!(shown.contains("crashes: 0, transient failures: 1 (since the last checkpoint)"), "{shown}");
     other.tell(&(run.clone(), 2, 0), 1, ready(0)).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(coordinator.ask(&["show", &run])["generation"], 2, "it has begun");
@@ -265,6 +269,6 @@ async fn a_run_is_tried_again_as_often_as_the_configuration_says() {
         agent.tell(&(run.clone(), generation, 0), 1, Said::Exited(Exited { code: 1, ..Exited::default() })).await;
     }
     let shown = String::from_utf8(coordinator.coord(&["show", &run]).stdout).unwrap();
-    assert!(shown.contains("since the last checkpoint: 2 crashed, 0 gave up"), "{shown}");
+    assert!(shown.contains("crashes: 2, transient failures: 0"), "{shown}");
     assert_eq!(coordinator.ask(&["show", &run])["status"], "failed", "{shown}");
 }

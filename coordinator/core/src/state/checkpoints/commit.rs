@@ -1,16 +1,16 @@
-//! The commit rule: a checkpoint exists when every process of one generation has written its share of it, and the leader
-//! has opened every blob that it names (I5).
+//! The commit rule: a checkpoint is committed when every process of one generation has written its share, and the leader has opened
+//! every blob that the checkpoint names (I5).
 //!
 //! ```text
-//!  shares ─ the last one ─> written ─ the leader opens its blobs, off the loop ─> Commit: committed
-//!                                                                            └──> CommitFailed: rejected
+//!  shares ─ the last one ─> written ─ the leader opens its blobs, on another thread ─> Commit: committed
+//!                                                                                 └──> CommitFailed: rejected
 //! ```
 //!
-//! A run's checkpoints are opened and committed in the order of their steps, so that none is left behind; whichever is
-//! given up is named in the run's failed checkpoints. What a generation leaves behind written: [`super::owed`].
+//! A run's checkpoints are opened and committed in the order of their steps, so that none is skipped. A rejected checkpoint is added to
+//! the run's failed checkpoints. [`super::owed`] has the rule for written checkpoints of a generation that has ended.
 //!
-//! Shares and manifests are blobs, and `apply` opens nothing (I1): the state has their digests. It shows which checkpoints are
-//! written, so the next leader opens those that this one did not.
+//! Shares and manifests are blobs. The state contains only their digests, because `apply` does no I/O (I1). It also contains which
+//! checkpoints are written, so a new leader opens those that the previous one did not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,21 +22,22 @@ use crate::outcome::Effect;
 use crate::state::cluster::ClusterState;
 use crate::state::runs::{Checkpoint, Run};
 
-/// Shares of one run that may wait, for those of the other processes or to be opened. Reports of one process may come long before
-/// another's: both kept them while the coordinator was away.
+/// Maximum number of shares of one run that wait for shares of other processes, or to be opened. One process's reports may arrive long
+/// before another's, because agents keep reports while the coordinator is away.
 const WAITING_SHARES: usize = 1 << 14;
 
-/// Checkpoints that may wait however many their shares: processes train in step.
+/// Number of checkpoints that may wait even if they have more shares than [`WAITING_SHARES`].
 const WAITING_ALWAYS: usize = 2;
 
 impl Run {
-    /// The earliest waiting checkpoint, if too much waits, and why it is given up.
+    /// If too many shares wait: the step of the earliest waiting checkpoint, and the reason why it fails.
     fn waits_too_much(&self) -> Option<(u64, String)> {
         if self.shares.len() <= WAITING_SHARES {
             return None;
         }
         let steps: BTreeSet<u64> = self.shares.keys().map(|(step, _)| *step).collect();
-        let reason = || format!("{} later checkpoints wait with it for shares of other processes", steps.len() - 1);
+        let later = steps.len() - 1;
+        let reason = || format!("shares of other processes are missing, and {later} later checkpoints wait, too");
         steps.first().filter(|_| steps.len() > WAITING_ALWAYS).map(|&first| (first, reason()))
     }
 
@@ -46,13 +47,13 @@ impl Run {
         processes > 0 && self.shares.range((step, 0)..=(step, u32::MAX)).count() == processes
     }
 
-    /// The steps of the current generation's written checkpoints, in order.
+    /// Steps of the current generation's written checkpoints, in order.
     pub(in crate::state) fn written_steps(&self) -> Vec<u64> {
         let steps: BTreeSet<u64> = self.shares.keys().map(|(step, _)| *step).collect();
         steps.into_iter().filter(|step| self.is_written(*step)).collect()
     }
 
-    /// The generation and step of the checkpoint that is to be opened next: the earliest that is written.
+    /// Generation and step of the checkpoint to open next: the earliest written one.
     pub(crate) fn next_to_open(&self) -> Option<(u64, u64)> {
         let owed = self.owed.iter().next().map(|(&step, owed)| (owed.generation, step));
         owed.or_else(|| Some((self.state.generation, *self.written_steps().first()?)))
@@ -60,13 +61,13 @@ impl Run {
 }
 
 impl ClusterState {
-    /// Of each run the earliest checkpoint whose shares are all there and that is not committed: run, generation and step.
+    /// For each run the earliest written checkpoint that is not committed: run, generation and step.
     pub fn written(&self) -> Vec<(RunId, u64, u64)> {
         let next = |run: &Run| run.next_to_open().map(|(generation, step)| (run.id().clone(), generation, step));
         self.runs.values().filter_map(next).collect()
     }
 
-    /// What the manifest of a checkpoint is made of that [`ClusterState::written`] named; none if it is not there any more.
+    /// The contents of a checkpoint that [`ClusterState::written`] returned; `None` if it no longer waits to be opened.
     pub fn written_at(&self, id: &RunId, generation: u64, step: u64) -> Option<Written> {
         let run = self.runs.get(id)?;
         if let Some(owed) = run.owed.get(&step).filter(|owed| owed.generation == generation) {
@@ -75,13 +76,13 @@ impl ClusterState {
         (run.state.generation == generation && run.is_written(step)).then(|| Written::of(run, step))
     }
 
-    /// Takes a share; with the last one the checkpoint is written, and waits for [`crate::Command::Commit`].
+    /// Adds a share. With the last one the checkpoint is written, and waits for [`crate::Command::Commit`].
     pub(in crate::state) fn share(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, blob: &Piece) {
         let Some(run) = self.runs.get(id) else { return };
         let generation = run.state.generation;
         let failed = &run.state.failed_checkpoints;
         let mut given_up = failed.iter().any(|failed| (failed.generation, failed.step) == (generation, step));
-        // The last one is written again until it is there.
+        // The run's last checkpoint is retried until it is committed.
         given_up &= step != run.last_step();
         let reached = run.last_checkpoint().map_or(0, |last| last.step);
         if given_up || step <= reached || step > run.last_step() || run.submission.replay.is_some() {
@@ -96,8 +97,8 @@ impl ClusterState {
         }
     }
 
-    /// Gives the checkpoint at `step` up; the run goes on. Of the last one only this process's share is missing now: it
-    /// tries again.
+    /// Marks the checkpoint at `step` as failed and drops its shares; the run continues. Of the run's last checkpoint, only this process's
+    /// share is dropped, because the process retries it.
     pub(in crate::state) fn share_failed(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
         let Some(run) = self.run_mut(id) else { return };
         let (reason, is_last) = (format!("{}: {reason}", run.name_of(process)), step == run.last_step());
@@ -109,8 +110,8 @@ impl ClusterState {
         }
     }
 
-    /// A share that the coordinator cannot take, as it is described. The process holds it for written: of the last checkpoint
-    /// all write theirs again, until they give it up.
+    /// Marks the checkpoint at `step` as failed, because the coordinator cannot accept this process's share, and drops all its shares. The
+    /// process believes that its share is written, so for the run's last checkpoint all processes are told to write again.
     pub(in crate::state) fn share_refused(&mut self, at_ms: u64, id: &RunId, process: u32, step: u64, reason: &str) {
         let Some(run) = self.run_mut(id) else { return };
         run.checkpoint_failed(at_ms, step, &format!("{}: {reason}", run.name_of(process)));
@@ -120,7 +121,7 @@ impl ClusterState {
         self.drop_shares(id, |of| of == step);
     }
 
-    /// Rejects the shares of a checkpoint. Of the last one the processes write theirs again.
+    /// Rejects a written checkpoint and drops its shares. For the run's last checkpoint, all processes are told to write again.
     pub(crate) fn reject(
         &mut self,
         at_ms: u64,
@@ -145,7 +146,7 @@ impl ClusterState {
         self.conclude(at_ms, id);
     }
 
-    /// Commits a checkpoint, whose generation measured `numerics`.
+    /// Commits a checkpoint. `numerics`: as measured by the generation that wrote it.
     pub(crate) fn commit(
         &mut self,
         id: &RunId,
@@ -166,14 +167,14 @@ impl ClusterState {
         if is_owed { self.owed_settled(id, effects) } else { self.conclude(at_ms, id) }
     }
 
-    /// Gives up incomplete checkpoints before `step`, which is committed. Every process writes its shares in order of steps:
-    /// what is incomplete now stays so.
+    /// Marks incomplete checkpoints before the committed `step` as failed. Every process writes its shares in the order of steps, so these
+    /// checkpoints stay incomplete.
     fn give_up_before(&mut self, at_ms: u64, id: &RunId, step: u64) {
         let Some(run) = self.runs.get(id) else { return };
         let left: BTreeSet<u64> = run.shares.range(..(step, 0)).map(|((step, _), _)| *step).collect();
         for left in left {
             if let Some(run) = self.run_mut(id) {
-                run.checkpoint_failed(at_ms, left, "not all processes wrote their share of it");
+                run.checkpoint_failed(at_ms, left, "some processes did not write their shares");
             }
             self.drop_shares(id, |of| of == left);
         }

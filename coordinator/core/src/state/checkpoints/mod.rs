@@ -1,4 +1,4 @@
-//! From written checkpoints to committed ones.
+//! Checkpoints from the first share to the commit.
 
 mod commit;
 mod owed;

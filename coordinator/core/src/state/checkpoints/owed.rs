@@ -1,12 +1,12 @@
-//! Checkpoints that outlive their generation: written, and not opened yet when the generation, or the run, ended.
+//! Owed checkpoints: they were written, but not opened yet, when their generation or run ended.
 //!
 //! ```text
-//!  generation ends ─> its written checkpoints become owed ones ─ the leader opens their blobs, in order of steps
+//!  generation ends ─> its written checkpoints become owed ─ the leader opens their blobs, in the order of steps
 //!                        │                                                       ├─> Commit: committed
-//!                        └─ the next generation waits until none is owed         └─> CommitFailed: said, and gone
+//!                        └─ the next generation waits until none is owed         └─> CommitFailed: failed, and removed
 //! ```
 //!
-//! Without this rule a checkpoint whose processes had all reported it durable would be lost without a word.
+//! Without this rule, a checkpoint that all processes had reported as durable could be lost without a message.
 
 use lockstep_common::RunId;
 
@@ -16,7 +16,7 @@ use crate::state::row_key::RowKey;
 use crate::state::runs::{Owed, Run};
 
 impl Run {
-    /// What the current generation has written at `step`.
+    /// The shares of the current generation at `step`, with its measurements.
     pub(in crate::state) fn written_at(&self, step: u64) -> Owed {
         let shares = self.shares.range((step, 0)..=(step, u32::MAX));
         let measured = &self.state.measured;
@@ -29,15 +29,15 @@ impl Run {
         }
     }
 
-    /// Why the run gets no devices yet, for people: the next generation begins from a checkpoint that is still being opened.
+    /// The reason, for users, why the run gets no devices yet: its next generation may start from a checkpoint that is not opened yet.
     pub(in crate::state) fn waits_for_owed(&self) -> Option<String> {
         let step = self.owed.keys().next_back()?;
-        Some(format!("waits until the coordinator has opened its checkpoint at step {step}"))
+        Some(format!("waits until the coordinator has read its checkpoint at step {step}"))
     }
 }
 
 impl ClusterState {
-    /// Ends the shares of the current generation: what is written becomes owed, the rest is dropped.
+    /// Makes the current generation's written checkpoints owed, and drops the shares of incomplete ones.
     pub(in crate::state) fn owe_written(&mut self, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
         let written: Vec<_> = run.written_steps().into_iter().map(|step| (step, run.written_at(step))).collect();
@@ -47,7 +47,7 @@ impl ClusterState {
         self.drop_shares(id, |_| true);
     }
 
-    /// Whether the checkpoint at `step` was owed; it is no more.
+    /// Removes the owed checkpoint at `step`. Returns whether there was one.
     pub(in crate::state) fn take_owed(&mut self, id: &RunId, step: u64) -> bool {
         let is_owed = self.runs.get(id).is_some_and(|run| run.owed.contains_key(&step));
         if is_owed {
@@ -56,7 +56,7 @@ impl ClusterState {
         is_owed
     }
 
-    /// Gives an owed checkpoint up, and says so.
+    /// Removes an owed checkpoint and marks it as failed.
     pub(in crate::state) fn owed_failed(
         &mut self,
         at_ms: u64,
@@ -72,7 +72,7 @@ impl ClusterState {
         self.owed_settled(id, effects);
     }
 
-    /// Once nothing is owed any more it is known where the next generation begins.
+    /// If no checkpoint is owed any more, rewinds the run to its last checkpoint and places it.
     pub(in crate::state) fn owed_settled(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
         let waited = |run: &Run| run.owed.is_empty() && run.state.placement.is_empty();
         if self.runs.get(id).is_some_and(waited) {
@@ -81,7 +81,7 @@ impl ClusterState {
         }
     }
 
-    /// Rewinds the record to where the next generation begins.
+    /// Rewinds the record to the starting point of the next generation.
     pub(in crate::state) fn rewind(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
         if let Some(run) = self.run_mut(id) {
             run.state.restore = run.last_checkpoint();

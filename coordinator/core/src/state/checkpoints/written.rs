@@ -1,4 +1,4 @@
-//! A written checkpoint: what its manifest is made of, and how.
+//! Written checkpoints, and how the leader makes their manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,16 +8,16 @@ use lockstep_common::{Digest, Domain};
 use crate::state::runs::Owed;
 use crate::state::runs::{Run, Submission};
 
-/// A checkpoint whose shares are all there, as blobs that the leader has yet to read.
+/// A checkpoint with all its shares, whose blobs the leader has not opened yet.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// The blob of each process's share, which holds a [`Share`] in JSON.
+    /// The blob of each process's share, by process index. It contains a [`Share`] in JSON.
     pub shares: BTreeMap<u32, Piece>,
-    /// The manifest of the run's checkpoint before, or of the one that it began from.
+    /// Manifest of the run's previous checkpoint, or of the checkpoint that the run started from.
     pub earlier: Option<Piece>,
-    /// Whether it is the run's last.
+    /// Whether this is the checkpoint at the run's last step.
     pub is_last: bool,
-    /// As the generation that wrote it measured them.
+    /// Numerics that the generation measured.
     pub numerics: BTreeMap<String, String>,
     environment: BTreeMap<String, String>,
     overrides: Vec<Override>,
@@ -27,12 +27,12 @@ pub struct Written {
 }
 
 impl Written {
-    /// Of the current generation.
+    /// The written checkpoint of the current generation at `step`.
     pub(in crate::state) fn of(run: &Run, step: u64) -> Self {
         Self::owed(run, step, &run.written_at(step))
     }
 
-    /// Of the generation that is named in `owed`.
+    /// The written checkpoint at `step` of an earlier generation.
     pub(in crate::state) fn owed(run: &Run, step: u64, owed: &Owed) -> Self {
         let Owed { shares, environment, numerics, overrides, .. } = owed.clone();
         Self {
@@ -48,7 +48,7 @@ impl Written {
         }
     }
 
-    /// Digest of which blobs the shares are: other shares have another one.
+    /// Digest of the shares' blobs. It changes if any share changes.
     pub fn shares_digest(&self) -> Digest {
         let mut hasher = Domain::Shares.hasher();
         for (process, blob) in &self.shares {
@@ -57,16 +57,16 @@ impl Written {
         Digest::of(&hasher)
     }
 
-    /// The manifest that `shares` make, which are those of `self.shares`; `earlier` is the checkpoint's before it.
+    /// Makes the manifest. `shares` are the decoded `self.shares`, and `earlier` is the decoded `self.earlier`.
     ///
     /// # Errors
-    /// How the shares contradict each other, or that checkpoint.
+    /// The contradiction between the shares, or between a share and `earlier`.
     pub fn assemble(&self, shares: &BTreeMap<u32, Share>, earlier: Option<&Manifest>) -> Result<Manifest, String> {
-        let (_, first) = shares.first_key_value().ok_or("there are no shares")?;
+        let (_, first) = shares.first_key_value().ok_or("it has no shares")?;
         if let Some((process, share)) = shares.iter().find(|(_, share)| share.step != self.step) {
-            return Err(format!("the share of process {process} is of step {}", share.step));
+            return Err(format!("process {process} wrote a share of step {}, not of step {}", share.step, self.step));
         }
-        let record = first.record.clone().ok_or("process 0 gave no position of the record")?;
+        let record = first.record.clone().ok_or("the share of process 0 has no position in the record")?;
         if let Some((process, share)) = shares.iter().find(|(_, share)| share.epoch != first.epoch) {
             return Err(format!("process 0 is in epoch {}, process {process} in epoch {}", first.epoch, share.epoch));
         }
@@ -78,7 +78,7 @@ impl Written {
         let mut ranks: Vec<_> = shares.values().flat_map(|share| share.ranks.iter().cloned()).collect();
         ranks.sort_by_key(|state| state.rank);
         if ranks.len() != self.ranks as usize {
-            return Err(format!("the shares hold {} ranks, the job has {}", ranks.len(), self.ranks));
+            return Err(format!("the shares contain {} ranks, but the job has {}", ranks.len(), self.ranks));
         }
         let Submission { id, job, base_dir, code, data, parent, .. } = self.submission.clone();
         let manifest = Manifest {
@@ -109,8 +109,7 @@ impl Written {
     }
 }
 
-/// That `now` has the tensors of an earlier checkpoint of the same model: a share that leaves some out, or says that they are
-/// others, is no share of it.
+/// Checks that `now` has the same tensors as an earlier checkpoint of the same model, with the same types and shapes.
 fn same_tensors(earlier: &Manifest, now: &Manifest) -> Result<(), String> {
     let id = Manifest::id(&earlier.encode()).short();
     let always = |entry: &&TensorEntry| entry.name != manifest::STEPS;
@@ -119,18 +118,18 @@ fn same_tensors(earlier: &Manifest, now: &Manifest) -> Result<(), String> {
     for entry in now.tensors.iter().filter(always) {
         let name = &entry.name;
         let Some(was) = before.get(name.as_str()) else {
-            return Err(format!("tensor `{name}` is not in checkpoint `{id}`, which came before"));
+            return Err(format!("tensor `{name}` is not in the previous checkpoint `{id}`"));
         };
         if (&was.dtype, &was.shape) != (&entry.dtype, &entry.shape) {
             return Err(format!(
-                "tensor `{name}` is {} {:?}, and {} {:?} in checkpoint `{id}`, which came before",
+                "tensor `{name}` is {} {:?}, but {} {:?} in the previous checkpoint `{id}`",
                 entry.dtype, entry.shape, was.dtype, was.shape
             ));
         }
     }
     let names: BTreeSet<&str> = now.tensors.iter().map(|entry| entry.name.as_str()).collect();
     match before.keys().find(|name| !names.contains(*name)) {
-        Some(name) => Err(format!("tensor `{name}` of checkpoint `{id}`, which came before, is in no share")),
+        Some(name) => Err(format!("no share has tensor `{name}`, which is in the previous checkpoint `{id}`")),
         None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! A process has made its last step; with the last of them the run ends.
+//! The end of a run: all its processes have completed the last step.
 
 use lockstep_common::{Digest, RunId};
 
@@ -18,11 +18,11 @@ impl ClusterState {
         let states: Vec<(u32, Digest)> = states.collect();
         if let Some((other, state)) = states.iter().find(|(_, state)| state != digest) {
             let (a, b) = (run.name_of(*other), run.name_of(process));
-            let reason = format!("replicas differ at the end: {a} has state `{state}`, {b} has `{digest}`");
+            let reason = format!("replicas differ at the end: {a} has state `{state}`, but {b} has `{digest}`");
             if run.is_written(step)
                 && let Some(run) = self.run_mut(id)
             {
-                // Shares of both are in it.
+                // This checkpoint contains shares of different states.
                 run.checkpoint_failed(at_ms, step, &reason);
                 self.drop_shares(id, |of| of == step);
             }
@@ -31,8 +31,8 @@ impl ClusterState {
         self.conclude(at_ms, id);
     }
 
-    /// Ends a run whose processes have all finished, once it is known what became of its last checkpoint, which must hold
-    /// the state that they ended with (I12). A replay makes none.
+    /// Ends a run if all its processes have finished and its last checkpoint is committed or given up. The checkpoint must contain the
+    /// state that the processes ended with (I12). A replay writes no checkpoint.
     pub(crate) fn conclude(&mut self, at_ms: u64, id: &RunId) {
         let Some(run) = self.runs.get(id) else { return };
         let state = |placed: &ProcessState| match placed.phase {
@@ -47,13 +47,14 @@ impl ClusterState {
         } else if let Some(saved) = saved {
             let (checkpoint, held) = (saved.id.short(), saved.state);
             let reason = format!(
-                "silent corruption: the last checkpoint `{checkpoint}` has state `{held}`, and the processes ended with `{state}`"
+                "silent corruption: the last checkpoint `{checkpoint}` has state `{held}`, but the processes ended with `{state}`"
             );
             self.fail(at_ms, id, None, &reason);
         } else if !run.is_written(run.last_step()) {
             let last = run.last_step();
             let failed = run.state.failed_checkpoints.iter().rfind(|failed| failed.step == last);
-            let reason = failed.map_or("its processes wrote no last checkpoint", |failed| &failed.reason).to_owned();
+            let reason =
+                failed.map_or("its processes did not write the last checkpoint", |failed| &failed.reason).to_owned();
             if failed.is_none()
                 && let Some(run) = self.run_mut(id)
             {

@@ -1,4 +1,4 @@
-//! What processes say: readiness, progress, checkpoint shares, and how they end.
+//! Reports of processes: readiness, progress, checkpoint shares, comparisons and endings.
 
 mod finish;
 mod ready;

@@ -1,4 +1,4 @@
-//! A process is ready: it must compute as the others do, and as the run did before.
+//! Readiness of a process: its numerics must match the other processes', and the checkpoint's or the original run's.
 
 use std::collections::BTreeMap;
 
@@ -46,24 +46,27 @@ impl ClusterState {
         }
     }
 
-    /// How `numerics` of `process` differ from another process's, or from those of the checkpoint to begin from: in what
-    /// was accepted, or else what to tell people.
+    /// Compares the numerics of `process` with another process's, the original run's, and those of the checkpoint to start from. Returns
+    /// the accepted differences from the checkpoint.
+    ///
+    /// # Errors
+    /// The reason why the run fails: the first difference that was not accepted.
     fn numerics_differ(run: &Run, process: u32, numerics: &BTreeMap<String, String>) -> Result<Vec<Override>, String> {
         let this = run.name_of(process);
         if let Some(first) = &run.state.measured.numerics
             && let Some(text) = difference(&run.name_of(first.process), &first.values, &this, numerics)
         {
-            return Err(format!("processes would not compute alike: {text}"));
+            return Err(format!("the processes would compute different bits: {text}"));
         }
         if let (Some(replay), Some(original)) = (&run.submission.replay, &run.state.measured.original)
             && let Some(text) = difference(&format!("run `{}`", replay.of), original, &this, numerics)
         {
-            return Err(format!("the replay would not compute alike: {text}"));
+            return Err(format!("the replay would compute different bits: {text}"));
         }
         let Some(restore) = run.state.restore.as_ref() else { return Ok(Vec::new()) };
         let id = restore.checkpoint.short();
         let differ = accept::numerics(&run.state.measured.restored, numerics);
-        // What was accepted is how the run began: from its own checkpoints on, its later generations compute as the earlier ones.
+        // Differences are accepted only from another run's checkpoint. From its own checkpoints, the run must continue with the same bits.
         let is_own = run.checkpoints.values().any(|made| made.id == restore.checkpoint);
         let accepted = |key: &str| !is_own && accept::accepts(&run.submission.accepted, key);
         let refused: Vec<_> = differ.iter().filter(|one| !accepted(&one.key)).collect();
@@ -71,8 +74,8 @@ impl ClusterState {
         let key = first.key.strip_prefix("numerics.").unwrap_or(&first.key);
         let keys: Vec<&str> = refused.iter().map(|one| one.key.as_str()).collect();
         Err(format!(
-            "the run would not go on with the same bits: `{key}` is `{}` for checkpoint `{id}`, and `{}` for {this}; to go \
-             on with other bits, which all that comes of it will say: `coord resume {id} --accept {}`",
+            "the run would not continue with the same bits: `{key}` is `{}` for checkpoint `{id}`, and `{}` for {this}; to continue \
+             with other bits, and record the difference in the new run, run `coord resume {id} --accept {}`",
             first.was,
             first.now,
             keys.join(" --accept ")
@@ -80,7 +83,7 @@ impl ClusterState {
     }
 }
 
-/// The first key with different values, and both values.
+/// The first key with different values, with both values, for users. `None` if there is no difference.
 fn difference(
     a_name: &str,
     a: &BTreeMap<String, String>,

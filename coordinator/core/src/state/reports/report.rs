@@ -1,4 +1,4 @@
-//! A report: whether it counts, and what it does.
+//! Checks and applies reports.
 
 use lockstep_common::{Ending, RunId};
 
@@ -11,11 +11,11 @@ use crate::state::reports::ReportBody;
 use crate::state::runs::{ProcessPhase, Run, Status};
 use crate::state::witness::Confirmation;
 
-/// Differences of data that a run remembers at most: a process derives a few, and each list of runs shows them.
+/// Maximum number of overrides of data that a run stores. Every list of runs contains them.
 const OVERRIDES: usize = 256;
 
 impl Run {
-    /// Why `process` cannot say `body` now: its generation has not begun to train, or has begun already.
+    /// The reason why `process` may not send `body` now: its generation does not train yet, or the process is past that phase.
     pub(crate) fn untimely(&self, process: u32, body: &ReportBody) -> Option<String> {
         match body {
             ReportBody::Share { .. }
@@ -25,7 +25,7 @@ impl Run {
             | ReportBody::Corrupt { .. }
             | ReportBody::Agreed { .. } => {
                 let is_training = self.state.status == Status::Running;
-                (!is_training).then(|| "it reports of training, and not all processes are ready".to_owned())
+                (!is_training).then(|| "it sent a report about training before all processes were ready".to_owned())
             }
             ReportBody::Derived { overrides } => {
                 let is_ready =
@@ -33,7 +33,9 @@ impl Run {
                 let of_data =
                     self.state.measured.overrides.iter().filter(|known| known.key.starts_with("data.")).count();
                 let too_many = of_data + overrides.len() > OVERRIDES;
-                (is_ready || too_many).then(|| "it derives data anew once too often".to_owned())
+                (is_ready || too_many).then(|| {
+                    format!("it reported changed data after it was ready, or more than {OVERRIDES} changes of data")
+                })
             }
             ReportBody::Block { .. }
             | ReportBody::Ready { .. }
@@ -42,25 +44,28 @@ impl Run {
         }
     }
 
-    /// Why no process of this run can say `body`: it names a step that the job does not have, or where it writes no checkpoint.
+    /// The reason why no process of this run may send `body`: it names a step that the job does not have, or a checkpoint at a step without
+    /// one.
     pub(crate) fn impossible(&self, body: &ReportBody) -> Option<String> {
         let (last, every) = (self.last_step(), self.job.checkpoint.every_steps);
-        let beyond =
-            |step: u64, what: &str| (step > last).then(|| format!("{what} step {step}, and the last is {last}"));
+        let beyond = |step: u64, what: &str| {
+            (step > last).then(|| format!("it reported {what} step {step}, but the last step is {last}"))
+        };
         let no_checkpoint = |step: u64| {
             let due = step <= last && (step == last || self.job.checkpoint_due(step));
             (!due).then(|| {
-                format!("a checkpoint at step {step}, and the job writes one every {every} steps up to {last}")
+                let when = if every == 0 { "only".to_owned() } else { format!("every {every} steps, and") };
+                format!("it reported a checkpoint at step {step}, but the job writes one {when} at step {last}")
             })
         };
         match body {
-            ReportBody::Block { progress, .. } => beyond(progress.as_ref()?.step, "a report of"),
+            ReportBody::Block { progress, .. } => beyond(progress.as_ref()?.step, "the end of"),
             ReportBody::Share { step, .. }
             | ReportBody::ShareFailed { step, .. }
             | ReportBody::ShareRefused { step, .. } => no_checkpoint(*step),
-            ReportBody::Corrupt { step, .. } | ReportBody::Agreed { step, .. } => beyond(*step, "a comparison at"),
+            ReportBody::Corrupt { step, .. } | ReportBody::Agreed { step, .. } => beyond(*step, "a comparison after"),
             ReportBody::Finished { step, .. } => {
-                (*step != last).then(|| format!("finished at step {step}, and its last is {last}"))
+                (*step != last).then(|| format!("it finished at step {step}, but the last step is {last}"))
             }
             ReportBody::Ready { .. }
             | ReportBody::Failed { .. }
@@ -71,7 +76,7 @@ impl Run {
 }
 
 impl ClusterState {
-    /// What a report that counts does.
+    /// Applies a report that passed all checks.
     pub(crate) fn apply_report(
         &mut self,
         at_ms: u64,
@@ -117,7 +122,7 @@ impl ClusterState {
         }
     }
 
-    /// What a process says of all counts with a witness of another node.
+    /// Handles a comparison of all replicas. It counts once a process on another node confirms it ([`Run::confirm`]).
     fn compared(
         &mut self,
         at_ms: u64,
@@ -146,7 +151,8 @@ impl ClusterState {
         }
     }
 
-    /// Whoever said that all differ is alone with it once all others have finished.
+    /// If a process reported that replicas differ, and all processes on other nodes have finished without confirming it, ends the
+    /// generation with a transient error of that process.
     fn end_lonely_doubt(&mut self, at_ms: u64, id: &RunId, effects: &mut Vec<Effect>) {
         let Some(run) = self.runs.get(id).filter(|run| run.state.status == Status::Running) else { return };
         if let Some((process, what)) = run.unconfirmed_doubt().filter(|_| run.silent_witness().is_none()) {

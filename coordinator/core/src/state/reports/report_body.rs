@@ -1,4 +1,4 @@
-//! What a process can say.
+//! The contents of reports.
 
 use std::collections::BTreeMap;
 
@@ -6,112 +6,112 @@ use lockstep_common::manifest::{Override, Piece};
 use lockstep_common::{Digest, Ending};
 use serde::{Deserialize, Serialize};
 
-/// What a process said.
+/// The contents of a report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ReportBody {
-    /// Model and data are in memory; the exchange listens.
+    /// The process has loaded model and data, and accepts connections of other processes.
     Ready {
-        /// Where.
+        /// Address at which other processes connect, as `HOST:PORT`.
         address: String,
-        /// What is known to change bits; must be equal in all processes of the generation, and on a resume to the
-        /// manifest's (key by key: a difference fails the run, naming the key and both values).
+        /// Properties that are known to change bits. They must be equal in all processes of the generation, and after a resume equal to the
+        /// manifest's. A difference fails the run, and the reason names the key and both values.
         numerics: BTreeMap<String, String>,
-        /// What it runs on.
+        /// Machine and software of the process.
         environment: BTreeMap<String, String>,
     },
-    /// A block of reports: opaque here, stored beside the state.
+    /// A block of reports. It is stored outside the state, without decoding it.
     Block {
-        /// Progress at its end, if it holds steps (only from process 0).
+        /// Progress at the end of the block; `None` if the block contains no steps. Only process 0 reports steps.
         progress: Option<Progress>,
         /// The encoded `ReportBlock`.
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
-    /// A share of a checkpoint is written. With the last one the leader opens its blobs ([`crate::Command::Commit`]).
+    /// The process has written its share of a checkpoint. After the last share the leader opens the blobs ([`crate::Command::Commit`]).
     Share {
-        /// Of the checkpoint at this step.
+        /// Step of the checkpoint.
         step: u64,
-        /// The blob that says what the share is: a [`lockstep_common::manifest::Share`] in JSON.
+        /// The blob that describes the share: a [`lockstep_common::manifest::Share`] in JSON.
         blob: Piece,
     },
-    /// A share could not be written: that checkpoint will not be, the run goes on. The run's last one is tried again.
+    /// The process could not write its share. The checkpoint fails and the run continues; the process retries the run's last checkpoint.
     ShareFailed {
-        /// Of the checkpoint at this step.
+        /// Step of the checkpoint.
         step: u64,
-        /// Why.
+        /// Error message with its cause; cut to 4,096 bytes when it is stored.
         reason: String,
     },
-    /// The process made its last step.
+    /// The process has completed the run's last step.
     Finished {
-        /// Steps completed.
+        /// Number of completed steps.
         step: u64,
-        /// Digest of the final state; equal in all processes, else the run fails as corrupt.
+        /// Digest of the final state. If it is not equal in all processes, the run fails.
         state: Digest,
     },
-    /// The process gave up.
+    /// The process stops because of an error.
     Failed {
-        /// Why.
+        /// Error message with its cause; cut to 4,096 bytes when it is stored.
         reason: String,
-        /// The reason may pass: the run is tried again. Else it would come again, and the run fails.
+        /// Whether a retry may succeed: then the run restarts. Otherwise the run fails.
         #[serde(default)]
         transient: bool,
     },
-    /// The process ended (its agent says so). Without `Finished` before: a new generation.
+    /// The process ended; its agent reports this. If the process had not finished, the run goes to its next generation, or fails.
     Exited {
         /// Exit code, or 128 + signal.
         code: i32,
-        /// Its last output.
+        /// The last lines of its output.
         output: String,
-        /// How its agent names that; `None`: as the code says.
+        /// How the process ended; `None`: derived from `code`.
         #[serde(default)]
         ending: Option<Ending>,
     },
-    /// Replicas that should be equal are not. The process that says so has stopped.
+    /// The replicas differ. The reporting process has stopped.
     Corrupt {
-        /// Steps completed.
+        /// Number of completed steps.
         step: u64,
-        /// The last step at which all agreed, or where the generation began.
+        /// The last step after which all replicas were equal, or the step that the generation started from.
         agreed: u64,
-        /// What all tensors of each process come to, by process.
+        /// Fingerprint of the state of each process, by process index.
         fingerprints: Vec<u64>,
-        /// The tensors that differ, in the order of a forward pass; empty if it could not be learned.
+        /// Names of the tensors that differ, in the order of the forward pass; empty if unknown.
         tensors: Vec<String>,
-        /// What the ranks computed in the steps after `agreed`: a word for each rank of the first step, then of the
-        /// second, and so on, as far as it is known.
+        /// Trail of the steps after `agreed`: one number for each rank's result of the first step, then of the second step, and so on. May
+        /// end early.
         trail: Vec<u64>,
     },
-    /// All processes agreed at a step that was asked for ([`crate::Assigned::judge_at`]).
+    /// All replicas were equal after a step of [`crate::Assignment::judge_at`].
     Agreed {
-        /// Steps completed.
+        /// Number of completed steps.
         step: u64,
-        /// What all tensors come to.
+        /// Fingerprint of the state, equal in all processes.
         fingerprint: u64,
-        /// As in `Corrupt`, of the steps since the last one at which the processes compared.
+        /// Trail as in `Corrupt`, of the steps since the last comparison.
         trail: Vec<u64>,
     },
-    /// What was derived anew because a person accepted other data than the checkpoint's.
+    /// The process computed values anew from changed data that a user accepted. Sent before `Ready`.
     Derived {
-        /// Each of them.
+        /// The values in the checkpoint, and the new ones. Only keys of data count.
         overrides: Vec<Override>,
     },
-    /// A share that the process has written and the coordinator cannot take: its description is too large.
+    /// The process has written its share, but the coordinator cannot accept it: its description is too large.
     ShareRefused {
-        /// Of the checkpoint at this step.
+        /// Step of the checkpoint.
         step: u64,
-        /// In words, with both lengths.
+        /// Error message with the length and the limit.
         reason: String,
     },
 }
 
-/// Where training stands.
+/// Progress of training at the end of a block.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Steps completed.
+    /// Number of completed steps.
     pub step: u64,
-    /// Bits of the last loss (f64).
+    /// Bits of the last step's loss, an `f64`.
     pub loss: u64,
-    /// Bits of the last gradient norm (f64).
+    /// Bits of the last step's gradient norm, an `f64`.
     pub grad_norm: u64,
-    /// Samples a second over the block.
+    /// Mean over the block.
     pub samples_per_second: f64,
 }

@@ -1,4 +1,4 @@
-//! What the state keeps of a run in the archive.
+//! The part of an archived run that stays in the state.
 
 use std::collections::BTreeSet;
 
@@ -9,24 +9,24 @@ use super::run::Run;
 use super::status::StatusKind;
 use crate::placement::DeviceKind;
 
-/// A run in the archive.
+/// The part of an archived run that stays in memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ArchivedRun {
-    /// Index of the log entry that created it.
+    /// Index of the log entry that created the run.
     pub number: u64,
-    /// The job's name.
+    /// `name` of the job.
     pub name: String,
-    /// How it ended.
+    /// Final status of the run.
     pub status: StatusKind,
-    /// What it trained on.
+    /// Kind of device that the run trained on; `None` if it was never placed.
     pub kind: Option<DeviceKind>,
-    /// Whether it repeated a part of another run.
+    /// Whether the run re-ran steps of another run.
     pub is_replay: bool,
-    /// Written on it by people, as the note.
+    /// Tags that users set, before or after the run's end.
     pub tags: BTreeSet<String>,
-    /// Empty if there is none.
+    /// Note that users wrote; empty if there is none.
     pub note: String,
-    /// Committed checkpoints, by step: rows of their own. A list, because a map has room for eleven where two are.
+    /// Committed checkpoints, sorted by step; they have rows of their own. A `Vec`, because a `BTreeMap` reserves memory for 11 entries.
     #[serde(skip)]
     pub checkpoints: Vec<Checkpoint>,
 }
@@ -45,16 +45,16 @@ impl ArchivedRun {
         }
     }
 
-    /// Its checkpoint at `step`.
+    /// The committed checkpoint at `step`.
     pub(in crate::state) fn checkpoint(&self, step: u64) -> Option<&Checkpoint> {
         let at = self.checkpoints.binary_search_by_key(&step, |made| made.step);
         at.ok().map(|at| &self.checkpoints[at])
     }
 
-    /// Adds one: to what rows are read into.
+    /// Adds a checkpoint, while rows are read.
     pub(in crate::state) fn add_checkpoint(&mut self, made: Checkpoint) {
         let at = self.checkpoints.partition_point(|other| other.step < made.step);
-        // No more room than it needs: it stays.
+        // Reserves no spare memory, because archived runs stay in memory.
         self.checkpoints.reserve_exact(1);
         self.checkpoints.insert(at, made);
     }

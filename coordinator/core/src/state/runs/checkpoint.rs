@@ -1,4 +1,4 @@
-//! Checkpoints: committed ones, those that could not be made, and the one to begin from.
+//! Checkpoints of a run: committed ones, failed ones, and the one to start from.
 
 use lockstep_common::Digest;
 use lockstep_common::manifest::Piece;
@@ -7,34 +7,34 @@ use serde::{Deserialize, Serialize};
 /// A committed checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Digest of its manifest.
+    /// Digest of the manifest.
     pub id: Digest,
-    /// Steps completed.
+    /// Number of completed steps.
     pub step: u64,
     /// Epoch of the next step.
     pub epoch: u64,
-    /// The generation that made it.
+    /// The generation that wrote the checkpoint.
     pub generation: u64,
-    /// Milliseconds since the epoch.
+    /// Time of the commit, in milliseconds since the Unix epoch.
     pub committed_at_ms: u64,
-    /// Digest of the state in it.
+    /// Digest of the state in the checkpoint.
     pub state: Digest,
-    /// The blob of its manifest.
+    /// Blob that contains the manifest.
     pub manifest: Piece,
 }
 
-/// A checkpoint that could not be made.
+/// A checkpoint that could not be written or opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedCheckpoint {
-    /// Of which generation.
+    /// The generation that tried to write the checkpoint.
     pub generation: u64,
-    /// Steps completed.
+    /// Number of completed steps.
     pub step: u64,
-    /// Why, the last time.
+    /// Error message of the last failure; at most 4,096 bytes.
     pub reason: String,
-    /// Milliseconds since the epoch, the last time.
+    /// Time of the last failure, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// Times that it failed.
+    /// Number of failures.
     #[serde(default = "once")]
     pub attempts: u32,
 }
@@ -43,14 +43,14 @@ fn once() -> u32 {
     1
 }
 
-/// A checkpoint to begin from.
+/// A checkpoint to start from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restore {
-    /// Its id.
+    /// Digest of the manifest.
     pub checkpoint: Digest,
-    /// Its step.
+    /// Number of completed steps.
     pub step: u64,
-    /// The blob of its manifest.
+    /// Blob that contains the manifest.
     pub manifest: Piece,
 }
 

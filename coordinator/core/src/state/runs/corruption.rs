@@ -1,65 +1,65 @@
-//! Replicas that were found to differ, and who was wrong.
+//! Corruptions: replicas that differ, and the verdict which of them are wrong.
 
 use lockstep_common::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// Replicas that were found to differ.
+/// Replicas of one state that differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Corruption {
-    /// When it was found, in milliseconds since the epoch.
+    /// Time at which the difference was confirmed, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// In which generation.
+    /// The generation whose replicas differ.
     pub generation: u64,
-    /// Steps completed when it was found.
+    /// Number of completed steps when the difference was found.
     pub step: u64,
-    /// The last step at which all agreed, or where the generation began.
+    /// The last step after which all replicas were equal, or the step that the generation started from.
     pub agreed: u64,
-    /// The first tensors that differ, in the order of a forward pass; empty if it could not be learned.
+    /// The first 20 tensors that differ, in the order of the forward pass; empty if unknown.
     pub tensors: Vec<String>,
-    /// What each process had, by number.
+    /// The state of each process, by process index.
     pub claims: Vec<Claim>,
-    /// What each rank computed in the steps since `agreed`, step by step; dropped once there is a verdict.
+    /// One number for each rank's result of each step after `agreed`, step by step; empty once there is a verdict.
     pub trail: Vec<u64>,
-    /// Who was wrong, once that is known.
+    /// Which claims are wrong; `None` until that is known.
     pub verdict: Option<Verdict>,
 }
 
-/// What one process had.
+/// The state that one process reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Its node.
+    /// The node of the process.
     pub node: NodeId,
-    /// Its device: index into [`crate::state::Node::devices`].
+    /// Index in [`crate::state::Node::devices`].
     pub device: u32,
-    /// The device's name.
+    /// `cpu` or `cuda:N`.
     pub device_name: String,
-    /// What all its tensors came to.
+    /// Fingerprint of the process's state.
     pub fingerprint: u64,
 }
 
-/// Who was wrong.
+/// The decision which claims are wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Indices of the claims that were wrong; empty if the repeated steps matched no claim.
+    /// Indices of the wrong claims; empty if the re-run matched no claim.
     pub wrong: Vec<u32>,
-    /// How that is known.
+    /// The evidence for the decision.
     pub grounds: Grounds,
 }
 
-/// How it is known who was wrong.
+/// The evidence for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grounds {
-    /// More than half of the processes agreed.
+    /// More than half of the processes had the same fingerprint.
     Majority,
-    /// The steps were repeated, and this process was the first that differed from them, in a rank's result or in its state.
+    /// The steps were re-run, and the wrong process was the first to differ from the re-run, in a rank's result or in its state.
     Replay,
-    /// The steps were repeated, and this device was the first whose results differed from its own earlier ones.
+    /// The steps were re-run, and the wrong device was the first whose results differed from its own earlier ones.
     Unstable,
 }
 
 impl Corruption {
-    /// The devices that the verdict names.
+    /// Node and name of each device with a wrong claim; empty without a verdict.
     pub(in crate::state) fn devices_wrong(&self) -> Vec<(NodeId, String)> {
         let wrong = self.verdict.as_ref().map_or(&[][..], |verdict| &verdict.wrong);
         let claims = wrong.iter().filter_map(|&index| self.claims.get(index as usize));

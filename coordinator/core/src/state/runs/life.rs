@@ -1,4 +1,4 @@
-//! A run's life: it begins, goes to its next generation, and ends.
+//! Creation, change of generation, and end of a run.
 
 use lockstep_common::RunId;
 
@@ -9,7 +9,7 @@ use crate::state::cluster::ClusterState;
 use crate::state::row_key::RowKey;
 
 impl ClusterState {
-    /// Puts a new run into the queue.
+    /// Adds a new run to the queue, and places it if possible.
     pub(crate) fn create(&mut self, run: Run) -> Outcome {
         let id = run.id().clone();
         let rows = [RowKey::Submission, RowKey::Run, RowKey::Progress, RowKey::Measured];
@@ -19,7 +19,7 @@ impl ClusterState {
         Outcome::Run(id)
     }
 
-    /// Ends a run and gives its devices to others. Its written checkpoints are still opened.
+    /// Ends a run and frees its devices. Its written checkpoints will still be opened.
     pub(crate) fn end_run(&mut self, at_ms: u64, id: &RunId, status: Status) {
         self.owe_written(id);
         if let Some(run) = self.run_mut(id) {
@@ -28,8 +28,7 @@ impl ClusterState {
         self.place_queued();
     }
 
-    /// Gives the current generation up; the next one begins from the last committed checkpoint, once the written ones are
-    /// opened.
+    /// Ends the current generation. The next one starts from the last committed checkpoint, after the written checkpoints were opened.
     pub(crate) fn leave_generation(&mut self, id: &RunId, effects: &mut Vec<Effect>) {
         self.owe_written(id);
         self.placement_changed(id);

@@ -1,4 +1,4 @@
-//! A run: what was submitted, where it stands, its processes and its checkpoints.
+//! Runs: submission, state, processes and checkpoints.
 
 mod archived;
 mod checkpoint;

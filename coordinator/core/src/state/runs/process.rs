@@ -1,4 +1,4 @@
-//! The processes of a generation: where each is, how far, and how it ended.
+//! The processes of a generation: placement, progress and end.
 
 use std::collections::BTreeMap;
 
@@ -8,60 +8,60 @@ use serde::{Deserialize, Serialize};
 /// A process of the current generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessState {
-    /// On which node.
+    /// The node that runs the process.
     pub node: NodeId,
-    /// On which of its devices: index into [`super::Node::devices`].
+    /// Index in [`crate::state::Node::devices`].
     pub device: u32,
-    /// The device's name.
+    /// `cpu` or `cuda:N`.
     pub device_name: String,
-    /// How far it is.
+    /// Progress of the process.
     pub phase: ProcessPhase,
-    /// Where its exchange listens, once it is ready.
+    /// Address at which other processes connect; `None` until the process is ready.
     pub address: Option<String>,
-    /// The last report of it that was applied; 0: none. Each report changes it, so it is a row of its own.
+    /// Sequence number of the last applied report; 0: none. It has a row of its own, because each report changes it.
     #[serde(skip)]
     pub sequence: u64,
 }
 
-/// How far a process is.
+/// Progress of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessPhase {
-    /// Its node was told to start it.
+    /// The process is in its node's desired state, and not ready yet.
     Assigned,
-    /// Model and data are in memory.
+    /// The process has loaded model and data.
     Ready,
-    /// It made the last step.
+    /// The process has completed the run's last step.
     Finished {
-        /// Digest of its final state.
+        /// Digest of the final state.
         state: Digest,
-        /// Whether the process is gone.
+        /// Whether the process has ended.
         exited: bool,
     },
 }
 
-/// What one process measured.
+/// Numerics that one process measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeasuredNumerics {
-    /// The process.
+    /// Index of the process that measured.
     pub process: u32,
-    /// Values by key.
+    /// Measured values by key, such as `cpu.model`.
     pub values: BTreeMap<String, String>,
 }
 
 /// The end of a process that had not finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessExit {
-    /// Of which generation.
+    /// The generation of the process.
     pub generation: u64,
-    /// The process.
+    /// Process index, from 0.
     pub process: u32,
-    /// Its node.
+    /// The node that ran the process.
     pub node: NodeId,
-    /// Exit code, or 128 + signal.
+    /// Exit code, or 128 + signal; 0 if the process itself reported an error.
     pub code: i32,
-    /// Its last output.
+    /// The end of its output; at most 4,096 bytes.
     pub output: String,
-    /// How it ended, in a word; `None` in states of builds that did not say.
+    /// How the process ended; `None` in states of early builds.
     #[serde(default)]
     pub ending: Option<Ending>,
 }

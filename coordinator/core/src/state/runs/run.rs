@@ -1,4 +1,4 @@
-//! A run, and what its current generation is.
+//! A run, with accessors for its current generation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,26 +13,25 @@ use super::run_state::{Measured, RunState};
 use super::status::Status;
 use super::submission::Submission;
 
-/// A run.
+/// A run that is not archived.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What never changes.
+    /// Immutable properties.
     pub submission: Submission,
     /// The job, parsed from `submission.job`.
     pub job: JobSpec,
-    /// Where it stands.
+    /// Mutable properties.
     pub state: RunState,
     /// Committed checkpoints, by step.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
-    /// Shares of checkpoints that are not complete yet, by step and process; of the current generation. Each is a blob.
+    /// Blobs of the current generation's shares, by step and process, until their checkpoints are committed or fail.
     pub shares: BTreeMap<(u64, u32), Piece>,
-    /// Written checkpoints of a generation that has ended, by step, until the leader has opened them. No process is placed
-    /// meanwhile.
+    /// Written checkpoints of ended generations, by step, until the leader has opened them. The run is not placed before.
     pub owed: BTreeMap<u64, Owed>,
 }
 
 impl Run {
-    /// A run that nobody has placed yet.
+    /// Creates a run in its first generation, which is queued.
     pub(crate) fn new(submission: Submission, job: JobSpec) -> Self {
         let state = RunState {
             status: Status::Queued { reason: String::new() },
@@ -62,12 +61,12 @@ impl Run {
         Self { submission, job, state, checkpoints: BTreeMap::new(), shares: BTreeMap::new(), owed: BTreeMap::new() }
     }
 
-    /// Its id.
+    /// The id of the run.
     pub fn id(&self) -> &RunId {
         &self.submission.id
     }
 
-    /// Which processes a generation waits for that has not begun, for people.
+    /// The reason, for users, why the current generation does not train yet, or is about to end. `None` if it trains or is queued.
     pub fn waits_for(&self) -> Option<String> {
         if let Some((_, doubt)) = self.unconfirmed_doubt() {
             return Some(doubt);
@@ -89,25 +88,25 @@ impl Run {
         })
     }
 
-    /// Steps completed at its end: the job's, but for a replay.
+    /// Number of steps at the end of the run: `steps` of the job, or the last step of the replay.
     pub fn last_step(&self) -> u64 {
         self.submission.replay.as_ref().map_or(self.job.steps, |replay| replay.until)
     }
 
-    /// Steps completed, as far as is known and was not rolled back.
+    /// Number of completed and reported steps that were not rolled back.
     pub fn step(&self) -> u64 {
         let restored = self.state.restore.as_ref().map_or(0, |restore| restore.step);
         self.state.progress.as_ref().map_or(restored, |progress| progress.step)
     }
 
-    /// The secret that the processes of the current generation prove to each other.
+    /// Secret by which the processes of the current generation authenticate each other.
     pub fn generation_secret(&self) -> [u8; 32] {
         let mut hasher = Domain::Secret.hasher();
         hasher.update(&self.submission.secret).update(&self.state.generation.to_le_bytes());
         *Digest::of(&hasher).as_bytes()
     }
 
-    /// `process 1 on node-b`, for people.
+    /// Name of a process in messages, such as ``process 1 on `node-b` ``.
     pub(crate) fn name_of(&self, process: u32) -> String {
         match self.state.placement.get(&process) {
             Some(placed) => format!("process {process} on `{}`", placed.node),
@@ -115,18 +114,18 @@ impl Run {
         }
     }
 
-    /// The node of a process of the current generation.
+    /// The node of a process of the current generation; `None` if there is no such process.
     pub(crate) fn node_of(&self, process: u32) -> Option<&NodeId> {
         self.state.placement.get(&process).map(|placed| &placed.node)
     }
 
-    /// Ends the run. The placement stays for people to see; its devices are free.
+    /// Ends the run. Its devices are free afterwards, but the placement stays visible to users.
     pub(crate) fn end(&mut self, at_ms: u64, status: Status) {
         self.state.status = status;
         self.state.ended_at_ms = Some(at_ms);
     }
 
-    /// Leaves the current generation: its processes' messages are void from now on (fencing).
+    /// Starts the next generation, which is queued. Reports of earlier generations change nothing from now on.
     pub(crate) fn next_generation(&mut self) {
         let restore = self.last_checkpoint();
         let state = &mut self.state;

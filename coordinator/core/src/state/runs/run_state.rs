@@ -1,4 +1,4 @@
-//! Where a run stands. What reports change at each step, and what is large, are rows of their own: [`crate::state::RowKey`].
+//! The state of a run. Values that each report changes, and large values, have rows of their own ([`crate::state::RowKey`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,89 +14,89 @@ use super::unconfirmed::Unconfirmed;
 use crate::placement::DeviceKind;
 use crate::state::reports::Progress;
 
-/// What processes measured: some kilobytes, which change once in a generation.
+/// Measurements of a run's processes: some kilobytes, which change once per generation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// What changes bits, as measured by the first process of this generation that was ready.
+    /// Properties that are known to change bits, as measured by the first process of this generation that was ready.
     pub numerics: Option<MeasuredNumerics>,
-    /// What the checkpoint has that the next generation would begin with.
+    /// Numerics of the checkpoint that the next generation would start from.
     pub restored: BTreeMap<String, String>,
-    /// What the run measured that this one repeats a part of.
+    /// Numerics of the original run; only in a replay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<BTreeMap<String, String>>,
-    /// What process 0 of this generation runs on.
+    /// Machine and software of process 0 of this generation.
     pub environment: BTreeMap<String, String>,
-    /// What was otherwise than in a checkpoint, in this run or in those that it comes from, and was accepted.
+    /// Accepted differences from checkpoints, of this run and of the runs that it descends from.
     pub overrides: Vec<Override>,
 }
 
-/// How far a run is, as its reports say.
+/// Progress of a run: the fields of [`RunState`] that each report changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::state) struct RunProgress {
-    /// [`RunState::progress`].
+    /// As [`RunState::progress`].
     pub(in crate::state) progress: Option<Progress>,
-    /// [`RunState::heard_at_ms`].
+    /// As [`RunState::heard_at_ms`].
     pub(in crate::state) heard_at_ms: u64,
 }
 
-/// Where a run stands.
+/// Mutable properties of a run. Times are in milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// In a word.
+    /// Status with its reason or result.
     pub status: Status,
-    /// The current placement's number, from 1; one that is queued has the number of the placement to come.
+    /// Number of the current placement, from 1. While the run is queued: of the next placement.
     pub generation: u64,
-    /// What it trains on, once it was placed: a later generation on another kind would not give the same bits.
+    /// Kind of device of all generations, because another kind would give other bits; `None` before the first placement.
     pub kind: Option<DeviceKind>,
-    /// The current generation's processes, by number; empty while it is queued.
+    /// The current generation's processes, by process index; empty while the run is queued.
     #[serde(skip)]
     pub placement: BTreeMap<u32, ProcessState>,
-    /// As of the last block, unless that was rolled back.
+    /// Progress in the last block of steps; `None` at the start of a generation.
     #[serde(skip)]
     pub progress: Option<Progress>,
-    /// When a process was last heard of.
+    /// Time of the last report.
     #[serde(skip)]
     pub heard_at_ms: u64,
-    /// When all processes were ready for the first time.
+    /// The first time at which all processes were ready.
     pub started_at_ms: Option<u64>,
-    /// When it ended.
+    /// Time of the end; `None` if the run has not ended.
     pub ended_at_ms: Option<u64>,
-    /// What this generation begins with: the last committed checkpoint, or the parent.
+    /// The checkpoint that this generation starts from: the run's last committed one, or the parent; `None`: from step 0.
     pub restore: Option<Restore>,
-    /// What was measured of its processes.
+    /// Measurements of the processes.
     #[serde(skip)]
     pub measured: Measured,
-    /// Processes that crashed since the last checkpoint.
+    /// Number of processes that crashed since the last checkpoint.
     pub exits: u32,
-    /// Processes that gave up since then for a reason that may pass.
+    /// Number of processes that failed with a transient error since the last checkpoint.
     #[serde(default)]
     pub transients: u32,
-    /// Generations in a row, the last ones, that ended before their first step for a reason that costs nothing.
+    /// Number of the last generations in a row that ended before their first step, without a crash or error.
     #[serde(default)]
     pub futile: u32,
-    /// When the pause before the next attempt is over, in milliseconds since the epoch; 0: there is none.
+    /// End of the pause before the next attempt; 0: no pause.
     #[serde(default)]
     pub due_at_ms: u64,
-    /// Generations before this one.
+    /// Number of earlier generations.
     pub restarts: u32,
-    /// The last process that ended too early.
+    /// The last process that ended before it finished.
     pub last_exit: Option<ProcessExit>,
-    /// Checkpoints that could not be made, oldest first.
+    /// Failed checkpoints, oldest first; the newest 100.
     pub failed_checkpoints: Vec<FailedCheckpoint>,
-    /// Replicas that were found to differ, oldest first.
+    /// Corruptions, oldest first.
     pub corruptions: Vec<Corruption>,
-    /// Written on it by people, as the note.
+    /// Tags that users set.
     pub tags: BTreeSet<String>,
-    /// Empty if there is none.
+    /// Note that users wrote; empty if there is none.
     pub note: String,
-    /// Times that the shares of the last checkpoint were rejected in this generation: processes that see it grow write
-    /// theirs again.
+    /// Number of times that the shares of the last checkpoint were rejected in this generation. When it grows, the processes write their
+    /// shares again.
     #[serde(default)]
     pub save_attempt: u32,
-    /// What processes of this generation said of all, and nobody of another node yet.
+    /// Comparisons of all replicas that no process on another node has confirmed yet.
     #[serde(default, rename = "words")]
     pub unconfirmed: Vec<Unconfirmed>,
-    /// Nodes on which a process crashed or gave up since the last checkpoint, and how often.
+    /// Number of processes per node that crashed or failed with a transient error since the last checkpoint.
     #[serde(default)]
     pub failed_on: BTreeMap<NodeId, u32>,
 }

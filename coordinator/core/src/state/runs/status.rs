@@ -1,47 +1,47 @@
-//! A run's status: what people are told in a word and a reason.
+//! A run's status.
 
 use std::fmt;
 
 use lockstep_common::Digest;
 use serde::{Deserialize, Serialize};
 
-/// A run's status.
+/// A run's status, with its reason or result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
-    /// Waits for devices.
+    /// The run waits for devices, for a pause to end, or for a checkpoint to be opened.
     Queued {
-        /// What for, for people.
+        /// What the run waits for, for users.
         reason: String,
     },
-    /// Placed; not all processes are ready.
+    /// The run is placed; not all processes are ready.
     Starting,
-    /// Trains.
+    /// The run trains, or writes its last checkpoint.
     Running,
-    /// Made its last step.
+    /// The run has completed its last step, and its last checkpoint is committed.
     Finished {
         /// Digest of the final state.
         state: Digest,
     },
-    /// Ended before its last step.
+    /// The run ended because of an error.
     Failed {
-        /// Why.
+        /// Error message with its cause, for users.
         reason: String,
     },
-    /// Ended by a client.
+    /// A client ended the run.
     Cancelled,
-    /// Made its last step, and could not save its last checkpoint: the final state is lost.
+    /// The run has completed its last step, but could not save its last checkpoint: the final state is lost.
     Unsaved {
         /// Digest of the final state.
         state: Digest,
-        /// Why.
+        /// Error message of the last checkpoint.
         reason: String,
     },
 }
 
-/// A status without what comes with it: a word in documents, which `coord` and the page act on.
+/// A status without its reason or result, as in documents. `coord` and the page depend on these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "they are the statuses")]
+#[expect(missing_docs, reason = "`Status` explains them")]
 pub enum StatusKind {
     Queued,
     Starting,
@@ -53,16 +53,16 @@ pub enum StatusKind {
 }
 
 impl StatusKind {
-    /// All, in the order of a run's life.
+    /// All statuses, in the order of a run's life.
     pub const ALL: [Self; 7] =
         [Self::Queued, Self::Starting, Self::Running, Self::Finished, Self::Failed, Self::Cancelled, Self::Unsaved];
 
-    /// Whether nothing will change it any more.
+    /// Whether the run has ended; the status never changes then.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Finished | Self::Failed | Self::Cancelled | Self::Unsaved)
     }
 
-    /// As documents write it.
+    /// Name in documents.
     pub fn word(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -83,12 +83,12 @@ impl fmt::Display for StatusKind {
 }
 
 impl Status {
-    /// Whether nothing will change it any more.
+    /// Whether the run has ended; the status never changes then.
     pub fn is_final(&self) -> bool {
         self.kind().is_final()
     }
 
-    /// Without what comes with it.
+    /// The status without its reason or result.
     pub fn kind(&self) -> StatusKind {
         match self {
             Self::Queued { .. } => StatusKind::Queued,
@@ -101,7 +101,7 @@ impl Status {
         }
     }
 
-    /// Why it is queued, failed or not saved.
+    /// The reason of a run that is queued, failed or unsaved.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Queued { reason } | Self::Failed { reason } | Self::Unsaved { reason, .. } => Some(reason),
@@ -129,7 +129,7 @@ mod tests {
             let word = format!("\"{}\"", kind.word());
             assert_eq!(serde_json::to_string(&kind).unwrap(), word);
             assert_eq!(serde_json::from_str::<StatusKind>(&word).unwrap(), kind);
-            // As earlier builds wrote it in rows: a text.
+            // Earlier builds encoded a status in rows as a string.
             assert_eq!(crate::formats::encode(&kind), crate::formats::encode(&kind.word()));
         }
     }

@@ -1,9 +1,9 @@
-//! Texts that processes send, cut to what a run keeps.
+//! Limits of the texts that processes send.
 
-/// Longest text (bytes) that is kept of what a process said: a reason, or its last output.
+/// Maximum number of bytes of a stored text: a reason, an output or a note.
 pub(crate) const TEXT_BYTES: usize = 4096;
 
-/// A reason, whose first words say what happened and whose last ones why: of one that is longer than [`TEXT_BYTES`] the middle is cut.
+/// Cuts the middle of a reason that is longer than [`TEXT_BYTES`]: its beginning says what failed, and its end why.
 pub(crate) fn shortened(text: &str) -> String {
     const GAP: &str = "\n[..]\n";
     if text.len() <= TEXT_BYTES {
@@ -19,7 +19,7 @@ pub(crate) fn shortened(text: &str) -> String {
     [&text[..first], GAP, &text[rest..]].concat()
 }
 
-/// The end of an output, where the cause usually stands, cut to [`TEXT_BYTES`].
+/// The last [`TEXT_BYTES`] of an output, where the cause of an error usually is.
 pub(crate) fn bounded(text: &str) -> String {
     let mut start = text.len().saturating_sub(TEXT_BYTES);
     while !text.is_char_boundary(start) {

@@ -1,4 +1,4 @@
-//! What the processes of one node alone say of all.
+//! Comparisons of replicas that wait for confirmation.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::reports::ReportBody;
 
-/// A report that no process of another node has confirmed yet.
+/// A comparison of all replicas that no process on another node has confirmed yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unconfirmed {
-    /// Who sent it, all on one node.
+    /// The processes that sent it; all are on one node.
     pub processes: BTreeSet<u32>,
-    /// What: [`ReportBody::Corrupt`] or [`ReportBody::Agreed`].
+    /// A [`ReportBody::Corrupt`] or [`ReportBody::Agreed`].
     #[serde(rename = "said")]
     pub body: ReportBody,
 }

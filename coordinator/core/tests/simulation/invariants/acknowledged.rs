@@ -1,4 +1,4 @@
-//! What a client was told was done is in the state of every leader that serves after that.
+//! Invariant: the state of every later serving leader contains each acknowledged command.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(crate) struct Acknowledged {
 }
 
 impl Acknowledged {
-    /// Notes an answer.
+    /// Records an answer.
     pub(crate) fn observe(&mut self, command: &Command, outcome: &Outcome) {
         match (command, outcome) {
             (_, Outcome::Run(run)) => {

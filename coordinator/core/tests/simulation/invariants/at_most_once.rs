@@ -1,4 +1,4 @@
-//! However often a request is made, it creates one run at most, and every answer to it is the same.
+//! Invariant: a repeated request creates at most one run, and all its answers are equal.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ pub(crate) struct AtMostOnce {
 }
 
 impl AtMostOnce {
-    /// Notes a request, before it is made for the first time.
+    /// Records a request, before it is sent for the first time.
     pub(crate) fn asks(&mut self, command: &Command) {
         if let Command::Submit(Submit { request, .. }) | Command::Resume(Resume { request, .. }) = command {
             self.asked.push(request.clone());
         }
     }
 
-    /// Notes an answer.
+    /// Records an answer.
     pub(crate) fn observe(&mut self, command: &Command, outcome: &Outcome) {
         let (Command::Submit(Submit { request, .. }) | Command::Resume(Resume { request, .. }), Outcome::Run(run)) =
             (command, outcome)
@@ -31,7 +31,7 @@ impl AtMostOnce {
         assert_eq!(first, run, "request {request} was answered with two runs");
     }
 
-    /// A run's id is derived from the request and from the entry that made it.
+    /// Finds the request of each run: the run's id is derived from its request and its log index.
     pub(crate) fn check(&self, state: &ClusterState) {
         let mut made: BTreeMap<&RequestId, &RunId> = BTreeMap::new();
         for run in state.runs() {

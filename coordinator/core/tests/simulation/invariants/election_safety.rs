@@ -1,4 +1,4 @@
-//! One leader a term.
+//! Invariant: a term has at most one leader.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ pub(crate) struct ElectionSafety {
 }
 
 impl ElectionSafety {
-    /// Counts the terms that had a leader.
+    /// Number of terms that had a leader.
     pub(crate) fn leaders(&self) -> usize {
         self.leader_of.len()
     }

@@ -1,4 +1,4 @@
-//! Checkpoints and progress come from the generation that they claim to come from, and never from one that was left.
+//! Invariant: checkpoints and progress come from the generation that the state says, and never from an ended one.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use lockstep_core::ClusterState;
 
 use crate::blobs;
 
-/// Looks at every run. Throughput and consumed samples carry the generation that said them (`super::super::clients`).
+/// Checks every run. Throughput and `consumed` samples contain the generation that reported them (`super::super::clients`).
 ///
-/// `seen`: checkpoints whose manifests were looked at.
+/// `seen`: checkpoints whose manifests were already checked.
 pub(crate) fn check(state: &ClusterState, seen: &mut BTreeSet<Digest>) {
     for run in state.runs() {
         let generation = run.state.generation;

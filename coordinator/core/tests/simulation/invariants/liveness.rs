@@ -1,4 +1,4 @@
-//! When faults have ceased, one leader serves, all replicas catch up, and clients get their answers.
+//! Invariant: after the faults have ended, one leader serves, all replicas catch up, and clients get answers.
 
 use lockstep_core::replica::Replica;
 

@@ -1,4 +1,4 @@
-//! An index and a term name one entry, in all logs and for ever; and one entry has one set of effects.
+//! Invariant: entries with the same index and term are equal in all logs at all times, and have equal effects.
 
 use std::collections::BTreeMap;
 

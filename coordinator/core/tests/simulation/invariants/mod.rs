@@ -1,4 +1,4 @@
-//! What must hold, one invariant a file. Each sees what happens and panics when it does not hold.
+//! The invariants, one per file. Each observes the simulation and panics when it is violated.
 
 pub(crate) mod acknowledged;
 pub(crate) mod at_most_once;

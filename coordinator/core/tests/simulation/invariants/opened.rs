@@ -1,4 +1,4 @@
-//! A checkpoint is committed only if a leader has opened the blobs of that very manifest.
+//! Invariant: a checkpoint is committed only if a leader has opened the blobs of exactly this manifest.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use lockstep_core::{ClusterState, Command};
 pub(crate) struct Opened(BTreeSet<Digest>);
 
 impl Opened {
-    /// Notes a command, before it is proposed for the first time.
+    /// Records a command, before it is proposed for the first time.
     pub(crate) fn asks(&mut self, command: &Command) {
         if let Command::Commit(Commit { checkpoint, .. }) = command {
             self.0.insert(*checkpoint);

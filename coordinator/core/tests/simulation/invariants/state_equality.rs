@@ -1,4 +1,4 @@
-//! Replicas that have applied the same entries have the same state.
+//! Invariant: replicas that have applied the same entries have equal states.
 
 use std::collections::BTreeMap;
 

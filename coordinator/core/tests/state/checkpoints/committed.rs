@@ -1,4 +1,4 @@
-//! When a checkpoint exists, and when it does not.
+//! When a checkpoint is committed, and when it is rejected.
 
 use lockstep_common::manifest::Share;
 use lockstep_core::ReportBody;
@@ -56,18 +56,18 @@ fn shares_that_do_not_fit_together_or_lie_are_no_checkpoint() {
     let cases: [(Spoil, &str); 12] = [
         (|share| share.epoch = 1, "process 0 is in epoch 0, process 1 in epoch 1"),
         (|share| share.tensors[0].name = "model/w0".into(), "tensor `model/w0` is in two shares"),
-        (|share| share.ranks.truncate(1), "the shares hold 3 ranks, the job has 4"),
-        (|share| share.ranks[0].rank = 3, "`ranks` are not complete and in order"),
-        (|share| share.tensors[0].shape = vec![], "tensor `model/w1` is float [] and has 8 bytes, not 4"),
-        (|share| share.tensors[0].shape = vec![-2], "tensor `model/w1` has the shape [-2], which no tensor has"),
+        (|share| share.ranks.truncate(1), "the shares contain 3 ranks, but the job has 4"),
+        (|share| share.ranks[0].rank = 3, "`ranks` must be 0, 1, 2, .. without gaps"),
+        (|share| share.tensors[0].shape = vec![], "tensor `model/w1` has 8 bytes, but float [] needs 4"),
+        (|share| share.tensors[0].shape = vec![-2], "tensor `model/w1` has the impossible shape [-2]"),
         (
             |share| share.tensors[0].shape = vec![1 << 40, 1 << 40],
-            "tensor `model/w1` has the shape [1099511627776, 1099511627776], which no tensor has",
+            "tensor `model/w1` has the impossible shape [1099511627776, 1099511627776]",
         ),
-        (|share| share.tensors[0].dtype = "flaot".into(), "has the type `flaot`, which this program does not know"),
+        (|share| share.tensors[0].dtype = "flaot".into(), "has the unknown element type `flaot`"),
         (
             |share| share.tensors[0].pieces = vec![share.tensors[0].pieces[0].clone(); 2],
-            "tensor `model/w1` is float [2] and has 16 bytes, not 8",
+            "tensor `model/w1` has 16 bytes, but float [2] needs 8",
         ),
         (
             |share| share.tensors[0].pieces.iter_mut().for_each(|piece| piece.bytes = u64::MAX),
@@ -118,18 +118,15 @@ fn shares_without_tensors_are_no_checkpoint() {
 #[test]
 fn shares_are_compared_with_the_checkpoint_before() {
     let cases: [(Spoil, &str); 4] = [
-        (|share| share.tensors.clear(), "tensor `model/w1` of checkpoint `ID`, which came before, is in no share"),
-        (
-            |share| share.tensors[0].name = "model/w2".into(),
-            "tensor `model/w2` is not in checkpoint `ID`, which came before",
-        ),
+        (|share| share.tensors.clear(), "no share has tensor `model/w1`, which is in the previous checkpoint `ID`"),
+        (|share| share.tensors[0].name = "model/w2".into(), "tensor `model/w2` is not in the previous checkpoint `ID`"),
         (
             |share| share.tensors[0].shape = vec![1, 2],
-            "tensor `model/w1` is float [1, 2], and float [2] in checkpoint `ID`, which came before",
+            "tensor `model/w1` is float [1, 2], but float [2] in the previous checkpoint `ID`",
         ),
         (
             |share| share.tensors[0].dtype = "int".into(),
-            "tensor `model/w1` is int [2], and float [2] in checkpoint `ID`, which came before",
+            "tensor `model/w1` is int [2], but float [2] in the previous checkpoint `ID`",
         ),
     ];
     for (spoil, reason) in cases {
@@ -171,16 +168,15 @@ fn runs_and_checkpoints_are_found_by_unique_prefix() {
     assert_eq!(count, 2);
     assert_eq!(candidates, format!("`{second}` (second, starting), `{third}` (second, queued)"));
 
-    // A name that is the beginning of another run's id.
+    // A name that is a prefix of another run's id.
     let beginning = &run.as_str()[..6];
     let fourth = cluster.submit(&[&format!("name={beginning}")]);
     let said = cluster.state.find_run(beginning).unwrap_err().to_string();
-    assert!(said.contains(" fits 2 runs: ") && said.contains(run.as_str()) && said.contains(fourth.as_str()), "{said}");
-    let fifth = cluster.submit(&[&format!("name={run}")]);
-    assert_eq!(
-        cluster.state.find_run(run.as_str()).unwrap().id(),
-        &run,
-        "its own id names a run, whatever others are called"
+    assert!(
+        said.contains(" matches 2 runs: ") && said.contains(run.as_str()) && said.contains(fourth.as_str()),
+        "{said}"
     );
+    let fifth = cluster.submit(&[&format!("name={run}")]);
+    assert_eq!(cluster.state.find_run(run.as_str()).unwrap().id(), &run, "a complete id has precedence over names");
     assert_eq!(cluster.state.find_run(fifth.as_str()).unwrap().id(), &fifth);
 }

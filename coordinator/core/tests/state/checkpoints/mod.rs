@@ -1,4 +1,4 @@
-//! When a checkpoint exists, and what becomes of one that is late.
+//! Checkpoints: commit, owed checkpoints, and the last checkpoint of a run.
 
 mod committed;
 mod owed;

@@ -1,4 +1,4 @@
-//! Written checkpoints are committed in the order of their steps, whatever ends meanwhile, or named as failed.
+//! Written checkpoints are committed in the order of their steps or stored as failed, even if their generation or run ends before.
 
 use lockstep_common::RunId;
 use lockstep_core::state::{Restore, Status};
@@ -59,7 +59,7 @@ fn an_incomplete_checkpoint_before_a_committed_one_is_named() {
     let (mut cluster, run) = running();
     cluster.say(&run, 0, written(&share(0, 2, 2)));
     cluster.checkpoint(&run, 4);
-    assert_eq!(failed(&cluster, &run), [(2, "not all processes wrote their share of it".to_owned())]);
+    assert_eq!(failed(&cluster, &run), [(2, "some processes did not write their shares".to_owned())]);
     assert!(cluster.run(&run).shares.is_empty());
 }
 
@@ -98,7 +98,7 @@ fn a_new_generation_begins_from_the_checkpoint_that_was_being_opened() {
         write(&mut cluster, &run, step);
     }
     cluster.exit(&run, 1, "killed");
-    assert_eq!(cluster.status(&run), "queued: waits until the coordinator has opened its checkpoint at step 6");
+    assert_eq!(cluster.status(&run), "queued: waits until the coordinator has read its checkpoint at step 6");
     assert!(!cluster.effects.iter().any(|effect| matches!(effect, Effect::Rewind { .. })));
     let later = cluster.submit(&["world={processes=4, min_processes=4}"]);
     assert_eq!(
@@ -108,7 +108,7 @@ fn a_new_generation_begins_from_the_checkpoint_that_was_being_opened() {
     );
 
     cluster.open();
-    assert_eq!(cluster.status(&run), "queued: waits until the coordinator has opened its checkpoint at step 6");
+    assert_eq!(cluster.status(&run), "queued: waits until the coordinator has read its checkpoint at step 6");
     cluster.open();
     assert_eq!(cluster.effects.last(), Some(&Effect::Rewind { run: run.clone(), step: 6 }));
     assert_eq!((cluster.status(&run).as_str(), cluster.run(&run).step()), ("starting", 6));

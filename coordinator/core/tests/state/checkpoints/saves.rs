@@ -1,4 +1,4 @@
-//! The end of a run: it is finished only when its last checkpoint is committed (I12).
+//! The end of a run: the run is finished only when its last checkpoint is committed (I12).
 
 use lockstep_common::{Domain, RunId};
 use lockstep_core::command::{Commit, CommitFailed};
@@ -45,7 +45,7 @@ fn a_run_is_not_finished_whose_last_checkpoint_holds_another_state_than_its_proc
     }
     let status = cluster.status(&run);
     let expected = format!(
-        "failed: silent corruption: the last checkpoint `{}` has state `{}`, and the processes ended with `{}`",
+        "failed: silent corruption: the last checkpoint `{}` has state `{}`, but the processes ended with `{}`",
         checkpoint.short(),
         final_state(),
         other_state()
@@ -168,7 +168,7 @@ fn what_was_opened_before_something_changed_commits_nothing() {
     assert!(cluster.run(&run).checkpoints.len() == 1 && cluster.run(&run).state.failed_checkpoints.is_empty());
 }
 
-/// The process holds it for written, and would wait for a verdict that never comes.
+/// The process believes that its share is written, and would otherwise wait for ever for the commit.
 #[test]
 fn a_share_of_the_last_checkpoint_that_cannot_be_taken_is_written_again_until_it_is_given_up() {
     let (mut cluster, run) = running(&[]);

@@ -1,15 +1,15 @@
-//! Bytes over `NVLink`: a field value over all links, which nvml-wrapper cannot ask for, as it knows fields of one link only.
+//! Bytes over `NVLink`: a field value for all links together. nvml-wrapper can only read fields of one link.
 
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings::{field_id, nvmlFieldValue_t, nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG};
 
-/// The scope that stands for all links together.
+/// The value of `scopeId` for all links together.
 const ALL_LINKS: u32 = u32::MAX;
 
-/// Bytes sent and received since the driver began; `None` of a device without `NVLink`.
+/// Bytes sent and received since the driver was loaded; `None` for a device without `NVLink`.
 ///
 /// Source: `NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX` and `_RX` in `nvml.h`, which count KiB.
-#[expect(unsafe_code, reason = "a C call that nvml-wrapper has no words for")]
+#[expect(unsafe_code, reason = "nvml-wrapper does not wrap this C call")]
 pub(super) fn bytes(nvml: &Nvml, device: &Device<'_>) -> Option<u64> {
     let ask = nvml.lib().nvmlDeviceGetFieldValues.as_ref().ok()?;
     let ids = [field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX];

@@ -1,4 +1,4 @@
-//! Each transition of a process's life, and what it must not do.
+//! Each transition between the states of a process, and what must not happen in it.
 
 use super::*;
 
@@ -8,12 +8,12 @@ fn exit(code: i32) -> Exit {
     Exit { code, output: "its last lines".to_owned() }
 }
 
-/// Everything that was reported, without what was asked before.
+/// All reports that were not asked for before.
 fn reported(process: &mut Process) -> Vec<Body> {
     std::iter::from_fn(|| process.next_report()).map(|report| report.message.unwrap().body.unwrap()).collect()
 }
 
-/// The one report, which is its end.
+/// The only report, which must be the end of the process.
 fn its_end(process: &mut Process) -> Exited {
     let bodies = reported(process);
     let [Body::Exited(exited)] = &bodies[..] else { panic!("{bodies:?}") };

@@ -1,4 +1,4 @@
-//! Gloo groups whose members are threads: both collectives, deadlines, the cut, and what is refused.
+//! Gloo groups whose members are threads: both collectives, deadlines, the cut, and invalid arguments.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::mpsc::channel;
@@ -9,7 +9,7 @@ use lockstep_gloo::gloo;
 use lockstep_tch_ext::c10d::{Error, ProcessGroup, Store};
 use tch::{Device, Kind, Tensor};
 
-/// Long enough for a busy machine; nothing here waits for it to pass.
+/// Long enough for a busy machine; no test waits until it has passed.
 const PATIENCE: Duration = Duration::from_mins(1);
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -22,7 +22,7 @@ fn store() -> Store {
     Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap()
 }
 
-/// Runs `member` in one thread per rank of a group of `size` and returns what they answered, by rank.
+/// Runs `member` in one thread for each rank of a group of `size`, and returns the results by rank.
 fn with_group<T: Send>(size: usize, member: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
     let server = store();
     std::thread::scope(|scope| {
@@ -50,7 +50,7 @@ fn collectives_give_every_member_what_they_should() {
             group.all_reduce(&tensor, PATIENCE).unwrap();
             assert_eq!(values(&tensor), vec![total as f32; 1000]);
 
-            // Member i sends (i + 1) elements of 10 * i + j to j.
+            // Member i sends i + 1 elements with the value 10 * i + j to member j.
             let input = Tensor::cat(
                 &(0..size)
                     .map(|to| Tensor::full([rank as i64 + 1], (10 * rank + to) as f64, FLOAT))
@@ -90,14 +90,14 @@ fn a_deadline_ends_the_wait_for_a_member_that_does_not_come() {
     let deadline = Duration::from_millis(200);
     with_group(3, |group| {
         if group.rank() == 1 {
-            // Present, but silent until the others have given up.
+            // Joined, but silent until the others have timed out.
             done.wait();
             return;
         }
         let started = Instant::now();
         let result = group.all_reduce(&Tensor::ones([4], FLOAT), deadline);
         let waited = started.elapsed();
-        // Whoever notices first tells the other by cutting.
+        // The member that times out first cuts the group, which the other notices.
         assert!(matches!(result, Err(Error::Timeout(_) | Error::PeerGone(_))), "{result:?}");
         assert!(waited < Duration::from_secs(10), "{waited:?}");
         assert_eq!(group.all_reduce(&Tensor::ones([4], FLOAT), PATIENCE), Err(Error::Aborted));
@@ -125,7 +125,7 @@ fn a_cut_releases_whoever_waits_here_and_there() {
         let all_released = Mutex::new(all_released);
         with_group(size, |group| {
             group.all_reduce(&Tensor::ones([1], FLOAT), PATIENCE).unwrap();
-            // Nobody gets on without the last one, which comes when the others are released.
+            // The others wait for the last member, which joins the operation only after they were released.
             if group.rank() == size - 1 {
                 let all_released = all_released.lock().unwrap();
                 (1..size).for_each(|_| all_released.recv_timeout(PATIENCE).unwrap());
@@ -134,7 +134,7 @@ fn a_cut_releases_whoever_waits_here_and_there() {
             let result = std::thread::scope(|scope| {
                 if group.rank() == 0 {
                     scope.spawn(|| {
-                        // Waiting cannot be seen from here; the wait below begins within this time or fails at once.
+                        // The wait of the operation cannot be observed. It begins within this time, or fails at once.
                         std::thread::park_timeout(Duration::from_millis(200));
                         *cut_at.lock().unwrap() = Some(Instant::now());
                         handle.abort();
@@ -151,7 +151,7 @@ fn a_cut_releases_whoever_waits_here_and_there() {
             }
             assert_eq!(group.all_reduce(&Tensor::ones([1], FLOAT), PATIENCE), Err(Error::Aborted));
             released.send(()).unwrap();
-            // Again, and when the group is gone: nothing happens.
+            // Further cuts have no effect, also after the group was dropped.
             let handle = group.abort_handle();
             handle.abort();
             drop(group);
@@ -164,7 +164,7 @@ fn a_cut_releases_whoever_waits_here_and_there() {
 fn a_store_is_bound_to_its_address() {
     let server = store();
     let port = server.address().port();
-    // Bound to 127.0.0.1 alone: another loopback address does not answer.
+    // It is bound to 127.0.0.1 only: another loopback address does not answer.
     assert!(std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port)).is_err());
     Store::connect(server.address(), PATIENCE).unwrap();
 }
@@ -172,7 +172,7 @@ fn a_store_is_bound_to_its_address() {
 #[test]
 fn what_is_not_there_is_an_error_in_time() {
     let deadline = Duration::from_millis(300);
-    // Nobody listens: the port was free a moment ago.
+    // Nobody listens on this port, which was free a moment ago.
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let result = Store::connect(free, deadline);
     assert!(matches!(result, Err(Error::Timeout(_) | Error::PeerGone(_))), "{result:?}");

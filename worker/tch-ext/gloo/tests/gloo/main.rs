@@ -1,5 +1,5 @@
-//! Groups of threads and of processes, by the back end that needs no GPU: what is proven of deadlines, cuts and failures holds for
-//! whatever a group is made of.
+//! Groups of threads and of processes, with the back end that needs no GPU. Deadlines, cuts and failures are handled by the same code for
+//! all back ends.
 #![cfg(test)]
 
 mod groups;

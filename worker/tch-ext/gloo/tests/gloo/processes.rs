@@ -1,7 +1,7 @@
-//! A Gloo group whose members are processes: one is killed or stopped, and all others know it at once, though Gloo
-//! itself tells only the neighbours. Then they form a smaller group and go on.
+//! A Gloo group whose members are processes. One of them is killed or stopped, and all others notice it at once, although Gloo itself
+//! tells only the neighbours. Then they form a smaller group and continue.
 //!
-//! The members are this same test, started again with a rank in the environment.
+//! The test starts itself as each member, with a rank in the environment.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::mpsc::{Receiver, channel};
@@ -21,14 +21,14 @@ const RANK: &str = "LOCKSTEP_TEST_RANK";
 const DEADLINE_MS: &str = "LOCKSTEP_TEST_DEADLINE_MS";
 const LENGTH: &str = "LOCKSTEP_TEST_LENGTH";
 
-/// Elements that go around in a few packets.
+/// Number of elements that fit into a few packets.
 const SHORT: i64 = 16 * 1024;
 
 fn now_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
-/// The life of a member: steps until something fails, then a new group of those who are left.
+/// Runs a member: steps until an operation fails, then a new group of the remaining members.
 fn member(rank: usize) {
     let stores = std::env::var(STORES).unwrap();
     let (first, second) = stores.split_once(' ').unwrap();
@@ -40,7 +40,7 @@ fn member(rank: usize) {
     let group = join(first, rank, SIZE);
     let length = std::env::var(LENGTH).unwrap().parse().unwrap();
     let tensor = Tensor::ones([length], (Kind::Float, Device::Cpu));
-    // One message from the victim to each.
+    // One message from the victim to each member.
     let (mut from, to) = ([0; SIZE], if rank == VICTIM { [length; SIZE] } else { [0; SIZE] });
     from[VICTIM] = length;
     let sent = Tensor::ones([to.iter().sum()], (Kind::Float, Device::Cpu));
@@ -68,7 +68,7 @@ fn member(rank: usize) {
     let tensor = Tensor::from(1.0_f32);
     group.all_reduce(&tensor, PATIENCE).unwrap();
     println!("{MARK}regrouped-{} {}", tensor.double_value(&[]), now_ms());
-    // Nobody leaves before all have said so.
+    // No member ends before all have reported.
     group.all_reduce(&tensor, PATIENCE).unwrap();
 }
 
@@ -88,16 +88,16 @@ impl Member {
             .env("OMP_NUM_THREADS", "1");
         let (sender, said) = channel();
         let process = Process::start_told(&mut command, move |line| {
-            // The test harness writes to the same line.
+            // The test harness may write to the same line.
             if let Some((_, said)) = line.split_once(MARK) {
-                // Nobody may listen any more.
+                // An error is ignored: the receiver may have been dropped.
                 let _ = sender.send(said.to_owned());
             }
         });
         Self { process, said }
     }
 
-    /// What the member says next, and when it said so.
+    /// The next word of the member, and the time at which it was written.
     fn next(&mut self) -> (String, u128) {
         let said = self.said.recv();
         let said = said.unwrap_or_else(|_| panic!("the member ended and said nothing:\n{}", self.process.output()));
@@ -106,9 +106,9 @@ impl Member {
     }
 }
 
-/// Strikes one member by `signal`; returns what the others said of it and how many milliseconds later.
+/// Sends `signal` to one member. Returns for each other member the error that it reported, and how many milliseconds later.
 fn strike(test: &str, signal: Signal, deadline: Duration, length: i64) -> Vec<(String, u128)> {
-    // One for each group.
+    // One store for each group.
     let serve = || Store::serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), PATIENCE).unwrap();
     let servers = [serve(), serve()];
     let stores = servers.each_ref().map(|server| server.address().to_string()).join(" ");
@@ -148,7 +148,7 @@ fn a_killed_member_is_known_to_all_at_once() {
     }
 }
 
-/// Gloo itself tells nobody who waits for the rest of it.
+/// Gloo itself does not report it to the members that wait for the rest of the message.
 #[test]
 fn a_member_killed_in_the_middle_of_a_message_is_known_to_all_at_once() {
     if let Ok(rank) = std::env::var(RANK) {

@@ -1,4 +1,4 @@
-# What comes out.
+# Predictions and losses, and how they are printed.
 
 
 def loss_kind():
@@ -7,7 +7,7 @@ def loss_kind():
 
 
 def losses(scores, targets):
-    """The loss of each sample, of each token for tokens."""
+    """The loss of each sample, or of each token."""
     with precision():
         if loss_kind() == "cross_entropy":
             return functional.cross_entropy(scores, targets.reshape(-1), reduction="none")
@@ -15,7 +15,7 @@ def losses(scores, targets):
 
 
 def bits(scores):
-    """The bits of a row's elements, in hexadecimal digits."""
+    """The bits of a row's elements, as integers."""
     return scores.contiguous().view(torch.uint8).numpy().view(f"<u{scores.element_size()}").tolist()
 
 
@@ -56,7 +56,7 @@ def predict(answer):
     if len(inputs) == 0:
         refuse(f"`{ASKED.file}` holds no samples")
     if targets is not None and len(targets) != len(inputs):
-        refuse(f"there are {len(inputs)} inputs and {len(targets)} targets")
+        refuse(f"there are {len(inputs)} inputs, but {len(targets)} targets")
     out = csv.writer(sys.stdout, lineterminator="\n")
     total, right, count, begun, without = 0.0, 0, 0, False, 0
     for first in range(0, len(inputs), ASKED.batch):
@@ -64,7 +64,7 @@ def predict(answer):
         y = None if targets is None else targets[first : first + ASKED.batch].clone()
         if MODEL.get("output", "logits") == "loss":
             if y is None:
-                refuse("the module answers a loss: it needs targets, and gives no predictions")
+                refuse("the module returns a loss and no predictions: pass a file with targets")
             total, count = total + float(answer(x, y)) * len(x), count + len(x)
             continue
         scores = answer(x)
@@ -88,7 +88,7 @@ def predict(answer):
         report(total, right, count)
     if without > 0:
         sys.stdout.flush()
-        refuse(f"{without} of {len(inputs)} samples have no prediction: the model's outputs for them are not numbers")
+        refuse(f"{without} of {len(inputs)} samples have no prediction: the model's outputs for them contain NaN")
 
 
 def report(total, right, count):
@@ -103,7 +103,7 @@ def report(total, right, count):
 
 
 def go_on(answer):
-    """The tokens that follow the file, each drawn from the model's scores."""
+    """Print tokens that continue the file, each drawn from the model's scores."""
     if "tokens" not in INPUTS:
         refuse("--continue is for language models")
     tokens, context = token_file(ASKED.file), INPUTS["tokens"]["context"]
@@ -111,7 +111,7 @@ def go_on(answer):
         refuse(f"`{ASKED.file}` holds no token to continue")
     generator = torch.Generator().manual_seed(ASKED.seed)
     kind = numpy.dtype({"u8": "<u1", "u16": "<u2"}[INPUTS["tokens"]["dtype"]])
-    # Scores of tokens that no file of this type can hold are left out, if the vocabulary has such.
+    # Tokens of the vocabulary that a file of this type cannot hold are never chosen.
     held = min(INPUTS["tokens"]["vocabulary"], 256**kind.itemsize)
     tokens = tokens[-context:]
     for _ in range(ASKED.tokens):
@@ -134,11 +134,11 @@ def main():
     except FileNotFoundError as error:
         refuse(f"`{error.filename or ASKED.file}` does not exist")
     except BrokenPipeError:
-        # Nobody reads on, as with `| head`. Python would fail once more when it flushes at its end.
+        # The reader closed the pipe, as `| head` does. Otherwise Python would fail again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            # What is left of it would fail once more when Python flushes at its end.
+            # Otherwise Python would fail again when it flushes the rest at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             refuse(f"cannot write the answer: {error.strerror}")
         refuse(f"cannot read `{error.filename or ASKED.file}`: {error.strerror}")
@@ -146,7 +146,7 @@ def main():
         refuse(f"`{ASKED.file}` is not a table: {error}")
     except RuntimeError as error:
         told = [line for line in str(error).splitlines() if line.strip()]
-        refuse(f"the model cannot be computed: {told[-1] if told else error}")
+        refuse(f"cannot run the model: {told[-1] if told else error}")
 
 
 if __name__ == "__main__":

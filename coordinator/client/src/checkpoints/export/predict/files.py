@@ -1,7 +1,7 @@
-# Raw files. Each reader gives inputs, and targets or None, as the model takes them.
+# Readers of raw files. Each returns inputs, and targets or None, in the form that the model takes.
 
 
-BLANKS = " \t\n\r\f"  # what training cuts off a cell
+BLANKS = " \t\n\r\f"  # stripped from both ends of a cell, as in training
 
 
 def table(path):
@@ -36,12 +36,12 @@ def table(path):
 
 
 def whole_rows(path, file):
-    """The rows with the lines that they end at, without empty ones. A cell whose quotation mark is never closed swallows what follows."""
+    """The rows that are not empty, each with the number of its last line. A quoted cell that is not closed would hide the end marker."""
     end = ["the end"]
     reader = csv.reader(itertools.chain(file, end))
     rows = [(reader.line_num, row) for row in reader if row]
     if rows.pop()[1] != end:
-        refuse(f"`{path}`: the quoted cell at its end is not closed: the file was cut off")
+        refuse(f"`{path}`: the last quoted cell is not closed: the file is truncated")
     return rows
 
 
@@ -57,13 +57,13 @@ def number(path, line, column, cell):
 
 
 def standardised(path, values, columns):
-    """In 64 bits, then rounded to 32, as in training."""
+    """Standardise in 64 bits, then round to 32 bits, as in training."""
     means = numpy.array([column["mean"] for column in columns], dtype=numpy.float64)
     deviations = numpy.array([column["deviation"] for column in columns], dtype=numpy.float64)
     for place, column in enumerate(columns):
         other = values[values[:, place] != column["mean"], place] if column["constant"] else []
         if len(other) and not numpy.isclose(other, column["mean"], rtol=1e-15, atol=0).all():
-            note(f"column `{column['column']}` was always {column['mean']} in training, and what {other[0]} means nothing has taught the model")
+            note(f"column `{column['column']}` was always {column['mean']} in training: the model has not learned what {other[0]} means")
     with numpy.errstate(over="ignore"):
         result = ((values - means) / deviations).astype(numpy.float32)
     for place in numpy.argwhere(~numpy.isfinite(result))[:1]:
@@ -88,8 +88,8 @@ def idx(path):
 
 
 def classes(path, values):
-    """Classes as training takes them."""
-    # How many classes a TorchScript module has, only its scores tell.
+    """Class numbers as a tensor, checked as in training."""
+    # Only its scores show how many classes a TorchScript module has.
     count = math.inf if MODEL["kind"] == "torchscript" else MODEL["outputs"]
     known = "a whole number from 0 on" if count == math.inf else f"a class from 0 to {count - 1}"
     for place in numpy.argwhere(~((values == numpy.floor(values)) & (values >= 0) & (values < count)))[:1, 0]:
@@ -105,7 +105,7 @@ def images_and_labels():
 
 
 def array(path, values):
-    """Inputs of an array: pixels become -1 to 1, numbers stay what they are."""
+    """Inputs from an array: pixels are scaled to -1 to 1, numbers stay as they are."""
     shape = INPUTS["pixels" if "pixels" in INPUTS else "values"]["shape"]
     kind = numpy.uint8 if "pixels" in INPUTS else numpy.float32
     if list(values.shape[1:]) != shape or values.dtype != kind:
@@ -117,13 +117,13 @@ def array(path, values):
 
 
 def labels(path, values):
-    """Targets of an array."""
+    """Targets from an array: class numbers, or 32-bit floats."""
     width = 1 if "classes" in TARGETS else TARGETS["values"]["count"]
     if values.ndim == 0 or values.size != len(values) * width:
         refuse(f"`{path}` has targets of {values.dtype} {list(values.shape)}; the model takes {width} a sample")
     if "classes" in TARGETS:
         found = classes(path, values.reshape(len(values)))
-        # A module that computes its loss itself gets them in the file's shape, as in training.
+        # A module that computes its own loss gets targets in the file's shape, as in training.
         return found.reshape(values.shape) if MODEL.get("output") == "loss" else found
     return torch.from_numpy(values.reshape(len(values), width).astype(numpy.float32))
 
@@ -163,7 +163,7 @@ def numbers(file, name):
         refuse(f"`{ASKED.file}`, tensor `{name}`: {error}")
 
 
-# Formats by the bytes that they begin with.
+# Formats by their first bytes.
 MAGIC = {
     b"\x93NUMPY": "an npy array",
     b"PK\x03\x04": "a zip archive",
@@ -179,7 +179,7 @@ MAGIC = {
 
 
 def lookalike(data, width):
-    """What these bytes look like, if not like tokens of so many bytes: of what training refuses, what a user may mix up."""
+    """The format that the data looks like, if not tokens of `width` bytes. Training rejects these formats, too."""
     for magic, name in MAGIC.items():
         if data.startswith(magic):
             return name
@@ -196,7 +196,7 @@ def lookalike(data, width):
 
 
 def alternates(low, high):
-    """As training tells the tokens of a large vocabulary from bytes."""
+    """Whether bytes look like 16-bit tokens of a large vocabulary, by the same rule as in training."""
     lows, highs = (numpy.bincount(part, minlength=256) for part in (low, high))
     most = [int(numpy.sort(counts)[-8:].sum()) for counts in (lows, highs)]
     unlike = int(numpy.abs(lows - highs).sum()) * 10 >= len(low) * 6
@@ -208,7 +208,7 @@ def token_file(path):
     data = sys.stdin.buffer.read() if str(path) == "-" else pathlib.Path(path).read_bytes()
     looks = None if ASKED.accept_as_is or JOB["data"].get("accept_as_is") else lookalike(data, kind.itemsize)
     if looks is not None:
-        refuse(f"`{path}` looks like {looks}, not like {INPUTS['tokens']['dtype']} tokens; --accept-as-is takes it for tokens")
+        refuse(f"`{path}` looks like {looks}, not like {INPUTS['tokens']['dtype']} tokens; pass --accept-as-is to read it as tokens")
     if len(data) % kind.itemsize:
         refuse(f"`{path}`: {len(data)} bytes are not a whole number of {INPUTS['tokens']['dtype']} tokens")
     tokens = numpy.frombuffer(data, kind).astype(numpy.int64)

@@ -1,4 +1,4 @@
-# The built-in models: functions of the tensors' names in `model.safetensors`.
+# The built-in models, as functions of the tensors in `model.safetensors`.
 
 
 def linear(state, name, x):
@@ -63,7 +63,7 @@ def precision():
 
 
 def network():
-    """From inputs (and targets, where the module wants them) to what the model answers."""
+    """The function from inputs (and targets, if the module takes them) to the model's outputs."""
     put_back = lambda: None  # noqa: E731
     if MODEL["kind"] == "torchscript":
         module = torch.jit.load(exported("model.pt")).eval()
@@ -75,12 +75,12 @@ def network():
         ]
 
         def put_back():
-            # As after each batch of the run's own evaluation: `forward` may have changed a buffer, or assigned another.
+            # As after each batch of the run's evaluation: `forward` may have changed or replaced a buffer.
             for part, name, tensor, value in held:
                 setattr(part, name, tensor)
                 tensor.copy_(value)
     else:
-        # Clones begin where the run's own tensors begin: at a multiple of 64 bytes, on which MKL's bits depend.
+        # Clones are aligned to 64 bytes, like the run's tensors: MKL's bits depend on it.
         state = {name: tensor.clone() for name, tensor in load_file(exported("model.safetensors")).items()}
         forward = {"mlp": mlp, "resnet": resnet, "gpt": gpt}[MODEL["kind"]]
         module = lambda inputs: forward(state, inputs)  # noqa: E731
@@ -89,7 +89,7 @@ def network():
         with precision():
             answered = module(*inputs)
         put_back()
-        # The run takes a list or tuple of one tensor, too.
+        # As in the run, a list or tuple may contain the one tensor.
         return answered[0] if isinstance(answered, (list, tuple)) and len(answered) == 1 else answered
 
     return answer

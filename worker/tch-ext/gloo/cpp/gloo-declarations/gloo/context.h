@@ -1,5 +1,5 @@
-// The names of gloo that c10d's header mentions and the cut calls. libtorch carries gloo's code without its headers;
-// nothing of ours makes an object of these classes or relies on their layout, only on the names of their functions.
+// The names of gloo that c10d's header and the cut use. libtorch contains gloo's code without its headers. The shim creates no object of
+// these classes and does not depend on their layout, only on the names of their functions.
 #pragma once
 
 #include <chrono>

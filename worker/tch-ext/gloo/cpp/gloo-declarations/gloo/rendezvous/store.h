@@ -1,4 +1,4 @@
-// As c10d's header overrides it; no object of it is made here.
+// The functions that c10d's header overrides. No object of this class is created here.
 #pragma once
 
 #include <chrono>

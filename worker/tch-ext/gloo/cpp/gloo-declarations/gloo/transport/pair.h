@@ -6,14 +6,14 @@
 
 namespace gloo::transport::tcp {
 
-// In gloo, `transport::Pair` is its first base, so that the address of one is the address of the other.
+// In gloo, `transport::Pair` is its first base class, so both have the same address.
 class Pair {
  public:
-  // Fails whatever waits on this connection, now and later, and closes it. Returns the reason: this one, or that of
-  // an earlier failure.
+  // Makes all waiting and later operations on this connection fail, and closes it. Returns the reason: this one, or that of an earlier
+  // failure.
   std::exception_ptr signalExceptionExternal(const std::string& message);
 
-  // Whether it is open: once it was, it is until the peer closes it, dies, or a failure is signalled.
+  // Whether the connection is open: false before it is opened, and after the peer has closed it or died, or a failure was signalled.
   bool isConnected();
 };
 
