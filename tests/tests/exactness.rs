@@ -18,5 +18,5 @@ fn no_number_of_processes_no_resume_and_no_kill_changes_a_bit() {
 
 #[test]
 fn portable_gives_the_bits_of_other_vendors() {
-    runs("portable.py", &[]);
+    runs("portable.py", &["--quick"]);
 }

@@ -42,7 +42,9 @@ fn they_stay_as_they_are_whatever_the_optimizer_and_the_number_of_processes() {
         let one = lab.run(1, None);
         assert_eq!(one.codes, [0], "{}", one.stderr);
         let native = set.contains(&"numerics.reduction=native");
-        for processes in [2, 3, 4].into_iter().filter(|_| !native) {
+        // Every number of processes with one optimizer; the others on one number that does not divide the ranks.
+        let counts_of_processes: &[u32] = if set.is_empty() { &[2, 3, 4] } else { &[3] };
+        for &processes in counts_of_processes.iter().filter(|_| !native) {
             let many = lab.run(processes, None);
             assert_eq!(many.codes, vec![0; processes as usize], "{}", many.stderr);
             assert_eq!((one.record(), one.state()), (many.record(), many.state()), "{set:?} {processes}");
