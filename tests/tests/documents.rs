@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lockstep_support::repository;
+use lockstep_support::{git, repository};
 
 /// Beginnings of paths into the repository.
 const ROOMS: [&str; 6] = ["common/", "coordinator/", "worker/", "tests/", "configs/", "scripts/"];
@@ -79,4 +79,50 @@ fn slug(line: &str) -> Option<String> {
     let title = line.strip_prefix('#')?.trim_start_matches('#').trim();
     let kept = title.to_lowercase().replace(' ', "-");
     Some(kept.chars().filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter)).collect())
+}
+
+/// The text of all source files but tests, with the lines of each literal joined, and each `{placeholder}` as `..`.
+fn messages() -> String {
+    let files = git(&repository(), &["ls-files", "*.rs"]);
+    let sources = files.lines().filter(|name| !name.contains("test"));
+    sources.map(|name| without_placeholders(&text(Path::new(name)))).collect()
+}
+
+fn without_placeholders(source: &str) -> String {
+    let joined: String = source.split("\\\n").map(str::trim_start).collect();
+    let (mut text, mut opened) = (String::new(), Vec::new());
+    for letter in joined.replace("\\\"", "\"").chars() {
+        text.push(letter);
+        match letter {
+            '{' => opened.push(text.len() - 1),
+            '\n' => opened.clear(),
+            '}' => {
+                if let Some(begin) = opened.pop() {
+                    text.replace_range(begin.., "..");
+                }
+            }
+            _ => {}
+        }
+    }
+    text
+}
+
+/// A message may be put together from several texts, so its parts are looked for, not all of it.
+#[test]
+fn messages_that_troubleshooting_explains_are_those_of_the_code() {
+    let messages = messages();
+    let (mut parts, mut gone) = (0, Vec::new());
+    for line in text(Path::new("docs/troubleshooting.md")).lines().filter(|line| line.starts_with("- ``")) {
+        for quoted in line.split("``").skip(1).step_by(2) {
+            let separated = [": ", "; ", ", ", "`"].iter().fold(quoted.to_owned(), |all, mark| all.replace(mark, ".."));
+            for part in separated.split("..").map(str::trim).filter(|part| part.len() >= 10) {
+                parts += 1;
+                if !messages.contains(part) && !part.ends_with(')') {
+                    gone.push(part.to_owned());
+                }
+            }
+        }
+    }
+    assert!(parts > 100, "{parts}");
+    assert!(gone.is_empty(), "no message of the code has these words: {gone:#?}");
 }
