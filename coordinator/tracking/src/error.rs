@@ -1,34 +1,28 @@
-//! Why numbers cannot be kept or read.
+//! Errors of the tracking database.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The database of numbers is broken, or its disk is. Training and the record do not depend on it.
+/// Why `tracking.redb` cannot be used. Training and the record do not depend on it.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "most fields are what their names say")]
 pub enum TrackingError {
-    /// It cannot be opened, read or written.
+    /// The database cannot be opened, read or written.
     #[error("cannot {action} `{}`", path.display())]
     Database {
         /// `open`, `read`, `write` or `set aside`.
         action: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: Box<redb::Error>,
     },
-    /// What was read makes no sense.
+    /// A row that is not valid.
     #[error("`{}` is damaged: {detail}; the coordinator rebuilds it from `reports.redb`", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        detail: String,
-    },
+    Damaged { path: PathBuf, detail: String },
 }
 
 impl TrackingError {
-    /// Whether the file is to blame: a new one in its place would do.
+    /// Whether the file itself is damaged, so that a new file solves the problem.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Database { source, .. } => is_damage(source),
@@ -41,7 +35,7 @@ impl TrackingError {
     }
 }
 
-/// Whether what redb says is the fault of the file's contents, and neither of its disk nor of this process.
+/// Whether an error of redb comes from the file's contents, not from the disk or this process.
 pub fn is_damage(error: &redb::Error) -> bool {
     use io::ErrorKind::{InvalidData, UnexpectedEof};
     use redb::Error as E;

@@ -1,86 +1,79 @@
-//! What can go wrong with data that DVC tracks.
+//! Errors of data that DVC tracks.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::hash::Md5;
 
-/// Data that cannot be told or fetched.
+/// Why data that DVC tracks cannot be identified or fetched.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "most fields are what their names say")]
 pub enum DvcError {
-    /// A `.dvc` file, a `dvc.lock` or a `dvc.yaml` that is not what DVC writes.
-    #[error("`{}` is not as DVC writes it", path.display())]
+    /// A `.dvc` file, a `dvc.lock` or a `dvc.yaml` that DVC could not have written.
+    #[error("`{}` is not a valid DVC file", path.display())]
     BadRecord {
-        /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The parser's error, with line and column.
         #[source]
         source: Box<serde_saphyr::Error>,
     },
     /// An output without an MD5.
-    #[error("`{}` records no md5 of `{output}`: `dvc commit` or `dvc update` writes one", file.display())]
+    #[error("`{}` has no md5 of `{output}`: run `dvc commit`, or `dvc update` for an import, to record it", file.display())]
     NotRecorded {
-        /// The file that records it.
         file: PathBuf,
-        /// The output, as it stands there.
+        /// The output as written in the file.
         output: String,
     },
-    /// A record that only DVC itself can follow.
-    #[error("`{}` records `{output}` with {what}: get it with `dvc pull`", file.display())]
+    /// A record with a feature of DVC that this crate does not support.
+    #[error("`{}` records `{output}` with {what}, which Lockstep cannot fetch: run `dvc pull`", file.display())]
     UnsupportedRecord {
-        /// The file that records it.
         file: PathBuf,
-        /// The output, as it stands there.
+        /// The output as written in the file.
         output: String,
-        /// What is beyond this crate.
+        /// The unsupported key, in words.
         what: String,
     },
-    /// A file of configuration that cannot be read.
+    /// A configuration file of DVC that cannot be parsed.
     #[error("`{}`, line {line}: {reason}", path.display())]
     BadConfig {
-        /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong.
         reason: &'static str,
     },
-    /// Nothing says where the data is.
+    /// No default remote is configured.
     #[error(
-        "the repository `{}` has no default remote ({}): name one with `dvc remote default NAME`; data that was imported (`dvc import`) \
-         comes with `dvc pull`", root.display(),
-        if names.is_empty() { "and no other".to_owned() } else {
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        "the repository `{}` has no default remote ({}): set one with `dvc remote default NAME`; for imported data (`dvc import`), \
+         run `dvc pull`", root.display(),
+        if names.is_empty() { "it has no remotes".to_owned() } else {
+            format!("its remotes: {}", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
         }
     )]
     NoRemote {
         /// The directory that holds `.dvc`.
         root: PathBuf,
-        /// The remotes that there are.
+        /// Names of all configured remotes.
         names: Vec<String>,
     },
     /// A remote that is named but not configured.
-    #[error("the repository `{}` has no remote `{name}` with a `url`: `dvc remote list` shows those it has", root.display())]
+    #[error("the repository `{}` has no remote `{name}` with a `url`: choose one of `dvc remote list`", root.display())]
     UnknownRemote {
         /// The directory that holds `.dvc`.
         root: PathBuf,
-        /// Its name.
         name: String,
     },
-    /// A remote that only DVC itself can read.
-    #[error("remote `{name}` is at `{url}`, and {what} cannot be read here: get the data with `dvc pull`")]
+    /// A remote of a kind that this crate does not support.
+    #[error("remote `{name}` is at `{url}`, and Lockstep cannot read {what}: get the data with `dvc pull`")]
     UnsupportedRemote {
-        /// Its name.
         name: String,
-        /// Where it is.
         url: String,
-        /// Its scheme, or the key that is beyond this crate.
+        /// The scheme of its URL, or the unsupported key.
         what: String,
     },
     /// An output that would be written through a link.
     #[error(
-        "`{}` is not written: `{}` on its way is a symbolic link, and DVC tracks nothing behind one; put a directory in its place, or get \
-         the data to where it leads by other means",
+        "cannot write `{}`: `{}` in its path is a symbolic link, and DVC does not track files behind links; replace the link by a directory, \
+         or copy the data to its target yourself",
         path.display(), link.display()
     )]
     BehindLink {
@@ -89,126 +82,98 @@ pub enum DvcError {
         /// The link, below the directory that holds `.dvc`.
         link: PathBuf,
     },
-    /// A remote that has no such object.
+    /// A remote without the object.
     #[error(
-        "`{}` with md5 `{md5}` is not in remote `{remote}` (`{object}`): `dvc push` it from where it is, or `dvc pull` it if \
-         it was imported", path.display()
+        "`{}` with md5 `{md5}` is not in remote `{remote}` (`{object}`): run `dvc push` on a machine that has it, or `dvc pull` \
+         for imported data", path.display()
     )]
     MissingObject {
-        /// The file or directory whose contents it has.
+        /// The tracked file or directory.
         path: PathBuf,
-        /// The contents.
         md5: Md5,
-        /// The remote's name.
         remote: String,
-        /// Where it was looked for.
+        /// URL of the object.
         object: String,
     },
-    /// A remote that answers with other contents.
+    /// A remote whose object has the wrong contents.
     #[error(
-        "remote `{remote}` has other contents for `{}`: expected md5 `{md5}`, found `{found}` (`{object}`)", path.display()
+        "remote `{remote}` has wrong contents for `{}`: expected md5 `{md5}`, found `{found}` (`{object}`)", path.display()
     )]
     CorruptObject {
-        /// The file or directory whose contents it should have.
+        /// The tracked file or directory.
         path: PathBuf,
-        /// The contents.
         md5: Md5,
-        /// What came.
         found: Md5,
-        /// The remote's name.
         remote: String,
-        /// Where it came from.
+        /// URL of the object.
         object: String,
     },
-    /// A file of the cache that changed, and that no remote replaces.
+    /// A corrupt file in DVC's cache that cannot be fetched again.
     #[error(
-        "the cache file `{}` is corrupt, its contents have the md5 `{found}` and not that of its name, and it cannot be \
-         fetched anew", path.display()
+        "the cache file `{}` is corrupt (its contents have md5 `{found}`), and it cannot be fetched \
+         again", path.display()
     )]
     CorruptCache {
         /// The file.
         path: PathBuf,
-        /// What its contents hash to.
         found: Md5,
-        /// Why it cannot be fetched.
+        /// The error of the fetch.
         #[source]
         source: Box<DvcError>,
     },
-    /// A remote that does not answer as it should.
+    /// A failed request to a remote.
     #[error("cannot read `{object}` from remote `{remote}`")]
     Remote {
-        /// The remote's name.
         remote: String,
-        /// What was asked for.
+        /// URL of the object.
         object: String,
-        /// Why.
         #[source]
         source: Box<object_store::Error>,
     },
-    /// A file of the work tree that is not what DVC recorded.
+    /// A file of the work tree that differs from DVC's record.
     #[error(
-        "`{}` is not what DVC recorded, and is left as it is: expected md5 `{expected}`, found `{found}`; `dvc commit` \
-         records it, and without it what is recorded can be fetched", path.display()
+        "`{}` differs from the version that DVC recorded, and was not changed: expected md5 `{expected}`, found `{found}`; \
+         run `dvc commit` to record it, or delete it to fetch the recorded version", path.display()
     )]
-    Changed {
-        /// The file.
-        path: PathBuf,
-        /// What DVC recorded.
-        expected: Md5,
-        /// What is there.
-        found: Md5,
-    },
-    /// Something else where a file or a directory should be.
-    #[error("`{}` is in the way: DVC recorded {expected} there", path.display())]
+    Changed { path: PathBuf, expected: Md5, found: Md5 },
+    /// A directory in place of a tracked file, or the reverse.
+    #[error("cannot write `{}`: DVC recorded {expected} there, and something else exists; move it away", path.display())]
     Occupied {
-        /// The path.
         path: PathBuf,
         /// `a file`, `a directory`.
         expected: &'static str,
     },
-    /// A directory's listing that makes no sense.
-    #[error("the listing `{md5}.dir` of `{}` is broken: {reason}", path.display())]
-    BadListing {
-        /// The directory.
-        path: PathBuf,
-        /// Its MD5.
-        md5: Md5,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A path inside of a tracked directory that DVC does not know.
-    #[error("`{}` is not among the files that DVC recorded of `{}`", path.display(), output.display())]
+    /// A directory listing (`.dir` object) that is not valid.
+    #[error("the DVC listing `{md5}.dir` of `{}` is not valid: {reason}", path.display())]
+    BadListing { path: PathBuf, md5: Md5, reason: String },
+    /// A path in a tracked directory that is not in DVC's listing.
+    #[error("`{}` is not one of the files that DVC recorded in `{}`", path.display(), output.display())]
     NotInListing {
-        /// The path.
         path: PathBuf,
-        /// The directory.
+        /// The tracked directory.
         output: PathBuf,
     },
-    /// A revision that cannot be read.
+    /// A Git revision that cannot be read.
     #[error("cannot read revision `{revision}` of the repository of `{}`", path.display())]
     Git {
-        /// The path asked for.
+        /// The requested path.
         path: PathBuf,
-        /// The revision.
         revision: String,
-        /// Why.
         #[source]
         source: git2::Error,
     },
-    /// The disk refused.
+    /// A failed file operation.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// What was tried.
+        /// The failed operation, a verb.
         action: &'static str,
-        /// On which file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
-/// For `map_err`: what was tried on which file.
+/// For `map_err`: adds the failed operation and the file.
 pub(crate) fn io_error(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> DvcError {
     move |source| DvcError::Io { action, path: path.to_owned(), source }
 }

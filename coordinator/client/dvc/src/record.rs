@@ -235,7 +235,7 @@ mod tests {
         assert!(of_dvc_file("outs:\n- path: x\n  cache: false\n", Path::new(""), Path::new("x")).unwrap().is_empty());
         assert!(of_dvc_file("deps:\n- path: x\n", Path::new(""), Path::new("x")).unwrap().is_empty());
         let error = of_dvc_file("outs: [", Path::new(""), Path::new("a/x.dvc")).unwrap_err();
-        assert_eq!(error.to_string(), "`a/x.dvc` is not as DVC writes it");
+        assert_eq!(error.to_string(), "`a/x.dvc` is not a valid DVC file");
     }
 
     #[test]

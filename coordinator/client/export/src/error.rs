@@ -1,98 +1,86 @@
-//! What can go wrong with an export.
+//! Errors of exports to other tools.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An export that did not come to its end. Begun anew, it goes on where it stopped.
+/// Why an export stopped. Run again, it continues where it stopped.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "most fields are what their names say")]
 pub enum ExportError {
-    /// A file.
+    /// A failed file operation.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// What was tried.
+        /// The failed operation, a verb.
         action: &'static str,
-        /// With which file.
         path: PathBuf,
-        /// Why not.
         #[source]
         source: io::Error,
     },
     /// A table that cannot be encoded.
     #[error("cannot write the table `{}`", path.display())]
     Table {
-        /// The file.
         path: PathBuf,
-        /// Why not.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// No answer from a server of MLflow, after some tries.
-    #[error("the server of MLflow does not answer `{url}`: is it running, and is this its address?")]
+    /// No answer from an MLflow server, after several attempts.
+    #[error("the MLflow server does not answer `{url}`: check that it runs and that this is its address")]
     Unreachable {
-        /// What was asked.
+        /// The requested address.
         url: String,
-        /// Why not.
         #[source]
         source: reqwest::Error,
     },
-    /// A server of MLflow says no.
-    #[error("the server of MLflow refuses `{url}` with status {status}: {message}")]
+    /// An error status from an MLflow server.
+    #[error("the MLflow server rejected `{url}` with HTTP status {status}: {message}")]
     Refused {
-        /// What was asked.
+        /// The requested address.
         url: String,
-        /// Of HTTP.
+        /// HTTP status.
         status: u16,
-        /// In its words.
+        /// The server's message.
         message: String,
     },
-    /// Something answers, in other words than MLflow's.
-    #[error("the answer of `{url}` is not MLflow's: is this the address of its server?")]
+    /// An answer that is not MLflow's.
+    #[error("the answer of `{url}` is not from MLflow: check the address of the server")]
     Answer {
-        /// What was asked.
+        /// The requested address.
         url: String,
-        /// What is missing.
         #[source]
         source: serde_json::Error,
     },
-    /// An address that is none.
-    #[error("`{uri}` is not the address of a server of MLflow: it begins with `http://` or `https://`")]
-    Address {
-        /// As it was given.
-        uri: String,
-    },
-    /// Artifacts that only the store behind the server takes.
-    #[error("`{uri}` is where artifacts go, and the server does not pass them on: start it with `--serve-artifacts`")]
+    /// An address that is not a URL.
+    #[error("`{uri}` is not the address of an MLflow server: expected a URL that begins with `http://` or `https://`")]
+    Address { uri: String },
+    /// A server that does not accept artifacts itself.
+    #[error(
+        "the MLflow server stores artifacts at `{uri}` and does not accept them itself: start it with `--serve-artifacts`"
+    )]
     NoArtifactProxy {
-        /// As the server says.
+        /// Artifact location of the server.
         uri: String,
     },
     /// An interpreter that cannot be started.
     #[error("cannot start the interpreter `{}`", python.display())]
     NoPython {
-        /// As it was given.
         python: PathBuf,
-        /// Why not.
         #[source]
         source: io::Error,
     },
     /// An interpreter without the package.
     #[error("`{}` has no package `wandb`: install it with `{} -m pip install wandb`", python.display(), python.display())]
-    NoWandb {
-        /// As it was given.
-        python: PathBuf,
-    },
-    /// The package did not take the run.
-    #[error("the package `wandb` of `{}` did not take the run: {message}", python.display())]
+    NoWandb { python: PathBuf },
+    /// The package `wandb` failed.
+    #[error("the package `wandb` of `{}` failed: {message}", python.display())]
     Wandb {
-        /// The interpreter.
         python: PathBuf,
-        /// The end of what it said.
+        /// The end of its output.
         message: String,
     },
 }
 
 impl ExportError {
-    /// Puts `action` and `path` to the error of a file.
+    /// Adds the failed operation and the path to an I/O error.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }

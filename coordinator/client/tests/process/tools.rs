@@ -25,7 +25,7 @@ async fn of_several_targets_those_are_written_that_can_be_and_the_others_are_nam
     let said = fails(&[&mirror[..], &targets].concat(), 6);
     for words in [
         format!("`--tensorboard {board}`: cannot"),
-        "`--mlflow`: `ftp://nowhere` is not the address of a server".to_owned(),
+        "`--mlflow`: `ftp://nowhere` is not the address of an MLflow server".to_owned(),
         format!("`--parquet {parquet}`: cannot"),
         format!("written: `--csv {csv}`"),
         format!("warning: `--tensorboard {board}` is no longer written"),

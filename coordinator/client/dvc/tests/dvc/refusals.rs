@@ -42,11 +42,11 @@ async fn what_is_in_the_way_is_named() {
     fs::remove_file(repo.path("data/a")).unwrap();
     fs::create_dir(repo.path("data/a")).unwrap();
     let error = repo.fetch("data").await.unwrap_err().to_string();
-    assert!(error.contains("data/a` is in the way: DVC recorded a file there"), "{error}");
+    assert!(error.contains("data/a`: DVC recorded a file there"), "{error}");
     fs::remove_dir_all(repo.path("data")).unwrap();
     repo.write("data", "x");
     let error = repo.fetch("data").await.unwrap_err().to_string();
-    assert!(error.contains("data` is in the way: DVC recorded a directory there"), "{error}");
+    assert!(error.contains("data`: DVC recorded a directory there"), "{error}");
     assert_eq!(repo.read("data"), "x");
 }
 
@@ -123,11 +123,11 @@ async fn what_was_imported_comes_with_the_command_that_the_refusal_names() {
     // Its own remote never had it.
     let error = repo.fetch("data").await.unwrap_err();
     assert!(matches!(error, DvcError::MissingObject { .. }), "{error}");
-    assert!(error.to_string().contains("or `dvc pull` it if it was imported"), "{error}");
+    assert!(error.to_string().contains("or `dvc pull` for imported data"), "{error}");
     repo.write(".dvc/config", "");
     let error = repo.fetch("data").await.unwrap_err();
     assert!(matches!(error, DvcError::NoRemote { .. }), "{error}");
-    assert!(error.to_string().contains("data that was imported (`dvc import`) comes with `dvc pull`"), "{error}");
+    assert!(error.to_string().contains("for imported data (`dvc import`), run `dvc pull`"), "{error}");
     repo.dvc(&["pull", "-q"]);
     let fetched = repo.fetch("data").await.unwrap();
     assert_eq!((fetched.files.len(), fetched.num_written, fetched.num_downloaded), (2, 0, 0));
@@ -139,10 +139,10 @@ async fn records_that_cannot_be_followed_are_named() {
     let repo = Repo::new();
     repo.write("a.dvc", "outs:\n- path: a\n  hash: md5\n");
     let error = Tracked::find(&repo.path("a")).unwrap_err().to_string();
-    assert!(error.contains("a.dvc` records no md5 of `a`"), "{error}");
+    assert!(error.contains("a.dvc` has no md5 of `a`"), "{error}");
     repo.write("a.dvc", "outs: {\n");
     let error = Tracked::find(&repo.path("a")).unwrap_err();
-    assert!(chain(&error).contains("a.dvc` is not as DVC writes it: "), "{}", chain(&error));
+    assert!(chain(&error).contains("a.dvc` is not a valid DVC file: "), "{}", chain(&error));
     // A listing that would write outside of its directory.
     let listing = br#"[{"md5": "b026324c6904b2a9cb4b88d6d61c81d1", "relpath": "../../x"}]"#;
     let md5 = Md5::of(listing).to_string();
@@ -180,7 +180,7 @@ async fn nothing_is_written_behind_a_link_and_nothing_is_fetched_for_it() {
     fs::create_dir(repo.path("data")).unwrap();
     std::os::unix::fs::symlink(outside.path(), repo.path("data/sub")).unwrap();
     let error = repo.fetch("data").await.unwrap_err().to_string();
-    assert!(error.contains("data/sub` on its way is a symbolic link"), "{error}");
+    assert!(error.contains("data/sub` in its path is a symbolic link"), "{error}");
     assert!(fs::read_dir(outside.path()).unwrap().count() == 0 && !repo.path("data/a").exists());
     fs::remove_file(repo.path("data/sub")).unwrap();
     repo.fetch("data").await.unwrap();

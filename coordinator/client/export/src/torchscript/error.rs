@@ -1,102 +1,91 @@
-//! Why a TorchScript file did not get its weights.
+//! Errors of writing weights into a TorchScript file.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Nothing usable was written.
+/// Why the weights were not written. No usable file exists then.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "most fields are what their names say")]
 pub enum TorchScriptError {
-    /// A file.
+    /// A failed file operation.
     #[error("cannot {action} `{}`", path.display())]
     Io {
-        /// What was tried.
+        /// The failed operation, a verb.
         action: &'static str,
-        /// With which file.
         path: PathBuf,
-        /// Why not.
         #[source]
         source: io::Error,
     },
-    /// The value of a tensor cannot be read.
+    /// A tensor of the checkpoint that cannot be read.
     #[error("cannot read the checkpoint's tensor `{name}`")]
     Weight {
-        /// Of the tensor.
         name: String,
-        /// Why not.
         #[source]
         source: io::Error,
     },
-    /// A part of the file is not as libtorch writes it.
-    #[error("`{part}` of the TorchScript file is not as PyTorch writes it: {what}")]
+    /// A part of the file that libtorch could not have written.
+    #[error("`{part}` of the TorchScript file is not valid: {what}")]
     Malformed {
-        /// A file of the archive.
+        /// Name of the file in the archive.
         part: String,
-        /// What was found.
         what: String,
     },
-    /// A file from before the present format.
+    /// A file without a part that the present format has.
     #[error(
-        "the TorchScript file has no `{part}`: PyTorch before 1.4 wrote it, or another program; load it and save it again with a present \
-         PyTorch (`torch.jit.save`)"
+        "the TorchScript file has no `{part}`: it was written by PyTorch before 1.4 or by another program; load it with a current PyTorch and \
+         save it again (`torch.jit.save`)"
     )]
     Missing {
-        /// A file of the archive.
+        /// Name of the file in the archive.
         part: String,
     },
-    /// A module that only its own code can fill.
+    /// A module with code that runs when it is loaded.
     #[error(
-        "the module `{module}` is loaded by code of its own (`__setstate__` of `{class}`), which may change the weights and is not run \
-         here"
+        "the module `{module}` runs its own code when it is loaded (`__setstate__` of `{class}`), which may change the weights and \
+         which an export does not run"
     )]
     OwnCode {
-        /// Its path in the model; empty for the model.
+        /// Path in the model; empty for the model itself.
         module: String,
-        /// The class.
         class: String,
     },
-    /// A tensor of the checkpoint that the module has not.
-    #[error("the checkpoint's tensor `{name}` has no place in the module: {what}")]
+    /// A tensor of the checkpoint that the module does not have.
+    #[error("the module has no tensor `{name}` of the checkpoint: {what}")]
     NoPlace {
-        /// Of the tensor.
         name: String,
-        /// What is there instead.
+        /// The existing object, in words.
         what: String,
     },
-    /// A tensor that the module has otherwise.
-    #[error("tensor `{name}` is {checkpoint} in the checkpoint and {module} in the module")]
+    /// A tensor with another type or shape in the module.
+    #[error("tensor `{name}` is {checkpoint} in the checkpoint, but {module} in the module")]
     Unlike {
-        /// Of the tensor.
         name: String,
         /// Type and shape.
         checkpoint: String,
         /// Type and shape.
         module: String,
     },
-    /// Elements with two values.
-    #[error(
-        "tensors `{name}` and `{other}` lie in the same memory of the module, and the checkpoint has different values for it"
-    )]
+    /// Two tensors that share memory in the module and differ in the checkpoint.
+    #[error("tensors `{name}` and `{other}` share memory in the module, but have different values in the checkpoint")]
     Conflict {
-        /// One of them.
         name: String,
-        /// The other one, or the same, which then lies on itself.
+        /// The other tensor; equal to `name` if the tensor overlaps itself.
         other: String,
     },
-    /// A tensor that would keep the value that it had before training.
-    #[error("the module's tensor `{name}` is not in the checkpoint, and would keep its value from before training")]
-    Uncovered {
-        /// Of the tensor.
-        name: String,
-    },
+    /// A tensor of the module that the checkpoint lacks.
+    #[error(
+        "the module's tensor `{name}` is not in the checkpoint, so the export would contain its value from before training"
+    )]
+    Uncovered { name: String },
 }
 
 impl TorchScriptError {
-    /// Puts `action` and `path` to the error of a file.
+    /// Adds the failed operation and the path to an I/O error.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
-    /// An error of the file `part` of the archive.
+    /// A [`Self::Malformed`] of the file `part` of the archive.
     pub(super) fn malformed(part: &str, what: impl Into<String>) -> Self {
         Self::Malformed { part: part.to_owned(), what: what.into() }
     }

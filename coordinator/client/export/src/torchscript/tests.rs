@@ -143,24 +143,27 @@ fn what_does_not_fit_is_refused_by_name() {
     let cases = [
         (
             with("second.weight", "float", &[2]),
-            "`second.weight` has no place in the module: there is no attribute `second`",
+            "the module has no tensor `second.weight` of the checkpoint: there is no attribute `second`",
         ),
-        (with("first", "float", &[2]), "`first` has no place in the module: it holds a module or another object"),
+        (
+            with("first", "float", &[2]),
+            "the module has no tensor `first` of the checkpoint: it holds a module or another object",
+        ),
         (with("norm.training", "float", &[2]), "it holds no tensor"),
         (
             with("table", "float", &[3, 2]),
-            "tensor `table` is float [3, 2] in the checkpoint and double [3, 2] in the module",
+            "tensor `table` is float [3, 2] in the checkpoint, but double [3, 2] in the module",
         ),
         (
             with("table", "double", &[2, 3]),
-            "tensor `table` is double [2, 3] in the checkpoint and double [3, 2] in the module",
+            "tensor `table` is double [2, 3] in the checkpoint, but double [3, 2] in the module",
         ),
         (with("low", "int16", &[5]), "cannot read the checkpoint's tensor `low`"),
         (
             without("norm.running_var"),
-            "`norm.running_var` is not in the checkpoint, and would keep its value from before",
+            "`norm.running_var` is not in the checkpoint, so the export would contain its value from before",
         ),
-        (torn, "tensors `low` and `high` lie in the same memory"),
+        (torn, "tensors `low` and `high` share memory"),
     ];
     for (given, words) in cases {
         let said = refused(&net, &given);
@@ -174,7 +177,10 @@ fn what_does_not_fit_is_refused_by_name() {
 fn a_module_that_fills_itself_is_refused_without_running_it() {
     let given = vec![("inner.weight", "float", vec![2], vec![0; 8])];
     let said = refused(&module("packs.pt"), &given);
-    assert!(said.contains("`inner` is loaded by code of its own (`__setstate__` of `__torch__.Packs`)"), "{said}");
+    assert!(
+        said.contains("`inner` runs its own code when it is loaded (`__setstate__` of `__torch__.Packs`)"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -236,7 +242,7 @@ fn files_that_are_cut_or_changed_are_refused_and_never_a_panic() {
         let _ends = replace(&path, &to, &weights());
     }
     for (part, words) in
-        [("byteorder", "not little-endian"), ("data.pkl", "not as PyTorch writes it"), ("constants.pkl", "not as")]
+        [("byteorder", "not little-endian"), ("data.pkl", "is not valid"), ("constants.pkl", "is not valid")]
     {
         altered(&path, part, |_| b"big".to_vec(), ALL);
         let said = refused(&path, &weights());
